@@ -1,0 +1,1 @@
+"""Outgate: an eBPF egress gateway for Kubernetes.  ARCHITECTURE.md has the map."""

@@ -1,0 +1,203 @@
+"""
+The entries of one node: what its kernel holds, or should hold.
+
+Each entry is a key and a value, both frozen.  The policy compiler produces them
+from the cluster, the kernel side observes them from maps and links, and ``plan``
+compares the two.  Nothing here knows bytes (``kernel.maps`` does) or Kubernetes.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntFlag, StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from typing import NewType
+
+NodeName = NewType("NodeName", str)
+Identity = NewType("Identity", int)
+InterfaceIndex = NewType("InterfaceIndex", int)
+Seconds = NewType("Seconds", float)
+
+PolicyId = NewType("PolicyId", int)
+"""A policy as the datapath counts it: 32 bits, derived from its uid, never 0."""
+
+WORLD = Identity(2)
+"""Everything that is not a part of the cluster."""
+
+HOST = Identity(1)
+"""The node itself."""
+
+REMOTE_NODE = Identity(6)
+"""Another node of the cluster."""
+
+CLUSTER = Identity(3)
+"""An address inside the cluster that is no node: pods and services."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TunnelKey:
+    """The one tunnel device of a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelDevice:
+    """A collect-metadata VXLAN device; *port* is its UDP port in host order."""
+
+    name: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NodeKey:
+    """A node address: packets tunnelled from it are believed."""
+
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """Nothing but presence counts today."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IpcacheKey:
+    """A network of addresses with one identity; the longest prefix wins."""
+
+    network: IPv4Network
+
+
+@dataclass(frozen=True, slots=True)
+class IpcacheEntry:
+    """*tunnel_endpoint* is the node that holds the network, or None."""
+
+    identity: Identity
+    tunnel_endpoint: IPv4Address | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CoveredKey:
+    """A destination that some policy covers; unknown local sources drop there."""
+
+    network: IPv4Network
+
+
+@dataclass(frozen=True, slots=True)
+class CoveredEntry:
+    """*policy* is the first (oldest, then by name) that names the network."""
+
+    policy: PolicyId
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyKey:
+    """One pod address talking to one destination network."""
+
+    source: IPv4Address
+    destination: IPv4Network
+
+
+@dataclass(frozen=True, slots=True)
+class ViaGateway:
+    """Leave through *tunnel_endpoint*'s node, under *egress_ip*."""
+
+    egress_ip: IPv4Address
+    tunnel_endpoint: IPv4Address
+    policy: PolicyId
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """The policy names the network as excluded: it leaves as if uncovered."""
+
+    policy: PolicyId
+
+
+@dataclass(frozen=True, slots=True)
+class NoGateway:
+    """Covered, but no node can be its gateway now: dropped."""
+
+    policy: PolicyId
+
+
+@dataclass(frozen=True, slots=True)
+class NoEgressIP:
+    """Covered, but the gateway lacks the egress IP: dropped there."""
+
+    tunnel_endpoint: IPv4Address
+    policy: PolicyId
+
+
+PolicyEntry = ViaGateway | Excluded | NoGateway | NoEgressIP
+
+
+class EndpointFlag(IntFlag):
+    """Flags of ``cilium_lxc``; HOST has the value that users' tools know."""
+
+    HOST = 1
+    POD = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EndpointKey:
+    """An address that lives on this node."""
+
+    address: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEntry:
+    """
+    A pod is entered only after its policy rows, so a known pod has all of them.
+
+    *is_egress_ip* marks a host address that policies use as egress IP here: the
+    ports of the node's own sockets on it are kept apart from those of pods.
+    """
+
+    flags: EndpointFlag
+    is_egress_ip: bool = False
+
+
+class Hook(StrEnum):
+    """The five places where packets meet the datapath; see bpf/README.md."""
+
+    FROM_CONTAINER = "from_container"
+    TO_CONTAINER = "to_container"
+    FROM_OVERLAY = "from_overlay"
+    TO_NETDEV = "to_netdev"
+    FROM_NETDEV = "from_netdev"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttachmentKey:
+    """A hook on an interface, by the interface's name."""
+
+    interface: str
+    hook: Hook
+
+
+class Attachment(Enum):
+    """How a hook is attached, as far as a plan cares."""
+
+    CURRENT = "current"
+    """By a link that lives, running the program this agent loaded."""
+
+    STALE = "stale"
+    """By a link of another program, or one whose interface is gone."""
+
+
+Key = (
+    TunnelKey
+    | NodeKey
+    | IpcacheKey
+    | CoveredKey
+    | PolicyKey
+    | EndpointKey
+    | AttachmentKey
+)
+Value = (
+    TunnelDevice
+    | NodeEntry
+    | IpcacheEntry
+    | CoveredEntry
+    | PolicyEntry
+    | EndpointEntry
+    | Attachment
+)

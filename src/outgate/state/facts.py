@@ -1,0 +1,36 @@
+"""
+What one node observes of itself: its links, their addresses, its default route.
+
+Facts enter the compiler as data; ``kernel`` makes them, ``policy`` reads them.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from outgate.state.entries import InterfaceIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """
+    One network interface of the node's namespace.
+
+    Shape: *kind* is the kernel's (``veth``, ``bridge``, ``vxlan``; empty for a
+    plain device); *peer_elsewhere* is True for one end of a pair whose other end
+    lives in another namespace, as the host side of a pod's veth does.
+    """
+
+    name: str
+    index: InterfaceIndex
+    kind: str = ""
+    addresses: tuple[IPv4Address, ...] = ()
+    peer_elsewhere: bool = False
+    is_up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """*default_interface* carries the IPv4 default route; None without one."""
+
+    links: tuple[Link, ...] = ()
+    default_interface: str | None = None
