@@ -1,0 +1,127 @@
+"""
+The server outside the cluster: it answers with the address it saw.
+
+What this is: ``python -m outgate.lab.echo``, HTTP on port 80 and UDP on port 7.
+
+==============================  ====================================================
+request                         answer
+==============================  ====================================================
+``GET /``                       the client's address and a newline
+``GET /tuple``                  ``address:port`` and a newline
+``GET /download?bytes=N``       N bytes, always the same ones
+``GET /sha256?bytes=N``         the SHA-256 of those, in hex, and a newline
+``GET /hold?seconds=S``         ``address:port`` after S seconds
+a UDP datagram to port 7        ``address:port`` and a newline
+==============================  ====================================================
+
+What this is not: part of the product.  It knows nothing of the lab either; any
+number of connections may be open at once.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from typing import cast
+
+from aiohttp import web
+
+CHUNK = hashlib.shake_256(b"outgate lab").digest(1 << 20)
+MAX_SECONDS = 600.0
+
+
+def chunks(count: int) -> Iterator[memoryview]:
+    """The *count* bytes of a download, in pieces."""
+    whole = memoryview(CHUNK)
+    while count > 0:
+        yield whole[:count]
+        count -= len(CHUNK)
+
+
+def _peer(request: web.Request) -> tuple[str, int]:
+    assert request.transport is not None
+    address, port = request.transport.get_extra_info("peername")[:2]
+    return address, port
+
+
+def _byte_count(request: web.Request) -> int:
+    text = request.query.get("bytes", "")
+    if not text.isdecimal():
+        raise web.HTTPBadRequest(text=f"bytes: {text!r} is not a number\n")
+    return int(text)
+
+
+async def answer_address(request: web.Request) -> web.Response:
+    return web.Response(text=f"{_peer(request)[0]}\n")
+
+
+async def answer_tuple(request: web.Request) -> web.Response:
+    address, port = _peer(request)
+    return web.Response(text=f"{address}:{port}\n")
+
+
+async def answer_later(request: web.Request) -> web.Response:
+    try:
+        seconds = float(request.query.get("seconds", "1"))
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"seconds: {error}\n") from error
+    await asyncio.sleep(min(seconds, MAX_SECONDS))
+    return await answer_tuple(request)
+
+
+async def answer_digest(request: web.Request) -> web.Response:
+    count = _byte_count(request)
+
+    def digest() -> str:
+        total = hashlib.sha256()
+        for chunk in chunks(count):
+            total.update(chunk)
+        return total.hexdigest()
+
+    return web.Response(text=f"{await asyncio.to_thread(digest)}\n")
+
+
+async def answer_download(request: web.Request) -> web.StreamResponse:
+    count = _byte_count(request)
+    response = web.StreamResponse(headers={"Content-Length": str(count)})
+    response.content_type = "application/octet-stream"
+    await response.prepare(request)
+    for chunk in chunks(count):
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+class UdpEcho(asyncio.DatagramProtocol):
+    """Answers each datagram with its sender's address and port."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(f"{addr[0]}:{addr[1]}\n".encode(), addr)
+
+
+def application() -> web.Application:
+    """The HTTP side."""
+    app = web.Application()
+    app.router.add_get("/", answer_address)
+    app.router.add_get("/tuple", answer_tuple)
+    app.router.add_get("/hold", answer_later)
+    app.router.add_get("/download", answer_download)
+    app.router.add_get("/sha256", answer_digest)
+    return app
+
+
+async def serve(http_port: int = 80, udp_port: int = 7) -> None:
+    """Serve on every address until cancelled."""
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(UdpEcho, local_addr=("0.0.0.0", udp_port))
+    runner = web.AppRunner(application(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "0.0.0.0", http_port, backlog=1024, reuse_address=True)
+    await site.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

@@ -1,0 +1,130 @@
+"""
+What a lab was asked to be, and where its files are.
+
+What this is: the settings that ``lab up`` takes and the lab's processes share (one
+JSON file), and the names of every file and folder of a lab.
+What this is not: state of processes; that is ``process``.
+
+Everything of one lab lives in one folder, so that ``down`` can remove it whole.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from outgate.lab.errors import LabError
+
+BASE = Path("/run/outgate/lab")
+NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+class PodNetwork(StrEnum):
+    """The reference CNI plugin that cables the pods."""
+
+    PTP = "ptp"
+    BRIDGE = "bridge"
+
+
+class GatewayPath(StrEnum):
+    """How the agents' gateways send on what came through the tunnel."""
+
+    DIRECT = "direct"
+    STACK = "stack"
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """
+    One lab.
+
+    Units: *pod_mtu* in bytes; 1450 leaves room for the tunnel's 50 bytes in 1500.
+    *port* is the API's port on loopback; 0 lets the lab choose one and keep it.
+    """
+
+    name: str = "outgate"
+    network: PodNetwork = PodNetwork.PTP
+    gateway_path: GatewayPath = GatewayPath.DIRECT
+    pod_mtu: int = 1450
+    port: int = 0
+    agent_environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise LabError(
+                f"--name: {self.name!r} is no lab name; use at most 40 lower case "
+                "letters, digits and dashes"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAddress:
+    """Where the lab's API listens on loopback, and what it asks for."""
+
+    port: int
+    token: str
+
+    @property
+    def server(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """The files of one lab, by what they are."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, name: str, base: Path = BASE) -> "StateFolder":
+        return cls(base / name)
+
+    @property
+    def lock(self) -> Path:
+        return self.root.with_suffix(".lock")
+
+    @property
+    def log(self) -> Path:
+        return self.root / "lab.log"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings.json"
+
+    @property
+    def api_address(self) -> Path:
+        return self.root / "api.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.sqlite"
+
+    @property
+    def agent_kubeconfig(self) -> Path:
+        return self.root / "agent.kubeconfig"
+
+    @property
+    def scratch(self) -> Path:
+        """The empty folder that new root file systems are mounted on."""
+        return self.root / "scratch"
+
+    @property
+    def holders(self) -> Path:
+        """One file per namespace holder: the hosts of the topology and the wire."""
+        return self.root / "holders"
+
+    @property
+    def services(self) -> Path:
+        """One file per supervised process."""
+        return self.root / "services"
+
+    @property
+    def networks(self) -> Path:
+        """Addresses that the CNI plugin handed out, a folder per node."""
+        return self.root / "networks"
+
+    @property
+    def pods(self) -> Path:
+        """What runs: a folder per pod, named by the pod's uid."""
+        return self.root / "pods"
