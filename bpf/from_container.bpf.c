@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * from-container: what a pod sends, on the host side of its veth (ingress).
+ *
+ * A known flow goes where its entry says: to the gateway node, into the world from here,
+ * or (it began outside) untouched. Otherwise the policy decides, once.
+ */
+#include "include/classify.h"
+#include "include/config.h"
+#include "include/context.h"
+#include "include/encap.h"
+#include "include/flow.h"
+#include "include/nat.h"
+#include "include/verdict.h"
+
+/* This node is the gateway: translate here, or let the host's stack carry it to to-netdev. */
+static __always_inline int leave_here(struct context *context, const struct packet *packet,
+				      const struct flow_entry *flow, const struct origin *origin)
+{
+	struct nat_entry forward = {};
+	int result;
+
+	if (settings.gateway_path == GATEWAY_STACK) {
+		context_mark(context, settings.mark_mask, settings.mark_overlay);
+		return VERDICT_PASS;
+	}
+	result = nat_find(context, packet, origin, &forward);
+	if (result > 0)
+		result = nat_open(context, &packet->tuple, flow->egress_ip, flow->policy, origin,
+				  &forward);
+	return result ? result : snat_send(context, packet, &forward);
+}
+
+static __always_inline int send_flow(struct context *context, const struct packet *packet,
+				     const struct flow_entry *flow, const struct origin *origin)
+{
+	switch (flow->decision) {
+	case FLOW_INBOUND:
+		/* A reply of a connection that began outside: it leaves as it came. */
+		return VERDICT_PASS;
+	case FLOW_TO_GATEWAY:
+		return encap_redirect(context, flow->tunnel_endpoint);
+	case FLOW_LOCAL_GATEWAY:
+		return leave_here(context, packet, flow, origin);
+	default:
+		return -DROP_INVALID;
+	}
+}
+
+/* Decide a flow that no entry knows. */
+static __always_inline int decide(struct context *context, const struct packet *packet,
+				  const struct origin *origin, __u32 *policy)
+{
+	const struct tuple4 *tuple = &packet->tuple;
+	struct flow_entry flow = { .last_seen = bpf_jiffies64() };
+	const struct egress_value *row;
+
+	if (!is_pod_address(tuple->source)) {
+		*policy = unknown_pod_policy(tuple, 0);
+		/* No pod network's address, or nothing that a policy covers: not ours. */
+		return *policy ? -DROP_UNKNOWN_POD : VERDICT_PASS;
+	}
+	row = covering_row(tuple);
+	if (!row)
+		/* No policy covers the pair: it keeps the network plugin's ways. */
+		return VERDICT_PASS;
+
+	/* Covered: from here on the packet is tunnelled, translated, or dropped. */
+	*policy = row->policy;
+	if (packet->class != PACKET_FLOW)
+		return -unsupported(packet->class);
+	if (row->kind == POLICY_NO_GATEWAY)
+		return -DROP_NO_GATEWAY;
+	if (row->kind != POLICY_GATEWAY)
+		return -DROP_NO_EGRESS_IP;
+
+	flow.decision = is_host_address(row->tunnel_endpoint) ? FLOW_LOCAL_GATEWAY
+							      : FLOW_TO_GATEWAY;
+	flow.policy = row->policy;
+	flow.tunnel_endpoint = row->tunnel_endpoint;
+	flow.egress_ip = row->egress_ip;
+	flow.tcp = tcp_bits(packet, 0);
+	flow.ifindex = origin->ifindex;
+	__builtin_memcpy(flow.pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(flow.host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+	if (bpf_map_update_elem(&outgate_flow_v4, tuple, &flow, BPF_ANY))
+		return -DROP_FLOW_TABLE_FULL;
+	return send_flow(context, packet, &flow, origin);
+}
+
+static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
+{
+	struct flow_entry *flow = 0, known;
+	__u64 now = bpf_jiffies64();
+	struct origin origin;
+
+	context_parse(context, packet);
+	if (packet->class == PACKET_OTHER || !packet->l4)
+		/* Not IPv4, or a header that the kernel itself will refuse to route. */
+		return VERDICT_PASS;
+
+	origin_of_pod(&origin, packet, context->skb->ifindex);
+	if (packet->class == PACKET_FLOW)
+		flow = flow_lookup(packet, now);
+	if (!flow)
+		return decide(context, packet, &origin, policy);
+
+	*policy = flow->policy;
+	flow_touch(flow, tcp_bits(packet, 0), now);
+	if (flow->ifindex != origin.ifindex) {
+		/* The pod has a new veth: replies must follow. */
+		flow->ifindex = origin.ifindex;
+		__builtin_memcpy(flow->pod_mac, origin.pod_mac, ETH_ADDRESS_SIZE);
+		__builtin_memcpy(flow->host_mac, origin.host_mac, ETH_ADDRESS_SIZE);
+	}
+	known = *flow;
+	return send_flow(context, packet, &known, &origin);
+}
+
+SEC("tc")
+int from_container(struct __sk_buff *skb)
+{
+	struct context context = { .skb = skb };
+	struct packet packet;
+	__u32 policy = 0;
+	int verdict = handle(&context, &packet, &policy);
+
+	if (verdict == VERDICT_PASS)
+		return verdict;
+	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
+	return verdict < 0 ? VERDICT_DROP : verdict;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * from-overlay: what comes out of the tunnel, on the tunnel device (ingress).
+ *
+ * For a pod of this node: the reply of a flow that the pod started, or nothing. Else this
+ * node is the gateway: translate and send, or hand to the host's stack (a setting).
+ */
+#include "include/classify.h"
+#include "include/config.h"
+#include "include/context.h"
+#include "include/encap.h"
+#include "include/flow.h"
+#include "include/nat.h"
+#include "include/verdict.h"
+
+static __always_inline int deliver(struct context *context, const struct packet *packet,
+				   __be32 node, __u32 *policy)
+{
+	struct tuple4 view = tuple_reverse(&packet->tuple);
+	__u64 now = bpf_jiffies64();
+	struct flow_entry *flow;
+	__u32 ifindex;
+
+	if (packet->class != PACKET_FLOW)
+		return -unsupported(packet->class);
+	flow = flow_lookup_reply(&view, now);
+	if (!flow || flow->decision != FLOW_TO_GATEWAY || flow->tunnel_endpoint != node)
+		return -DROP_NO_FLOW;
+	*policy = flow->policy;
+	flow_touch(flow, tcp_bits(packet, 1), now);
+	ifindex = flow->ifindex;
+	if (context_write_macs(context, flow->pod_mac, flow->host_mac))
+		return -DROP_INVALID;
+	return context_redirect_pod(context, ifindex);
+}
+
+/* The row that makes this node the gateway of a new flow; or NULL with @error set. */
+static __always_inline const struct egress_value *gateway_row(const struct tuple4 *tuple,
+							      __u32 *policy, int *error)
+{
+	const struct egress_value *row = covering_row(tuple);
+
+	*error = -DROP_NO_POLICY;
+	if (!row)
+		return 0;
+	*policy = row->policy;
+	if (row->kind == POLICY_GATEWAY && is_host_address(row->tunnel_endpoint))
+		return row;
+	if (row->kind == POLICY_NO_GATEWAY)
+		*error = -DROP_NO_GATEWAY;
+	else if (row->kind == POLICY_NO_EGRESS_IP)
+		*error = -DROP_NO_EGRESS_IP;
+	return 0;
+}
+
+static __always_inline int translate(struct context *context, const struct packet *packet,
+				     __be32 node, __u32 *policy)
+{
+	struct origin origin = { .tunnel_endpoint = node };
+	const struct egress_value *row;
+	struct nat_entry forward = {};
+	int result, error;
+
+	result = nat_find(context, packet, &origin, &forward);
+	if (result > 0) {
+		row = gateway_row(&packet->tuple, policy, &error);
+		if (!row)
+			return error;
+		result = nat_open(context, &packet->tuple, row->egress_ip, row->policy, &origin,
+				  &forward);
+	}
+	if (result)
+		return result;
+	*policy = forward.policy;
+	return snat_send(context, packet, &forward);
+}
+
+/*
+ * Path "stack": note where replies go, and let the host route the packet; to-netdev
+ * translates what carries the mark.
+ */
+static __always_inline int hand_to_stack(struct context *context, const struct packet *packet,
+					 __be32 node, __u32 *policy)
+{
+	const struct runtime_config *config = runtime_config();
+	struct flow_entry entry = { .decision = FLOW_FROM_TUNNEL, .tunnel_endpoint = node };
+	struct flow_entry *flow = flow_lookup(packet, bpf_jiffies64());
+	const struct egress_value *row;
+	int error;
+
+	if (!config)
+		return -DROP_NO_TUNNEL;
+	if (flow && flow->decision == FLOW_FROM_TUNNEL && flow->tunnel_endpoint == node) {
+		*policy = flow->policy;
+		flow_touch(flow, tcp_bits(packet, 0), bpf_jiffies64());
+	} else {
+		row = gateway_row(&packet->tuple, policy, &error);
+		if (!row)
+			return error;
+		entry.policy = row->policy;
+		entry.egress_ip = row->egress_ip;
+		entry.last_seen = bpf_jiffies64();
+		if (bpf_map_update_elem(&outgate_flow_v4, &packet->tuple, &entry, BPF_ANY))
+			return -DROP_FLOW_TABLE_FULL;
+	}
+	if (context_write_macs(context, config->tunnel_mac, config->tunnel_mac))
+		return -DROP_INVALID;
+	bpf_skb_change_type(context->skb, 0 /* PACKET_HOST */);
+	context_mark(context, settings.mark_mask, settings.mark_overlay);
+	return VERDICT_PASS;
+}
+
+static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy,
+				  __u8 *direction)
+{
+	__be32 node = decap_source(context);
+
+	*direction = DIRECTION_TO_WORLD;
+	context_parse(context, packet);
+	if (!node)
+		return -DROP_UNKNOWN_TUNNEL_SOURCE;
+	if (packet->class == PACKET_OTHER)
+		return -DROP_INVALID;
+	if (is_pod_address(packet->tuple.destination)) {
+		*direction = DIRECTION_TO_POD;
+		return deliver(context, packet, node, policy);
+	}
+	if (packet->class != PACKET_FLOW)
+		return -unsupported(packet->class);
+	if (settings.gateway_path == GATEWAY_STACK)
+		return hand_to_stack(context, packet, node, policy);
+	return translate(context, packet, node, policy);
+}
+
+SEC("tc")
+int from_overlay(struct __sk_buff *skb)
+{
+	struct context context = { .skb = skb };
+	struct packet packet;
+	__u32 policy = 0;
+	__u8 direction;
+	int verdict = handle(&context, &packet, &policy, &direction);
+
+	if (verdict == VERDICT_PASS)
+		/* To the host's stack; to-netdev counts it. */
+		return verdict;
+	count(verdict < 0 ? -verdict : FORWARDED, direction, policy, skb->len);
+	return verdict < 0 ? VERDICT_DROP : verdict;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The few steps that differ between contexts: pulling headers into reach, L4 checksums,
+ * redirects. This is the tc side; everything else works on plain packet pointers.
+ */
+#ifndef OUTGATE_CONTEXT_H
+#define OUTGATE_CONTEXT_H
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#include "parse.h"
+
+#define VERDICT_PASS TC_ACT_OK
+#define VERDICT_DROP TC_ACT_SHOT
+
+struct context {
+	struct __sk_buff *skb;
+};
+
+static __always_inline void *context_start(struct context *context)
+{
+	return (void *)(long)context->skb->data;
+}
+
+static __always_inline void *context_end(struct context *context)
+{
+	return (void *)(long)context->skb->data_end;
+}
+
+static __always_inline __u32 context_size(struct context *context)
+{
+	return context->skb->len;
+}
+
+/**
+ * context_parse - parse, after the headers were brought into the linear part
+ *
+ * A packet's headers may lie in page fragments (GRO, AF_PACKET senders); only then is the
+ * pull paid for.
+ */
+static __always_inline enum packet_class context_parse(struct context *context,
+							struct packet *packet)
+{
+	__u32 reach = context_size(context);
+
+	if (reach > PULL_BYTES)
+		reach = PULL_BYTES;
+	if (context_start(context) + reach > context_end(context))
+		bpf_skb_pull_data(context->skb, reach);
+	return parse_packet(context_start(context), context_end(context), packet);
+}
+
+/**
+ * context_replace_l4 - mend the L4 checksum at @offset for a changed address and port
+ *
+ * By the kernel's helper, not by hand: it knows packets whose checksum is partial (the
+ * device completes it), for which only the pseudo header may be mended.
+ * Packet pointers are invalid afterwards.
+ *
+ * Return: 0, or a negative errno.
+ */
+static __always_inline int context_replace_l4(struct context *context, __u8 protocol,
+					      __u32 l4_offset, __be32 from, __be32 to,
+					      __be16 from_port, __be16 to_port)
+{
+	struct __sk_buff *skb = context->skb;
+	__u32 offset;
+	__u64 flags = 0;
+	int error;
+
+	switch (protocol) {
+	case IPPROTO_TCP:
+		offset = l4_offset + __builtin_offsetof(struct tcphdr, check);
+		break;
+	case IPPROTO_UDP:
+		offset = l4_offset + __builtin_offsetof(struct udphdr, check);
+		flags = BPF_F_MARK_MANGLED_0; /* 0 means: no checksum, and stays so */
+		break;
+	default: /* ICMP has no pseudo header */
+		offset = l4_offset + __builtin_offsetof(struct icmp_echo, checksum);
+		return bpf_l4_csum_replace(skb, offset, from_port, to_port, 2);
+	}
+	error = bpf_l4_csum_replace(skb, offset, from, to, BPF_F_PSEUDO_HDR | flags | 4);
+	if (error)
+		return error;
+	return bpf_l4_csum_replace(skb, offset, from_port, to_port, flags | 2);
+}
+
+static __always_inline void context_mark(struct context *context, __u32 mask, __u32 mark)
+{
+	context->skb->mark = (context->skb->mark & ~mask) | mark;
+}
+
+/* Send out of @ifindex; the kernel resolves @next_hop's MAC. */
+static __always_inline int context_redirect_next_hop(__u32 ifindex, __be32 next_hop)
+{
+	struct bpf_redir_neigh params = { .nh_family = 2 /* AF_INET */, .ipv4_nh = next_hop };
+
+	return bpf_redirect_neigh(ifindex, &params, sizeof(params), 0);
+}
+
+/* Return 0, or -1 when the packet has no room for an Ethernet header. */
+static __always_inline int context_write_macs(struct context *context, const __u8 *destination,
+					      const __u8 *source)
+{
+	struct ethhdr *eth = context_start(context);
+
+	if ((void *)(eth + 1) > context_end(context))
+		return -1;
+	__builtin_memcpy(eth->h_dest, destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, source, ETH_ALEN);
+	return 0;
+}
+
+/* Hand to the pod behind the host-side veth @ifindex, as if its own interface got it. */
+static __always_inline int context_redirect_pod(struct context *context, __u32 ifindex)
+{
+	bpf_skb_change_type(context->skb, 0 /* PACKET_HOST */);
+	return bpf_redirect_peer(ifindex, 0);
+}
+
+#endif

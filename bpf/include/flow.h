@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Flow entries: one a connection, keyed by the tuple as the pod writes it. The decision is
+ * made at the first packet; later packets cost one lookup.
+ */
+#ifndef OUTGATE_FLOW_H
+#define OUTGATE_FLOW_H
+
+#include "config.h"
+#include "maps.h"
+#include "parse.h"
+
+/* Seconds without a packet after which a flow is over. */
+#define LIFETIME_TCP_OPENING 60 /* nothing came back yet */
+#define LIFETIME_TCP 7440 /* RFC 5382, REQ-5: not before 2 hours 4 minutes */
+#define LIFETIME_TCP_CLOSING 10 /* reset, or both sides are done */
+#define LIFETIME_UDP 300 /* RFC 4787, REQ-5: 5 minutes recommended */
+#define LIFETIME_ICMP 60 /* RFC 5508, REQ-1 */
+
+#define TCP_FIN_BOTH (TCP_FIN_FORWARD | TCP_FIN_REVERSE)
+
+/* Where a flow's replies must go: learned from the packet that opened it. */
+struct origin {
+	__be32 tunnel_endpoint; /* node of the pod; 0: this node, and the rest is set */
+	__u32 ifindex;
+	__u8 pod_mac[ETH_ADDRESS_SIZE];
+	__u8 host_mac[ETH_ADDRESS_SIZE];
+};
+
+static __always_inline __u64 lifetime(__u8 protocol, __u8 tcp)
+{
+	__u64 seconds = LIFETIME_ICMP;
+
+	if (protocol == IPPROTO_UDP)
+		seconds = LIFETIME_UDP;
+	else if (protocol == IPPROTO_TCP && ((tcp & TCP_RESET) ||
+					     (tcp & TCP_FIN_BOTH) == TCP_FIN_BOTH))
+		seconds = LIFETIME_TCP_CLOSING;
+	else if (protocol == IPPROTO_TCP && !(tcp & TCP_REPLIED))
+		seconds = LIFETIME_TCP_OPENING;
+	else if (protocol == IPPROTO_TCP)
+		seconds = LIFETIME_TCP;
+	return seconds * settings.jiffies_per_second;
+}
+
+static __always_inline _Bool is_live(__u64 last_seen, __u8 protocol, __u8 tcp, __u64 now)
+{
+	return now - last_seen <= lifetime(protocol, tcp);
+}
+
+/* The bits that one packet adds to an entry's TCP state. */
+static __always_inline __u8 tcp_bits(const struct packet *packet, _Bool reverse)
+{
+	__u8 bits = reverse ? TCP_REPLIED : 0;
+
+	if (packet->tcp_fin)
+		bits |= reverse ? TCP_FIN_REVERSE : TCP_FIN_FORWARD;
+	if (packet->tcp_rst)
+		bits |= TCP_RESET;
+	return bits;
+}
+
+/* A SYN on an entry whose connection is over begins a new connection. */
+static __always_inline _Bool is_reopened(const struct packet *packet, __u8 tcp)
+{
+	return packet->tcp_syn && (tcp & (TCP_RESET | TCP_FIN_BOTH));
+}
+
+/* Write at most once a second, or when the TCP state moves: the entry's line stays shared. */
+static __always_inline void flow_touch(struct flow_entry *flow, __u8 bits, __u64 now)
+{
+	if (bits & ~flow->tcp)
+		flow->tcp |= bits;
+	if (now - flow->last_seen >= settings.jiffies_per_second)
+		flow->last_seen = now;
+}
+
+/**
+ * flow_lookup - the live entry of a packet that a pod sends
+ * Return: NULL when the flow must be decided: unknown, over, or opened anew.
+ */
+static __always_inline struct flow_entry *flow_lookup(const struct packet *packet, __u64 now)
+{
+	struct flow_entry *flow = bpf_map_lookup_elem(&outgate_flow_v4, &packet->tuple);
+
+	if (!flow || !is_live(flow->last_seen, packet->tuple.protocol, flow->tcp, now))
+		return 0;
+	if (is_reopened(packet, flow->tcp))
+		return 0;
+	/* The pod begins where the world began before: a new flow, not a reply. */
+	if (flow->decision == FLOW_INBOUND && (packet->tcp_syn || packet->echo_request))
+		return 0;
+	return flow;
+}
+
+/**
+ * flow_lookup_reply - the live entry of a packet that goes to a pod
+ * @view: the tuple as the pod would write it
+ */
+static __always_inline struct flow_entry *flow_lookup_reply(const struct tuple4 *view, __u64 now)
+{
+	struct flow_entry *flow = bpf_map_lookup_elem(&outgate_flow_v4, view);
+
+	return flow && is_live(flow->last_seen, view->protocol, flow->tcp, now) ? flow : 0;
+}
+
+/* Fill @origin from a packet that came out of a pod's veth. */
+static __always_inline void origin_of_pod(struct origin *origin, const struct packet *packet,
+					  __u32 ifindex)
+{
+	origin->tunnel_endpoint = 0;
+	origin->ifindex = ifindex;
+	__builtin_memcpy(origin->pod_mac, packet->eth->h_source, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(origin->host_mac, packet->eth->h_dest, ETH_ADDRESS_SIZE);
+}
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Every map, pinned by name. Key and value are given by size, not by type, so that the
+ * kernel's own tool prints them as plain bytes, the way guides to this field show them.
+ */
+#ifndef OUTGATE_MAPS_H
+#define OUTGATE_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+
+/* (pod, destination network) -> what must happen; also the bytes that users dump. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(key_size, sizeof(struct egress_key));
+	__uint(value_size, sizeof(struct egress_value));
+	__uint(max_entries, 1 << 20);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_egress_v4 SEC(".maps");
+
+/* Networks that any policy covers: there, a pod that is not known yet is dropped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(key_size, sizeof(struct network_key));
+	__uint(value_size, sizeof(struct covered_value));
+	__uint(max_entries, 1 << 16);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_covered_v4 SEC(".maps");
+
+/* Addresses that live on this node: its own and its pods'. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(key_size, sizeof(struct endpoint_key));
+	__uint(value_size, sizeof(struct endpoint));
+	__uint(max_entries, 1 << 16);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_lxc SEC(".maps");
+
+/* Which addresses belong to the cluster, and which to the world. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(key_size, sizeof(struct ipcache_key));
+	__uint(value_size, sizeof(struct ipcache_value));
+	__uint(max_entries, 512000);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cilium_ipcache SEC(".maps");
+
+/* Node addresses: the tunnel sources that we believe. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(key_size, sizeof(__be32));
+	__uint(value_size, sizeof(struct node_value));
+	__uint(max_entries, 1 << 15);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_node_v4 SEC(".maps");
+
+/* What may change while programs run: the tunnel device, the generation of routes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct runtime_config));
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_config SEC(".maps");
+
+/* One entry a flow: what was decided at its first packet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(key_size, sizeof(struct tuple4));
+	__uint(value_size, sizeof(struct flow_entry));
+	__uint(max_entries, 1 << 18);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_flow_v4 SEC(".maps");
+
+/* Two entries a translated flow: forward and reverse tuple -> translation. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(key_size, sizeof(struct tuple4));
+	__uint(value_size, sizeof(struct nat_entry));
+	__uint(max_entries, 1 << 19);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_snat_v4 SEC(".maps");
+
+/* (reason, direction, policy) -> packets and bytes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(key_size, sizeof(struct metric_key));
+	__uint(value_size, sizeof(struct metric_value));
+	__uint(max_entries, 1 << 14);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_metrics SEC(".maps");
+
+#endif

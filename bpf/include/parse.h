@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Reading one packet: Ethernet, IPv4, and the ports of TCP, UDP and ICMP echo.
+ * PURE: works on plain pointers (start, end), no map, no helper; also compiled for the host.
+ */
+#ifndef OUTGATE_PARSE_H
+#define OUTGATE_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+
+#include "types.h"
+
+/* RFC 792; <linux/icmp.h> drags the C library in. */
+#define ICMP_ECHOREPLY 0
+#define ICMP_ECHO 8
+
+struct icmp_echo {
+	__u8 type;
+	__u8 code;
+	__u16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+
+#define IP_MORE_FRAGMENTS 0x2000
+#define IP_FRAGMENT_OFFSET 0x1fff
+
+/* Ethernet, the longest IPv4 header, the part of a TCP header that we read. */
+#define PULL_BYTES (ETH_HLEN + 60 + sizeof(struct tcphdr))
+
+enum packet_class {
+	PACKET_OTHER = 0, /* not IPv4: ARP, IPv6, ... */
+	PACKET_BROKEN, /* IPv4, and cut short or contradicting itself */
+	PACKET_FLOW, /* tuple is whole */
+	PACKET_FRAGMENT, /* a part of a datagram: the tuple holds addresses and protocol only */
+	PACKET_ICMP, /* ICMP other than echo: likewise */
+	PACKET_PROTOCOL, /* another protocol: likewise */
+};
+
+struct packet {
+	struct ethhdr *eth;
+	struct iphdr *ip;
+	void *l4;
+	__u32 l4_offset; /* bytes from start */
+	enum packet_class class;
+	struct tuple4 tuple; /* as the sender wrote it */
+	_Bool tcp_syn; /* SYN without ACK */
+	_Bool tcp_fin;
+	_Bool tcp_rst;
+	_Bool echo_request;
+};
+
+static inline __attribute__((always_inline)) enum packet_class
+parse_l4(struct packet *packet, void *end)
+{
+	struct tuple4 *tuple = &packet->tuple;
+
+	if (tuple->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = packet->l4;
+
+		if ((void *)(tcp + 1) > end)
+			return PACKET_BROKEN;
+		tuple->source_port = tcp->source;
+		tuple->destination_port = tcp->dest;
+		packet->tcp_syn = tcp->syn && !tcp->ack;
+		packet->tcp_fin = tcp->fin;
+		packet->tcp_rst = tcp->rst;
+		return PACKET_FLOW;
+	}
+	if (tuple->protocol == IPPROTO_UDP) {
+		struct udphdr *udp = packet->l4;
+
+		if ((void *)(udp + 1) > end)
+			return PACKET_BROKEN;
+		tuple->source_port = udp->source;
+		tuple->destination_port = udp->dest;
+		return PACKET_FLOW;
+	}
+	if (tuple->protocol == IPPROTO_ICMP) {
+		struct icmp_echo *icmp = packet->l4;
+
+		if ((void *)(icmp + 1) > end)
+			return PACKET_BROKEN;
+		if (icmp->type == ICMP_ECHO) {
+			tuple->source_port = icmp->id;
+			packet->echo_request = 1;
+			return PACKET_FLOW;
+		}
+		if (icmp->type == ICMP_ECHOREPLY) {
+			tuple->destination_port = icmp->id;
+			return PACKET_FLOW;
+		}
+		return PACKET_ICMP;
+	}
+	return PACKET_PROTOCOL;
+}
+
+/**
+ * parse_packet - read the packet that lies between @start and @end
+ * @packet: filled; its pointers are right only until the packet is changed or pulled
+ *
+ * Return: what kind of packet it is, also kept in @packet->class.
+ */
+static inline __attribute__((always_inline)) enum packet_class
+parse_packet(void *start, void *end, struct packet *packet)
+{
+	__u32 header_size, total_size;
+
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->eth = start;
+	if ((void *)(packet->eth + 1) > end)
+		return packet->class;
+	if (packet->eth->h_proto != bpf_htons(ETH_P_IP))
+		return packet->class;
+
+	packet->class = PACKET_BROKEN;
+	packet->ip = (void *)(packet->eth + 1);
+	if ((void *)(packet->ip + 1) > end)
+		return packet->class;
+	header_size = packet->ip->ihl * 4;
+	total_size = bpf_ntohs(packet->ip->tot_len);
+	if (packet->ip->version != 4 || header_size < sizeof(struct iphdr) ||
+	    total_size < header_size)
+		return packet->class;
+
+	packet->l4 = (void *)packet->ip + header_size;
+	packet->l4_offset = ETH_HLEN + header_size;
+	packet->tuple.source = packet->ip->saddr;
+	packet->tuple.destination = packet->ip->daddr;
+	packet->tuple.protocol = packet->ip->protocol;
+	if (packet->ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET))
+		packet->class = PACKET_FRAGMENT;
+	else
+		packet->class = parse_l4(packet, end);
+	return packet->class;
+}
+
+/* Return the tuple of the other direction. */
+static inline __attribute__((always_inline)) struct tuple4
+tuple_reverse(const struct tuple4 *tuple)
+{
+	return (struct tuple4){
+		.source = tuple->destination,
+		.destination = tuple->source,
+		.source_port = tuple->destination_port,
+		.destination_port = tuple->source_port,
+		.protocol = tuple->protocol,
+	};
+}
+
+#endif

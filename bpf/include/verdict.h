@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Why a packet went on or was dropped, and counting it.
+ *
+ * The numbers are append-only: users' dashboards hold them. Each line's comment is the
+ * reason's meaning, and is what the documentation and the CLI print.
+ */
+#ifndef OUTGATE_VERDICT_H
+#define OUTGATE_VERDICT_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps.h"
+#include "types.h"
+
+enum reason {
+	FORWARDED = 0, /* sent on by us: tunnelled, translated, or delivered to its pod */
+	DROP_INVALID = 1, /* a header is cut short or contradicts itself */
+	DROP_UNKNOWN_POD = 2, /* source is a pod not known yet, destination is covered */
+	DROP_NO_GATEWAY = 3, /* the policy has no gateway node now */
+	DROP_NO_EGRESS_IP = 4, /* the gateway node does not have the policy's egress IP */
+	DROP_UNSUPPORTED_PROTOCOL = 5, /* covered, and neither TCP, UDP nor ICMP */
+	DROP_UNSUPPORTED_ICMP = 6, /* covered ICMP other than echo */
+	DROP_FRAGMENT = 7, /* covered fragment: its ports cannot be told */
+	DROP_TTL_EXCEEDED = 8, /* the packet may not travel further */
+	DROP_FLOW_TABLE_FULL = 9, /* no room for a flow entry */
+	DROP_NAT_TABLE_FULL = 10, /* no room for a NAT entry */
+	DROP_SNAT_NO_PORT = 11, /* every port towards this destination is taken */
+	DROP_NO_ROUTE = 12, /* the gateway node has no route to the destination */
+	DROP_UNKNOWN_TUNNEL_SOURCE = 13, /* tunnelled from an address that is no node's */
+	DROP_NO_FLOW = 14, /* tunnelled to a pod that did not start this flow here */
+	DROP_NO_POLICY = 15, /* tunnelled to this gateway without a policy row for it */
+	DROP_UNTRANSLATED = 16, /* guard: covered, and about to leave untranslated */
+	DROP_NO_TUNNEL = 17, /* the tunnel device is missing or refused the packet */
+	DROP_REWRITE = 18, /* the kernel refused to change the packet */
+	DROP_HOST_PORT_TAKEN = 19, /* a socket of the node chose a port that a pod's flow has */
+};
+
+/* Counting must not change a verdict: a full metrics map loses counts, never packets. */
+static __always_inline void count(__u8 reason, __u8 direction, __u32 policy, __u32 bytes)
+{
+	struct metric_key key = { .reason = reason, .direction = direction, .policy = policy };
+	struct metric_value *value = bpf_map_lookup_elem(&outgate_metrics, &key);
+
+	if (value) {
+		value->packets += 1;
+		value->bytes += bytes;
+		return;
+	}
+	struct metric_value first = { .packets = 1, .bytes = bytes };
+
+	bpf_map_update_elem(&outgate_metrics, &key, &first, BPF_NOEXIST);
+}
+
+#endif

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * to-container: what a pod is about to receive, on the host side of its veth (egress).
+ *
+ * Remembers flows that begin outside, so that from-container leaves their replies alone;
+ * only for pairs that a policy covers, since nobody asks about the others. Never drops.
+ */
+#include "include/classify.h"
+#include "include/config.h"
+#include "include/context.h"
+#include "include/flow.h"
+
+/* May this packet begin a flow? Replies to the pod's own flows come another way. */
+static __always_inline _Bool begins(const struct packet *packet)
+{
+	switch (packet->tuple.protocol) {
+	case IPPROTO_TCP:
+		return packet->tcp_syn;
+	case IPPROTO_ICMP:
+		return packet->echo_request;
+	default:
+		return 1;
+	}
+}
+
+SEC("tc")
+int to_container(struct __sk_buff *skb)
+{
+	struct context context = { .skb = skb };
+	struct flow_entry inbound = { .decision = FLOW_INBOUND };
+	const struct egress_value *row;
+	struct flow_entry *flow;
+	__u64 now = bpf_jiffies64();
+	struct packet packet;
+	struct tuple4 view;
+
+	if (context_parse(&context, &packet) != PACKET_FLOW)
+		/* Without ports there is no flow to remember. */
+		return VERDICT_PASS;
+	view = tuple_reverse(&packet.tuple);
+	flow = flow_lookup_reply(&view, now);
+	if (flow && !(packet.tcp_syn && (flow->decision != FLOW_INBOUND ||
+					 is_reopened(&packet, flow->tcp)))) {
+		flow_touch(flow, tcp_bits(&packet, 1), now);
+		return VERDICT_PASS;
+	}
+	if (!begins(&packet))
+		return VERDICT_PASS;
+	row = covering_row(&view);
+	if (!row)
+		/* No policy would capture the replies. */
+		return VERDICT_PASS;
+	inbound.policy = row->policy;
+	inbound.last_seen = now;
+	bpf_map_update_elem(&outgate_flow_v4, &view, &inbound, BPF_ANY);
+	return VERDICT_PASS;
+}
+
+char _license[] SEC("license") = "GPL";

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * to-netdev: the last stop before the wire, on the node's uplinks (egress).
+ *
+ * Three duties: translate what the host's stack routed for us (path "stack"), keep the
+ * ports of the node's own sockets on a shared egress IP, and guard: what a policy covers
+ * and nobody translated does not leave.
+ */
+#include "include/classify.h"
+#include "include/config.h"
+#include "include/context.h"
+#include "include/flow.h"
+#include "include/nat.h"
+#include "include/verdict.h"
+
+/* The TTL is the routing stack's business here. */
+static __always_inline int translate(struct context *context, const struct packet *packet,
+				     __u32 *policy)
+{
+	struct nat_entry forward = {};
+	struct flow_entry *flow;
+	struct origin origin = {};
+	int result;
+
+	if (packet->class != PACKET_FLOW)
+		return -unsupported(packet->class);
+	flow = flow_lookup_reply(&packet->tuple, bpf_jiffies64());
+	if (!flow)
+		return -DROP_UNTRANSLATED;
+	*policy = flow->policy;
+	if (flow->decision == FLOW_FROM_TUNNEL) {
+		origin.tunnel_endpoint = flow->tunnel_endpoint;
+	} else if (flow->decision == FLOW_LOCAL_GATEWAY) {
+		origin.ifindex = flow->ifindex;
+		__builtin_memcpy(origin.pod_mac, flow->pod_mac, ETH_ADDRESS_SIZE);
+		__builtin_memcpy(origin.host_mac, flow->host_mac, ETH_ADDRESS_SIZE);
+	} else {
+		return -DROP_UNTRANSLATED;
+	}
+	result = nat_find(context, packet, &origin, &forward);
+	if (result > 0)
+		result = nat_open(context, &packet->tuple, flow->egress_ip, flow->policy, &origin,
+				  &forward);
+	if (!result)
+		result = nat_write(context, packet, NAT_FORWARD, forward.address, forward.port, 0);
+	if (result)
+		return result;
+	context_mark(context, settings.mark_mask, settings.mark_translated);
+	return VERDICT_PASS;
+}
+
+/* A packet of the node itself from an egress IP: its port is not for pods. */
+static __always_inline int keep_host_port(const struct packet *packet)
+{
+	const struct tuple4 *tuple = &packet->tuple;
+	struct tuple4 reply = reverse_key(tuple, tuple->source, tuple->source_port);
+	struct nat_entry *taken = bpf_map_lookup_elem(&outgate_snat_v4, &reply);
+	__u64 now = bpf_jiffies64();
+	struct nat_entry host = { .flags = NAT_HOST_SOCKET, .last_seen = now };
+
+	if (taken && (taken->flags & NAT_HOST_SOCKET)) {
+		taken->tcp = packet->tcp_syn ? 0 : taken->tcp | tcp_bits(packet, 0);
+		taken->last_seen = now;
+		return VERDICT_PASS;
+	}
+	if (taken && is_live(taken->last_seen, tuple->protocol, taken->tcp, now))
+		/* Its reply would go to the pod: the socket must try another port. */
+		return -DROP_HOST_PORT_TAKEN;
+	bpf_map_update_elem(&outgate_snat_v4, &reply, &host, BPF_ANY);
+	return VERDICT_PASS;
+}
+
+static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
+{
+	__u32 mark = context->skb->mark & settings.mark_mask;
+	const struct endpoint *endpoint;
+	const struct egress_value *row;
+	struct flow_entry *flow;
+
+	if (mark == settings.mark_translated)
+		/* From-overlay or from-container did it. */
+		return VERDICT_PASS;
+	context_parse(context, packet);
+	if (mark == settings.mark_overlay)
+		return packet->class == PACKET_OTHER ? -DROP_INVALID
+						     : translate(context, packet, policy);
+	if (packet->class == PACKET_OTHER)
+		/* Not IPv4: no policy covers it. */
+		return VERDICT_PASS;
+
+	endpoint = endpoint_lookup(packet->tuple.source);
+	if (endpoint && (endpoint->flags & ENDPOINT_HOST)) {
+		if (!(endpoint->roles & ROLE_EGRESS_IP) || packet->class != PACKET_FLOW ||
+		    is_cluster_destination(packet->tuple.destination))
+			return VERDICT_PASS;
+		return keep_host_port(packet);
+	}
+	row = covering_row(&packet->tuple);
+	if (!row) {
+		if (endpoint)
+			/* A known pod, and no policy covers the pair. */
+			return VERDICT_PASS;
+		*policy = unknown_pod_policy(&packet->tuple, 1);
+		return *policy ? -DROP_UNKNOWN_POD : VERDICT_PASS;
+	}
+	*policy = row->policy;
+	if (packet->class == PACKET_FLOW) {
+		flow = flow_lookup(packet, bpf_jiffies64());
+		if (flow && flow->decision == FLOW_INBOUND)
+			/* A reply of a connection that began outside. */
+			return VERDICT_PASS;
+	}
+	return -DROP_UNTRANSLATED;
+}
+
+SEC("tc")
+int to_netdev(struct __sk_buff *skb)
+{
+	struct context context = { .skb = skb };
+	struct packet packet;
+	__u32 policy = 0;
+	int verdict = handle(&context, &packet, &policy);
+
+	if (verdict == VERDICT_PASS && !policy)
+		return verdict;
+	if (verdict == VERDICT_PASS &&
+	    (skb->mark & settings.mark_mask) != settings.mark_translated)
+		return verdict;
+	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
+	return verdict < 0 ? VERDICT_DROP : verdict;
+}
+
+char _license[] SEC("license") = "GPL";
