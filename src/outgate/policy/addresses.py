@@ -1,0 +1,125 @@
+"""
+Entries about addresses: what is inside the cluster, and what lives on this node.
+
+What it is: ``cilium_ipcache``, ``outgate_node_v4`` and ``cilium_lxc`` of one node.
+What it is not: policies; only ``endpoint_entries`` is told which addresses are
+egress IPs here.
+"""
+
+from collections.abc import Iterable, Mapping, Set
+from ipaddress import IPv4Address, IPv4Network
+
+from outgate.policy.model import Cluster, Endpoint, Namespace
+from outgate.state.entries import (
+    CLUSTER,
+    HOST,
+    REMOTE_NODE,
+    WORLD,
+    EndpointEntry,
+    EndpointFlag,
+    EndpointKey,
+    IpcacheEntry,
+    IpcacheKey,
+    Key,
+    NodeEntry,
+    NodeKey,
+    NodeName,
+    Value,
+)
+from outgate.state.facts import NodeFacts
+
+Holders = Mapping[IPv4Address, Endpoint]
+
+EVERYTHING = IPv4Network("0.0.0.0/0")
+
+
+def link_addresses(facts: NodeFacts) -> frozenset[IPv4Address]:
+    """Return the addresses that the node really has, without loopback's."""
+    return frozenset(
+        address
+        for link in facts.links
+        for address in link.addresses
+        if not address.is_loopback
+    )
+
+
+def node_entries(cluster: Cluster, node: NodeName) -> dict[Key, Value]:
+    """Return the tunnel sources that *node* believes: every other node."""
+    return {
+        NodeKey(address): NodeEntry()
+        for other in cluster.nodes
+        if other.name != node
+        for address in other.internal_addresses
+    }
+
+
+def ipcache_entries(
+    cluster: Cluster, node: NodeName, holders: Holders
+) -> dict[Key, Value]:
+    """
+    Return what each network is to a packet from *node*.
+
+    Later kinds overwrite earlier ones with the same prefix: a node's address is a
+    node's even if somebody calls it a pod's.
+    """
+    nodes = sorted(cluster.nodes, key=lambda other: other.name, reverse=True)
+    endpoints = {n.name: n.tunnel_endpoint for n in nodes if n.name != node}
+    entries = {EVERYTHING: IpcacheEntry(WORLD, None)}
+    for network in cluster.cluster_networks:
+        entries[network] = IpcacheEntry(CLUSTER, None)
+    for other in nodes:
+        for network in other.pod_networks:
+            entries[network] = IpcacheEntry(CLUSTER, endpoints.get(other.name))
+    for address, pod in _outside(holders, (n for o in nodes for n in o.pod_networks)):
+        entries[IPv4Network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
+    for other in nodes:
+        identity = HOST if other.name == node else REMOTE_NODE
+        for address in other.addresses:
+            entry = IpcacheEntry(identity, endpoints.get(other.name))
+            entries[IPv4Network(address)] = entry
+    return {IpcacheKey(network): entry for network, entry in entries.items()}
+
+
+def _outside(
+    holders: Holders, networks: Iterable[IPv4Network]
+) -> list[tuple[IPv4Address, Endpoint]]:
+    """Return the pods whose address lies in none of *networks*."""
+    known = {(int(n.network_address), int(n.netmask)) for n in networks}
+    masks = {mask for _, mask in known}
+    return [
+        (address, pod)
+        for address, pod in holders.items()
+        if not any((int(address) & mask, mask) in known for mask in masks)
+    ]
+
+
+def endpoint_entries(
+    own_addresses: Set[IPv4Address],
+    egress_ips: Set[IPv4Address],
+    pods: Iterable[IPv4Address],
+) -> dict[Key, Value]:
+    """Return who lives on this node: *pods*, and the host, which wins a conflict."""
+    entries: dict[Key, Value] = {
+        EndpointKey(pod): EndpointEntry(EndpointFlag.POD) for pod in pods
+    }
+    for address in own_addresses:
+        entries[EndpointKey(address)] = EndpointEntry(
+            EndpointFlag.HOST, is_egress_ip=address in egress_ips
+        )
+    return entries
+
+
+def local_pods(
+    node: NodeName, holders: Holders, namespaces: Mapping[str, Namespace]
+) -> list[IPv4Address]:
+    """
+    Return the pod addresses of *node* whose namespace is known.
+
+    Without the namespace's labels nobody can say whether a policy covers the pod;
+    left out, it is unknown to the datapath, which drops its covered packets.
+    """
+    return [
+        address
+        for address, pod in holders.items()
+        if pod.node == node and pod.namespace in namespaces
+    ]

@@ -1,0 +1,120 @@
+"""
+The heart of the project: a cluster and a node's facts -> what its kernel must hold.
+
+What it is: pure and deterministic.  The order of objects does not matter, and every
+agent that sees the same cluster agrees on gateways and winners.
+
+What it is not: it changes nothing; ``state.plan`` compares its snapshot with what
+the kernel holds, ``reconcile`` applies the difference.
+
+Who calls it: the agent each round, and ``outgate policy plan`` without a cluster.
+"""
+
+from dataclasses import dataclass
+
+from outgate.policy.addresses import (
+    endpoint_entries,
+    ipcache_entries,
+    link_addresses,
+    local_pods,
+    node_entries,
+)
+from outgate.policy.attachments import attachment_entries
+from outgate.policy.endpoints import address_holders
+from outgate.policy.gateways import decide, nodes_by_address
+from outgate.policy.model import Cluster, Problem
+from outgate.policy.rows import DecidedPolicy, compile_rows
+from outgate.state.entries import (
+    CoveredEntry,
+    CoveredKey,
+    Key,
+    NodeName,
+    PolicyId,
+    TunnelDevice,
+    TunnelKey,
+    Value,
+    ViaGateway,
+)
+from outgate.state.facts import NodeFacts
+from outgate.state.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """
+    What a node should hold, what the user should know, and what must stay.
+
+    *kept_policies* are bad policies of which no good version is known: what the
+    kernel still holds for them stays as it is.
+    """
+
+    snapshot: Snapshot
+    problems: tuple[Problem, ...] = ()
+    kept_policies: frozenset[PolicyId] = frozenset()
+
+
+def compile_node(
+    cluster: Cluster, node: NodeName, facts: NodeFacts, tunnel: TunnelDevice
+) -> Compiled:
+    """Return everything that the kernel of *node* should hold for *cluster*."""
+    holders, contested = address_holders(cluster.endpoints)
+    namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
+    policies = _decide_policies(cluster, node, facts)
+    rows, defeats = compile_rows(node, holders, namespaces, policies)
+    of_node = frozenset(a for n in cluster.nodes if n.name == node for a in n.addresses)
+    egress_ips = {
+        p.decision.entry.egress_ip
+        for p in policies
+        if p.decision.gateway_node == node and isinstance(p.decision.entry, ViaGateway)
+    }
+    snapshot: dict[Key, Value] = {
+        TunnelKey(): tunnel,
+        **node_entries(cluster, node),
+        **ipcache_entries(cluster, node, holders),
+        **_covered_entries(policies),
+        **rows,
+        **endpoint_entries(
+            of_node | link_addresses(facts),
+            egress_ips,
+            local_pods(node, holders, namespaces),
+        ),
+        **attachment_entries(facts, of_node, tunnel.name),
+    }
+    problems = (
+        *(problem for bad in cluster.bad_policies for problem in bad.problems),
+        *(p.decision.problem for p in policies if p.decision.problem),
+        *defeats,
+        *contested,
+    )
+    good = {policy.id for policy in cluster.policies}
+    return Compiled(
+        snapshot=snapshot,
+        problems=tuple(sorted(set(problems), key=_order)),
+        kept_policies=frozenset(b.id for b in cluster.bad_policies if b.id not in good),
+    )
+
+
+def _decide_policies(
+    cluster: Cluster, node: NodeName, facts: NodeFacts
+) -> tuple[DecidedPolicy, ...]:
+    owners = nodes_by_address(cluster.nodes)
+    own = link_addresses(facts)
+    return tuple(
+        DecidedPolicy(policy, decide(policy, owners, node, own))
+        for policy in sorted(cluster.policies, key=lambda policy: policy.seniority)
+    )
+
+
+def _covered_entries(
+    policies: tuple[DecidedPolicy, ...],
+) -> dict[Key, Value]:
+    """Return every destination, with the first policy that names it."""
+    entries: dict[Key, Value] = {}
+    for decided in policies:
+        for network in decided.policy.destinations:
+            entries.setdefault(CoveredKey(network), CoveredEntry(decided.policy.id))
+    return entries
+
+
+def _order(problem: Problem) -> tuple[str, str, str]:
+    return problem.object, problem.path, problem.message

@@ -1,0 +1,89 @@
+"""
+A cursor over decoded JSON that remembers its path and collects what is wrong.
+
+What it is: the way ``parse`` and ``selectors`` read objects of unknown shape, so
+that *all* problems of an object are reported, each with its field's path.
+
+What it is not: a schema.  The input is only read, never modified.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from outgate.errors import PolicyError
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """*value* at *path*; problems found below go to *problems*, shared by all."""
+
+    value: object
+    path: str
+    problems: list[PolicyError]
+
+    def refuse(self, reason: str) -> None:
+        """Record that this field is wrong."""
+        self.problems.append(PolicyError(self.path, reason))
+
+    @property
+    def is_absent(self) -> bool:
+        """Return whether the field is missing or null, which mean the same."""
+        return self.value is None
+
+    def get(self, key: str) -> "Field":
+        """Return the field *key* of this object, absent if it is not there."""
+        path = f"{self.path}.{key}" if self.path else key
+        value = self.value.get(key) if isinstance(self.value, Mapping) else None
+        return Field(value, path, self.problems)
+
+    def require_object(self, known: Collection[str]) -> bool:
+        """Return whether this is an object; refuse fields that are not *known*."""
+        if not isinstance(self.value, Mapping):
+            self.refuse(f"must be an object, not {describe(self.value)}")
+            return False
+        for key in self.value:
+            if key not in known:
+                fields = ", ".join(sorted(known))
+                self.get(str(key)).refuse(f"unknown field; there are: {fields}")
+        return True
+
+    def items(self) -> Iterator["Field"]:
+        """Yield the elements of this list, each with its index in its path."""
+        if not isinstance(self.value, list | tuple):
+            self.refuse(f"must be a list, not {describe(self.value)}")
+            return
+        for index, value in enumerate(self.value):
+            yield Field(value, f"{self.path}[{index}]", self.problems)
+
+    def pairs(self) -> Iterator[tuple[str, "Field"]]:
+        """Yield the members of this object by name, in the order of names."""
+        if not isinstance(self.value, Mapping):
+            self.refuse(f"must be an object, not {describe(self.value)}")
+            return
+        for key in sorted(self.value, key=str):
+            path = f"{self.path}[{str(key)!r}]"
+            yield str(key), Field(self.value[key], path, self.problems)
+
+    def text(self) -> str | None:
+        """Return this string; refuse anything else and return None."""
+        if isinstance(self.value, str):
+            return self.value
+        self.refuse(f"must be a string, not {describe(self.value)}")
+        return None
+
+
+def describe(value: object) -> str:
+    """Return *value* for a message: as JSON would call it, with a short value."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the boolean {str(value).lower()} (quote it)"
+        case int() | float():
+            return f"the number {value} (quote it)"
+        case str():
+            return f"the string {value!r}"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return "an object"

@@ -1,0 +1,137 @@
+"""Every wrong field is named by its path, with its value and the mend."""
+
+import copy
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from outgate.policy.model import BadPolicy, EgressPolicy, GatewayAtAddress, policy_id
+from outgate.policy.parse import parse_policy, refuse_kind
+from outgate.policy.selectors import Operator, Requirement, Selector
+
+GOOD: dict[str, Any] = {
+    "metadata": {
+        "name": "egress-all",
+        "uid": "u-1",
+        "creationTimestamp": "2026-01-02T03:04:05Z",
+    },
+    "spec": {
+        "destinationCIDRs": ["172.18.0.0/16", "10.0.0.0/8"],
+        "egress": [{"podSelector": {"matchLabels": {"app": "a"}}}],
+        "egressSourceIP": " 172.18.0.5",
+    },
+}
+
+
+def _problems(spec: object, metadata: object = None) -> list[tuple[str, str]]:
+    parsed = parse_policy({"metadata": metadata or {"name": "p"}, "spec": spec})
+    assert isinstance(parsed, BadPolicy)
+    return [(problem.path, problem.message) for problem in parsed.problems]
+
+
+def test_parse_good_policy() -> None:
+    before = copy.deepcopy(GOOD)
+    selector = Selector((Requirement("app", Operator.IN, frozenset({"a"})),))
+
+    expected = EgressPolicy(
+        kind="CiliumEgressNATPolicy",
+        name="egress-all",
+        uid="u-1",
+        created="2026-01-02T03:04:05Z",
+        id=policy_id("u-1", "", "", ""),
+        selectors=(selector,),
+        destinations=(IPv4Network("172.18.0.0/16"), IPv4Network("10.0.0.0/8")),
+        gateway=GatewayAtAddress(IPv4Address("172.18.0.5")),
+    )
+    assert expected == parse_policy(GOOD)
+    assert before == GOOD, "the input was modified"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("10.0.0.1/8", "'10.0.0.1/8' has host bits set; did you mean 10.0.0.0/8?"),
+        (
+            "10.0.0.7",
+            "'10.0.0.7' has no plain prefix length; did you mean 10.0.0.7/32?",
+        ),
+        (
+            "2001:db8::/32",
+            "'2001:db8::/32': IPv6 is not supported yet; use an IPv4 network",
+        ),
+        ("all", "'all' is no IPv4 network; write it like 203.0.113.0/24"),
+        (8, "must be a string, not the number 8 (quote it)"),
+    ],
+)
+def test_parse_bad_destination_names_the_mend(text: object, message: str) -> None:
+    spec = {**GOOD["spec"], "destinationCIDRs": ["10.0.0.0/8", text]}
+
+    assert _problems(spec) == [("spec.destinationCIDRs[1]", message)]
+
+
+def test_parse_reports_all_problems_of_an_object() -> None:
+    spec = {
+        "destinationCIDRs": ["x/8"],
+        "egress": [{}, {"podSelector": {"matchExpressions": [{"operator": "Is"}]}}],
+        "egressSourceIP": "fd00::1",
+        "excludedCIDRs": [],
+    }
+
+    expected = [
+        (
+            "spec.excludedCIDRs",
+            "unknown field; there are: destinationCIDRs, egress, egressSourceIP",
+        ),
+        (
+            "spec.egress[0]",
+            "has neither podSelector nor namespaceSelector; to select all pods,"
+            " write podSelector: {}",
+        ),
+        (
+            "spec.egress[1].podSelector.matchExpressions[0].key",
+            "must be a string, not nothing",
+        ),
+        (
+            "spec.egress[1].podSelector.matchExpressions[0].operator",
+            "'Is' is no operator; use one of: In, NotIn, Exists, DoesNotExist",
+        ),
+        (
+            "spec.destinationCIDRs[0]",
+            "'x/8' is no IPv4 network; write it like 203.0.113.0/24",
+        ),
+        (
+            "spec.egressSourceIP",
+            "'fd00::1': IPv6 is not supported yet; use an IPv4 address",
+        ),
+    ]
+    assert expected == _problems(spec)
+
+
+def test_parse_without_a_spec_says_so() -> None:
+    assert _problems(None) == [("spec", "must be an object, not nothing")]
+
+
+def test_parse_without_a_name_says_so() -> None:
+    assert _problems(GOOD["spec"], {"uid": "u"}) == [
+        ("metadata.name", "a policy needs a name")
+    ]
+
+
+def test_policy_id_is_never_0() -> None:
+    """2,000 ids: none is 0, none repeats here; the uid alone decides."""
+    ids = {policy_id(f"uid-{n}", "v", "k", "n") for n in range(2000)}
+
+    assert 0 not in ids
+    assert len(ids) == 2000
+    assert policy_id("u", "a", "b", "c") == policy_id("u", "x", "y", "z")
+    assert policy_id("", "a", "b", "c") != policy_id("", "a", "b", "d")
+
+
+def test_refuse_kind_says_what_is_supported() -> None:
+    bad = refuse_kind("cilium.io/v2", "CiliumEgressGatewayPolicy", "a", "")
+
+    assert bad.problems[0].message == (
+        "CiliumEgressGatewayPolicy (cilium.io/v2) is not supported yet;"
+        " there is: CiliumEgressNATPolicy (cilium.io/v2alpha1)"
+    )
