@@ -110,10 +110,20 @@ class Client:
     async def stream(
         self, path: str, params: Mapping[str, str]
     ) -> AsyncIterator[bytes]:
-        """
-        Yield the lines of a watch, without their line ends, of any length.
+        """Yield the lines of a watch; ``watch`` without the news of its opening."""
+        async with self.watch(path, params) as lines:
+            async for line in lines:
+                yield line
 
-        A last piece without a line end was cut in the middle: it is not yielded.
+    @asynccontextmanager
+    async def watch(
+        self, path: str, params: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """
+        Open a watch; inside, the server has accepted it and its lines can be read.
+
+        Shape: lines come without their line ends and may have any length.  A last
+        piece without a line end was cut in the middle: it is left out.
 
         Errors: ``SourceError`` when the server refuses, breaks off, or is silent
         for ``IDLE_SECONDS``.
@@ -122,15 +132,7 @@ class Client:
             total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS
         )
         async with self._open("GET", path, params, limits) as response:
-            pieces: list[bytes] = []
-            async for chunk in response.content.iter_any():
-                head, *rest = chunk.split(b"\n")
-                pieces.append(head)
-                for start in rest:
-                    line = b"".join(pieces)
-                    pieces = [start]
-                    if line:
-                        yield line
+            yield _lines(response)
 
     @asynccontextmanager
     async def _open(
@@ -175,6 +177,18 @@ class Client:
                 path = self._connection.token_file
                 raise SourceError(f"read token file {path}: {e.strerror}") from e
         return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    pieces: list[bytes] = []
+    async for chunk in response.content.iter_any():
+        head, *rest = chunk.split(b"\n")
+        pieces.append(head)
+        for start in rest:
+            line = b"".join(pieces)
+            pieces = [start]
+            if line:
+                yield line
 
 
 def tls_context(connection: Connection) -> ssl.SSLContext:

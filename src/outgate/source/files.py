@@ -1,0 +1,191 @@
+"""
+The cluster from YAML or JSON files: ordinary Kubernetes documents, no API server.
+
+What it is: the same decoding as the API source, for ``outgate policy plan`` and for
+tests.  Documents of kinds that do not matter here are passed over, as a folder of
+manifests holds many; a later document replaces an earlier one of the same name, as
+``kubectl apply`` would.
+
+What it is not: a watch on a folder; it reads once.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import yaml
+
+from outgate.errors import SourceError
+from outgate.policy.model import (
+    BadPolicy,
+    Cluster,
+    EgressPolicy,
+    Endpoint,
+    Namespace,
+    Node,
+)
+from outgate.policy.parse import API_VERSION, KIND, refuse_kind
+from outgate.source.history import PolicyHistory
+from outgate.source.objects import (
+    Metadata,
+    NamespaceObject,
+    NodeObject,
+    PodObject,
+    PolicyObject,
+)
+
+STANDARD_INPUT = Path("-")
+SUFFIXES = (".yaml", ".yml", ".json")
+
+POLICY_KINDS = (KIND, "CiliumEgressGatewayPolicy")
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""The label that an API server gives each namespace."""
+
+_Model = Node | Namespace | Endpoint | EgressPolicy | BadPolicy
+_STRUCTS: Mapping[
+    tuple[str, str], type[NodeObject | NamespaceObject | PodObject | PolicyObject]
+] = {
+    ("v1", "Node"): NodeObject,
+    ("v1", "Namespace"): NamespaceObject,
+    ("v1", "Pod"): PodObject,
+    (API_VERSION, KIND): PolicyObject,
+}
+
+T = TypeVar("T", bound=_Model)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads timestamps as the text they are, as JSON would hold them."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the type is PyYAML's)
+        first: [(tag, regexp) for tag, regexp in resolvers if "timestamp" not in tag]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One object and where it stood, for messages."""
+
+    place: str
+    value: Mapping[str, object]
+
+
+def load_cluster(
+    paths: Iterable[Path], cluster_networks: Iterable[IPv4Network] = ()
+) -> Cluster:
+    """
+    Return the cluster that the documents of *paths* describe; ``-`` is stdin.
+
+    A namespace that pods name but no document describes exists without labels of
+    its own, as a user means who leaves it out.
+
+    Errors: ``SourceError`` with the file and the document, when one cannot be read
+    or is no Kubernetes object; wrong policies become ``BadPolicy``.
+    """
+    return build_cluster(
+        (document for path in paths for document in read_documents(path)),
+        cluster_networks,
+    )
+
+
+def build_cluster(
+    documents: Iterable[Document], cluster_networks: Iterable[IPv4Network] = ()
+) -> Cluster:
+    """Return the cluster that *documents* describe; see ``load_cluster``."""
+    found: dict[tuple[str, str], _Model] = {}
+    for document in documents:
+        decoded = _decode(document)
+        if decoded is not None:
+            key, model = decoded
+            found[key] = model
+    models = [found[key] for key in sorted(found)]
+    policies, bad_policies = PolicyHistory().split(
+        model for model in models if isinstance(model, EgressPolicy | BadPolicy)
+    )
+    endpoints = _of(Endpoint, models)
+    return Cluster(
+        nodes=_of(Node, models),
+        namespaces=_name_namespaces(_of(Namespace, models), endpoints),
+        endpoints=endpoints,
+        policies=policies,
+        bad_policies=bad_policies,
+        cluster_networks=tuple(cluster_networks),
+    )
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Yield the objects of a file, of stdin, or of a folder's files by name."""
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix in SUFFIXES and file.is_file():
+                yield from read_documents(file)
+        return
+    name = "standard input" if path == STANDARD_INPUT else str(path)
+    try:
+        text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text()
+        for number, value in enumerate(yaml.load_all(text, _Loader), 1):
+            if value is not None:
+                yield from _flatten(Document(f"{name}, document {number}", value))
+    except OSError as e:
+        raise SourceError(f"{name}: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise SourceError(f"{name}: no YAML: {e}") from e
+
+
+def _flatten(document: Document) -> Iterator[Document]:
+    """Yield the items of a List, or the document itself."""
+    value = document.value
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        raise SourceError(f"{document.place}: no Kubernetes object: it has no kind")
+    items = value.get("items")
+    if not str(value["kind"]).endswith("List") or not isinstance(items, list):
+        yield document
+        return
+    for index, item in enumerate(items):
+        yield from _flatten(Document(f"{document.place}, items[{index}]", item))
+
+
+def _decode(document: Document) -> tuple[tuple[str, str], _Model] | None:
+    api_version = str(document.value.get("apiVersion", ""))
+    kind = str(document.value["kind"])
+    struct = _STRUCTS.get((api_version, kind))
+    try:
+        if struct is not None:
+            found = msgspec.convert(document.value, struct)
+            _require_name(document, kind, found.metadata)
+            return (kind, found.metadata.key), found.to_model()
+        if kind in POLICY_KINDS:
+            metadata = msgspec.convert(document.value.get("metadata", {}), Metadata)
+            bad = refuse_kind(api_version, kind, metadata.name, metadata.uid or "")
+            return (f"{api_version}/{kind}", metadata.key), bad
+    except msgspec.ValidationError as e:
+        raise SourceError(f"{document.place} ({kind}): {e}") from e
+    return None
+
+
+def _require_name(document: Document, kind: str, metadata: Metadata) -> None:
+    if not metadata.name:
+        raise SourceError(f"{document.place} ({kind}): metadata.name is missing")
+
+
+def _of(kind: type[T], models: Iterable[_Model]) -> tuple[T, ...]:
+    return tuple(model for model in models if isinstance(model, kind))
+
+
+def _name_namespaces(
+    described: tuple[Namespace, ...], endpoints: Iterable[Endpoint]
+) -> tuple[Namespace, ...]:
+    """Add what an API server would: the name label, and namespaces left out."""
+    found = {namespace.name: namespace for namespace in described}
+    for endpoint in endpoints:
+        found.setdefault(endpoint.namespace, Namespace(endpoint.namespace))
+    return tuple(
+        replace(namespace, labels={**namespace.labels, NAME_LABEL: name})
+        for name, namespace in sorted(found.items())
+    )
