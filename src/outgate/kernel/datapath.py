@@ -1,0 +1,113 @@
+"""
+The five programs as a set: load them, pin them for inspection, unpin them.
+
+An agent loads them and attaches by links (``kernel.linux``).  ``pin_programs`` is for
+``outgate datapath load``: programs and maps without any attachment, for bpftool and
+for BPF_PROG_TEST_RUN.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from outgate.errors import KernelError
+from outgate.kernel import syscall
+from outgate.kernel.links import FOLDER as LINK_FOLDER
+from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.objects import Program, load_program
+from outgate.state.entries import Hook
+
+PROGRAM_FOLDER = "programs"
+CLOCK_MONOTONIC_COARSE = 6
+
+
+def jiffies_per_second() -> int:
+    """Return the kernel's HZ: its coarse clock moves once a jiffy."""
+    return round(1 / time.clock_getres(CLOCK_MONOTONIC_COARSE))
+
+
+def prepare_pin_dir(pin_dir: Path) -> None:
+    """Create *pin_dir*; KernelError unless it lies on a bpf file system."""
+    existing = next(p for p in (pin_dir, *pin_dir.parents) if p.is_dir())
+    if not syscall.is_on_bpf_fs(existing):
+        mend = "mount -t bpf bpf /sys/fs/bpf, or choose another pin directory"
+        raise KernelError(
+            f"use pin directory {pin_dir}",
+            0,
+            f"{existing} is not on a bpf file system; {mend}",
+        )
+    try:
+        pin_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KernelError(f"create {pin_dir}", error.errno or 0) from error
+
+
+def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Program]:
+    """Load all programs; their maps are pinned below *pin_dir*, or taken from there."""
+    prepare_pin_dir(pin_dir)
+    encoded = settings.encode()
+    loaded: dict[Hook, Program] = {}
+    try:
+        for hook in Hook:
+            loaded[hook] = load_program(hook, pin_dir, encoded)
+    except KernelError:
+        close_programs(loaded)
+        raise
+    return loaded
+
+
+def close_programs(programs: dict[Hook, Program]) -> None:
+    """Close the descriptors; programs that are attached or pinned live on."""
+    for program in programs.values():
+        os.close(program.fd)
+
+
+def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
+    """
+    Load all programs and pin each at ``<pin_dir>/programs/<hook>``.
+
+    Programs pinned there before are replaced; nothing is attached.  Returns the
+    pins, maps included.
+    """
+    programs = load_programs(pin_dir, settings)
+    folder = pin_dir / PROGRAM_FOLDER
+    try:
+        folder.mkdir(exist_ok=True)
+        for hook, program in programs.items():
+            (folder / hook).unlink(missing_ok=True)
+            syscall.obj_pin(program.fd, folder / hook)
+    except OSError as error:
+        raise KernelError(f"pin programs in {folder}", error.errno or 0) from error
+    finally:
+        close_programs(programs)
+    return _pins(pin_dir)
+
+
+def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
+    """
+    Remove what ``pin_programs`` made; return what was there.
+
+    Errors: KernelError where an agent's links live in *pin_dir*, because their maps
+    lie there too.
+    """
+    links = pin_dir / LINK_FOLDER
+    if links.is_dir() and any(links.iterdir()):
+        raise KernelError(
+            f"unload {pin_dir}", 0, "an agent's links are pinned there; nothing removed"
+        )
+    removed = _pins(pin_dir)
+    try:
+        for path in removed:
+            path.unlink()
+        for folder in (pin_dir / PROGRAM_FOLDER, pin_dir):
+            if folder.is_dir() and not folder.is_mount() and not any(folder.iterdir()):
+                folder.rmdir()
+    except OSError as error:
+        raise KernelError(f"unload {pin_dir}", error.errno or 0) from error
+    return removed
+
+
+def _pins(pin_dir: Path) -> tuple[Path, ...]:
+    programs = [pin_dir / PROGRAM_FOLDER / hook for hook in Hook]
+    maps = [pin_dir / name for name in MapName]
+    return tuple(path for path in (*programs, *maps) if path.exists())

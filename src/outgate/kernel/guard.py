@@ -1,0 +1,40 @@
+"""
+Which pods may be known: only those whose policy rows are all in the kernel.
+
+The datapath drops what an unknown pod sends to a covered network; a known pod
+without a row is let through as uncovered.  So a row that could not be written must
+keep its pod unknown, or make it so again.  Pure; both kernels follow it.
+"""
+
+from collections.abc import Iterable
+
+from outgate.errors import KernelError
+from outgate.state.entries import CoveredKey, EndpointKey, Key, PolicyKey
+from outgate.state.plan import Operation, Put, Remove
+
+
+def guard(
+    operations: Iterable[Operation], failed: Iterable[Key]
+) -> tuple[list[EndpointKey], list[Remove]]:
+    """
+    Return the endpoints to withhold, and the ones to take back first.
+
+    *failed* are keys whose Put was refused before the endpoints' turn.  A covered
+    network that is missing hides every pod that would become known now.
+    """
+    failed = tuple(failed)
+    incomplete = {key.source for key in failed if isinstance(key, PolicyKey)}
+    is_blind = any(isinstance(key, CoveredKey) for key in failed)
+    withheld = [
+        operation.key
+        for operation in operations
+        if isinstance(operation, Put)
+        and isinstance(operation.key, EndpointKey)
+        and (is_blind or operation.key.address in incomplete)
+    ]
+    return withheld, [Remove(EndpointKey(source)) for source in sorted(incomplete)]
+
+
+def withheld_error(key: EndpointKey) -> KernelError:
+    """Return why a pod is kept unknown."""
+    return KernelError(f"make pod {key.address} known", 0, "rows of it are missing")

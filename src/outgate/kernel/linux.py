@@ -1,0 +1,256 @@
+"""
+The real kernel of this node: observed and changed through the doors beside this file.
+
+Satisfies ``reconcile.ports.Kernel`` by shape.  Remembers nothing of entries: each
+round reads maps, links and devices anew.  What it holds open are the programs that
+this agent loaded (a link is current when it runs one of those) and the maps.
+
+Everything acts on the network namespace and the mounts of the calling thread.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from outgate.errors import KernelError
+from outgate.kernel import links, netlink, nft, sysctl
+from outgate.kernel.datapath import close_programs, load_programs
+from outgate.kernel.guard import guard, withheld_error
+from outgate.kernel.maps import (
+    CONFIG_KEY,
+    DECODERS,
+    DatapathSettings,
+    GatewayPath,
+    MapName,
+    RuntimeConfig,
+    decode_entry,
+    encode_key,
+    encode_value,
+)
+from outgate.kernel.objects import Program
+from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.records import MetricRecord
+from outgate.state.entries import (
+    Attachment,
+    AttachmentKey,
+    EndpointKey,
+    Hook,
+    InterfaceIndex,
+    Key,
+    PolicyKey,
+    TunnelDevice,
+    TunnelKey,
+    Value,
+)
+from outgate.state.facts import NodeFacts
+from outgate.state.plan import Operation, Put
+from outgate.state.snapshot import Snapshot
+
+FIREWALL_SECONDS = 30
+"""How often the nft table is put back, because others flush whole rulesets."""
+
+Failures = dict[Key, KernelError]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConfig:
+    """Where pins lie, what the tunnel device is called, what programs hold."""
+
+    pin_dir: Path
+    tunnel_name: str
+    settings: DatapathSettings
+
+
+class LinuxKernel:
+    """
+    The kernel side of one node; ``open`` first, ``run`` beside the reconciler.
+
+    Closing it leaves maps, links and flows in place: traffic goes on.
+    """
+
+    def __init__(self, config: KernelConfig) -> None:
+        self._config = config
+        self._programs: dict[Hook, Program] = {}
+        self._maps: dict[MapName, PinnedMap] = {}
+        self._changed = asyncio.Event()
+        self.facts = NodeFacts()
+
+    async def open(self) -> None:
+        """Load the programs, adopt or create the maps; KernelError when refused."""
+        pin_dir, settings = self._config.pin_dir, self._config.settings
+        self._programs = load_programs(pin_dir, settings)
+        self._maps = {name: PinnedMap(pin_dir / name) for name in MapName}
+        await self._apply_firewall()
+
+    def close(self) -> None:
+        """Let go of programs and maps, without changing either."""
+        for opened in self._maps.values():
+            opened.close()
+        close_programs(self._programs)
+        self._maps, self._programs = {}, {}
+
+    async def run(self) -> None:
+        """Follow the kernel's events, for ever; each says no more than look again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_events())
+            if self._config.settings.gateway_path is GatewayPath.STACK:
+                tasks.create_task(self._keep_firewall())
+
+    async def _follow_events(self) -> None:
+        async for _ in netlink.watch():
+            config = self._runtime_config()
+            generation = (config.route_generation + 1) % 2**32
+            self._write_config(replace(config, route_generation=generation))
+            self._changed.set()
+
+    async def _keep_firewall(self) -> None:
+        while True:
+            await asyncio.sleep(FIREWALL_SECONDS)
+            await self._apply_firewall()
+
+    async def _apply_firewall(self) -> None:
+        settings = self._config.settings
+        if settings.gateway_path is GatewayPath.STACK:
+            await nft.install_table(settings.mark_mask, settings.mark_overlay)
+        else:
+            await nft.remove_table()
+
+    async def wait_changed(self) -> None:
+        """Return once something changed since the last return."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def observe(self) -> Snapshot:
+        """Return what this node's kernel holds now; refreshes ``facts`` too."""
+        seen = await netlink.observe(self._config.tunnel_name)
+        self.facts = seen.facts
+        self._follow_tunnel(seen)
+        snapshot: dict[Key, Value] = {}
+        if seen.tunnel:
+            snapshot[TunnelKey()] = seen.tunnel
+        for name in DECODERS:
+            for key, value in self._maps[name].rows():
+                if entry := decode_entry(name, key, value):
+                    snapshot[entry[0]] = entry[1]
+        snapshot.update(self._observe_attachments())
+        return snapshot
+
+    def _observe_attachments(self) -> Snapshot:
+        ours = {program.number for program in self._programs.values()}
+        indexes = {link.name: link.index for link in self.facts.links}
+        return {
+            link.key: Attachment.CURRENT
+            if link.program_id in ours
+            and link.ifindex == indexes.get(link.key.interface)
+            else Attachment.STALE
+            for link in links.observe_links(self._config.pin_dir)
+        }
+
+    def _runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig.decode(self._maps[MapName.CONFIG].get(CONFIG_KEY.pack(0)))
+
+    def _write_config(self, config: RuntimeConfig) -> None:
+        self._maps[MapName.CONFIG].put(CONFIG_KEY.pack(0), config.encode())
+
+    def _follow_tunnel(self, seen: netlink.Observed) -> None:
+        """Tell the programs which device the tunnel is; 0 while there is none."""
+        config = self._runtime_config()
+        index = seen.tunnel_index if seen.tunnel else InterfaceIndex(0)
+        wanted = replace(config, tunnel_ifindex=index, tunnel_mac=seen.tunnel_mac)
+        if wanted != config:
+            self._write_config(wanted)
+
+    async def apply(self, operations: Sequence[Operation]) -> Failures:
+        """
+        Carry out *operations* in order; return the failures by key.
+
+        A failed one does not stop the others, except that a pod is not made known
+        while rows of it are missing (``kernel.guard``).
+        """
+        failures: Failures = {}
+        for (is_put, kind), group in groupby(operations, _sort_of):
+            batch = list(group)
+            if is_put and kind is EndpointKey:
+                batch = self._without_incomplete(batch, failures)
+            if kind is TunnelKey:
+                failures |= await self._apply_tunnel(batch)
+            elif kind is AttachmentKey:
+                failures |= self._apply_attachments(batch)
+            else:
+                failures |= self._apply_rows(batch)
+            if is_put and kind is PolicyKey:
+                failures |= self._apply_rows(guard((), failures)[1])
+        return failures
+
+    def _without_incomplete(
+        self, batch: Sequence[Operation], failures: Failures
+    ) -> list[Operation]:
+        withheld, _ = guard(batch, failures)
+        for key in withheld:
+            failures[key] = withheld_error(key)
+        return [operation for operation in batch if operation.key not in withheld]
+
+    def _apply_rows(self, batch: Sequence[Operation]) -> Failures:
+        if not batch:
+            return {}
+        encoded = {encode_key(operation.key): operation for operation in batch}
+        (name,) = {name for name, _ in encoded}
+        keys = {raw: operation.key for (_, raw), operation in encoded.items()}
+        if isinstance(batch[0], Put):
+            rows = {
+                raw: encode_value(operation.value)
+                for (_, raw), operation in encoded.items()
+                if isinstance(operation, Put)
+            }
+            refused = self._maps[name].put_many(rows)
+        else:
+            refused = self._maps[name].remove_many(list(keys))
+        return {keys[raw]: error for raw, error in refused.items()}
+
+    async def _apply_tunnel(self, batch: Iterable[Operation]) -> Failures:
+        failures: Failures = {}
+        for operation in batch:
+            try:
+                await self._change_tunnel(operation)
+            except KernelError as error:
+                failures[operation.key] = error
+        return failures
+
+    async def _change_tunnel(self, operation: Operation) -> None:
+        if not isinstance(operation, Put):
+            await netlink.remove_tunnel(self._config.tunnel_name)
+        elif isinstance(operation.value, TunnelDevice):
+            await netlink.create_tunnel(operation.value)
+            sysctl.accept_any_way_back(operation.value.name)
+        seen = await netlink.observe(self._config.tunnel_name)
+        self.facts = seen.facts
+        self._follow_tunnel(seen)
+
+    def _apply_attachments(self, batch: Iterable[Operation]) -> Failures:
+        indexes = {link.name: link.index for link in self.facts.links}
+        failures: Failures = {}
+        for operation in batch:
+            key = operation.key
+            if not isinstance(key, AttachmentKey):
+                continue
+            try:
+                if isinstance(operation, Put):
+                    index = indexes.get(key.interface, InterfaceIndex(0))
+                    program = self._programs[key.hook].fd
+                    links.attach(self._config.pin_dir, key, index, program)
+                else:
+                    links.detach(self._config.pin_dir, key)
+            except KernelError as error:
+                failures[key] = error
+        return failures
+
+    def metrics(self) -> tuple[MetricRecord, ...]:
+        """Return the datapath's counters."""
+        rows = self._maps[MapName.METRICS].rows()
+        return tuple(MetricRecord.decode(key, value) for key, value in rows)
+
+
+def _sort_of(operation: Operation) -> tuple[bool, type[Key]]:
+    return isinstance(operation, Put), type(operation.key)

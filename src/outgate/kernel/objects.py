@@ -1,0 +1,184 @@
+"""
+libbpf by ctypes: compiled programs are opened, given their settings, and loaded.
+
+Only what needs an ELF reader is done here; maps, links and pins go through
+``kernel.syscall``.  Maps that are pinned already are taken over with their rows.
+The objects are package data, one per hook; ``OUTGATE_BPF_OBJECTS`` names another
+folder, ``OUTGATE_LIBBPF`` another library.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from outgate.errors import KernelError
+from outgate.kernel import syscall
+from outgate.state.entries import Hook
+
+SETTINGS_SECTION = ".rodata.settings"
+LOG_SIZE = 1 << 20
+LOG_LINES = 15
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+class _OpenOptions(ctypes.Structure):
+    """``struct bpf_object_open_opts``, up to the field that we set."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("object_name", ctypes.c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", ctypes.c_char_p),
+    )
+
+
+_SIGNATURES = {
+    "bpf_object__open_file": (ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_void_p)),
+    "bpf_object__load": (ctypes.c_int, (ctypes.c_void_p,)),
+    "bpf_object__close": (None, (ctypes.c_void_p,)),
+    "bpf_object__next_program": (ctypes.c_void_p, (ctypes.c_void_p,) * 2),
+    "bpf_object__next_map": (ctypes.c_void_p, (ctypes.c_void_p,) * 2),
+    "bpf_program__fd": (ctypes.c_int, (ctypes.c_void_p,)),
+    "bpf_program__name": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "bpf_program__set_log_buf": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
+    ),
+    "bpf_map__name": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "bpf_map__set_initial_value": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t),
+    ),
+}
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    path = os.environ.get("OUTGATE_LIBBPF", "libbpf.so.1")
+    try:
+        library = ctypes.CDLL(path, use_errno=True)
+    except OSError as error:
+        mend = "install libbpf 1.0 or later, or set OUTGATE_LIBBPF to its path"
+        raise KernelError(f"open {path}", 0, f"{error}; {mend}") from error
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@contextmanager
+def _captured_messages(library: ctypes.CDLL) -> Iterator[list[str]]:
+    """Collect what libbpf would print to stderr."""
+    messages: list[str] = []
+    libc = ctypes.CDLL(None)
+
+    def note(level: int, text: bytes, arguments: int) -> int:
+        line = ctypes.create_string_buffer(2048)
+        libc.vsnprintf(line, len(line), text, ctypes.c_void_p(arguments))
+        messages.append(line.value.decode(errors="replace").strip())
+        return 0
+
+    callback = _PRINT(note)
+    library.libbpf_set_print.restype = ctypes.c_void_p
+    previous = library.libbpf_set_print(callback)
+    try:
+        yield messages
+    finally:
+        library.libbpf_set_print(ctypes.c_void_p(previous))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded program: *fd* is the owner's to close, *number* is the kernel's id."""
+
+    hook: Hook
+    fd: int
+    number: int
+
+
+def object_path(hook: Hook) -> Path:
+    """Return where the compiled program of *hook* lies."""
+    name = f"{hook}.bpf.o"
+    if folder := os.environ.get("OUTGATE_BPF_OBJECTS"):
+        return Path(folder) / name
+    return Path(str(resources.files("outgate.kernel") / "objects" / name))
+
+
+def load_program(hook: Hook, pin_dir: Path, settings: bytes) -> Program:
+    """
+    Load the program of *hook*; pin its maps below *pin_dir*, or reuse them there.
+
+    Errors: KernelError, with the end of the verifier's log where it refused.
+    """
+    path = object_path(hook)
+    if not path.is_file():
+        mend = "build the programs (make bpf), or set OUTGATE_BPF_OBJECTS"
+        raise KernelError(f"load {hook}", 2, f"no {path}; {mend}")
+    library = _library()
+    with _captured_messages(library) as messages:
+        root = os.fsencode(pin_dir)
+        options = _OpenOptions(ctypes.sizeof(_OpenOptions), None, False, root)
+        opened = library.bpf_object__open_file(os.fsencode(path), ctypes.byref(options))
+        if not opened:
+            raise KernelError(f"open {path}", ctypes.get_errno(), _last(messages))
+        try:
+            return _load(library, opened, hook, settings, messages)
+        finally:
+            library.bpf_object__close(opened)
+
+
+def _load(
+    library: ctypes.CDLL, opened: int, hook: Hook, settings: bytes, messages: list[str]
+) -> Program:
+    program = _program_named(library, opened, hook)
+    log = ctypes.create_string_buffer(LOG_SIZE)
+    library.bpf_program__set_log_buf(program, log, LOG_SIZE)
+    _fill_settings(library, opened, hook, settings)
+    result = library.bpf_object__load(opened)
+    if result < 0:
+        verifier = log.value.decode(errors="replace").splitlines()[-LOG_LINES:]
+        detail = "\n".join(verifier) or _last(messages)
+        raise KernelError(f"load {hook}", -result, _with_mend(detail))
+    # The object closes its own descriptor; ours lives on.
+    fd = os.dup(library.bpf_program__fd(program))
+    return Program(hook, fd, syscall.program_id(fd))
+
+
+def _program_named(library: ctypes.CDLL, opened: int, hook: Hook) -> int:
+    program = library.bpf_object__next_program(opened, None)
+    while program:
+        if library.bpf_program__name(program).decode() == hook:
+            return int(program)
+        program = library.bpf_object__next_program(opened, program)
+    raise KernelError(f"load {hook}", 2, f"the object has no program {hook}")
+
+
+def _fill_settings(
+    library: ctypes.CDLL, opened: int, hook: Hook, settings: bytes
+) -> None:
+    """Write the settings section, which a program that needs none may lack."""
+    section = library.bpf_object__next_map(opened, None)
+    while section:
+        if library.bpf_map__name(section).decode().endswith(SETTINGS_SECTION):
+            size = len(settings)
+            result = library.bpf_map__set_initial_value(section, settings, size)
+            if result < 0:
+                detail = f"it does not have {size} bytes: rebuild the programs"
+                raise KernelError(f"fill settings of {hook}", -result, detail)
+        section = library.bpf_object__next_map(opened, section)
+
+
+def _last(messages: list[str]) -> str:
+    return "; ".join(m for m in messages if m)[-600:]
+
+
+def _with_mend(detail: str) -> str:
+    if "couldn't reuse pinned map" not in detail:
+        return detail
+    return f"{detail}; it was made by another version: use another pin directory"

@@ -1,0 +1,301 @@
+"""
+bpf(2) by ctypes: maps, pins, links, programs, one thin function per command.
+
+Knows the kernel's ABI (``union bpf_attr``) and nothing else: no map name, no entry,
+no policy.  libbpf is not used here; ``kernel.objects`` needs it for ELF files only.
+Everything that fails raises OSError with the kernel's errno: the callers know which
+object it was and translate (``KernelError``).
+
+Source: Linux ``include/uapi/linux/bpf.h``.  The structures below are prefixes of
+``union bpf_attr``; the kernel takes a short one and reads the rest as zero.
+"""
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
+BPF_FS_MAGIC = 0xCAFE4A11
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class Command(IntEnum):
+    """``enum bpf_cmd``, as far as we use it."""
+
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_TEST_RUN = 10
+    OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
+    MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
+    MAP_DELETE_BATCH = 27
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_DETACH = 34
+
+
+class AttachType(IntEnum):
+    """Sides of an interface for tc programs (Linux 6.6 and later)."""
+
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
+
+
+class _Element(ctypes.Structure):
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class Batch(ctypes.Structure):
+    """``bpf_attr.batch``; *count* holds the number of rows on return."""
+
+    _fields_ = (
+        ("in_batch", ctypes.c_uint64),
+        ("out_batch", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map_fd", ctypes.c_uint32),
+        ("elem_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class _Object(ctypes.Structure):
+    _fields_ = (
+        ("pathname", ctypes.c_uint64),
+        ("bpf_fd", ctypes.c_uint32),
+        ("file_flags", ctypes.c_uint32),
+    )
+
+
+class _TestRun(ctypes.Structure):
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("tail", ctypes.c_uint32 * 4),
+    )
+
+
+class _Query(ctypes.Structure):
+    _fields_ = (
+        ("target", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("query_flags", ctypes.c_uint32),
+        ("attach_flags", ctypes.c_uint32),
+        ("prog_ids", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("optional", ctypes.c_uint64 * 4),
+    )
+
+
+class _Words(ctypes.Structure):
+    """Commands that take file descriptors and numbers only."""
+
+    _fields_ = (("words", ctypes.c_uint32 * 16),)
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("bpf_fd", ctypes.c_uint32),
+        ("info_len", ctypes.c_uint32),
+        ("info", ctypes.c_uint64),
+    )
+
+
+def bpf(command: Command, attribute: ctypes.Structure) -> int:
+    """Issue one bpf(2) call and return its result; OSError when it fails."""
+    number = BPF_SYSCALL[platform.machine()]
+    size = ctypes.sizeof(attribute)
+    result = int(_libc.syscall(number, int(command), ctypes.byref(attribute), size))
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno), f"bpf {command.name.lower()}")
+    return result
+
+
+def map_update(fd: int, key: bytes, value: bytes) -> None:
+    """Write one row, whether or not it is there."""
+    keys, values = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
+    at_key, at_value = ctypes.addressof(keys), ctypes.addressof(values)
+    bpf(Command.MAP_UPDATE_ELEM, _Element(fd, at_key, at_value, 0))
+
+
+def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
+    """Return the value of one row; OSError(ENOENT) when there is none."""
+    keys, value = (
+        ctypes.create_string_buffer(key),
+        ctypes.create_string_buffer(value_size),
+    )
+    at_key, at_value = ctypes.addressof(keys), ctypes.addressof(value)
+    bpf(Command.MAP_LOOKUP_ELEM, _Element(fd, at_key, at_value, 0))
+    return value.raw
+
+
+def obj_pin(fd: int, path: Path) -> None:
+    """Pin *fd* at *path*, which must lie on a bpf file system."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    bpf(Command.OBJ_PIN, _Object(ctypes.addressof(name), fd, 0))
+
+
+def obj_get(path: Path) -> int:
+    """Return a new file descriptor of what is pinned at *path*."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return bpf(Command.OBJ_GET, _Object(ctypes.addressof(name), 0, 0))
+
+
+def link_create(program: int, ifindex: int, attach_type: AttachType) -> int:
+    """
+    Attach *program* to an interface of the caller's network namespace.
+
+    Errors: ENODEV for no such index, EEXIST when this program is there already,
+    EINVAL from kernels before 6.6.
+    """
+    attribute = _Words()
+    attribute.words[0:3] = [program, ifindex, attach_type]
+    return bpf(Command.LINK_CREATE, attribute)
+
+
+def link_update(link: int, program: int) -> None:
+    """Replace the program of *link* at once; ENOLINK when its interface is gone."""
+    attribute = _Words()
+    attribute.words[0:2] = [link, program]
+    bpf(Command.LINK_UPDATE, attribute)
+
+
+def link_detach(link: int) -> None:
+    """Take *link* off its interface now, whoever else holds it open."""
+    attribute = _Words()
+    attribute.words[0] = link
+    bpf(Command.LINK_DETACH, attribute)
+
+
+def _object_info(fd: int, size: int) -> bytes:
+    buffer = ctypes.create_string_buffer(size)
+    bpf(Command.OBJ_GET_INFO_BY_FD, _Info(fd, size, ctypes.addressof(buffer)))
+    return buffer.raw
+
+
+def _word(raw: bytes, index: int) -> int:
+    return ctypes.c_uint32.from_buffer_copy(raw, index * 4).value
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """*ifindex* is 0 once the interface is gone."""
+
+    program_id: int
+    ifindex: int
+    attach_type: int
+
+
+def link_state(fd: int) -> LinkState:
+    """Return what a tcx link attaches, and where (``struct bpf_link_info``)."""
+    raw = _object_info(fd, 64)
+    return LinkState(_word(raw, 2), _word(raw, 4), _word(raw, 5))
+
+
+def program_id(fd: int) -> int:
+    """Return the kernel's number of a program (``struct bpf_prog_info``)."""
+    return _word(_object_info(fd, 80), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """Sizes in bytes; *is_per_cpu* maps hold a value for each possible CPU."""
+
+    key_size: int
+    value_size: int
+    is_per_cpu: bool
+
+
+PER_CPU_HASH_TYPES = (5, 10)
+
+
+def map_shape(fd: int) -> MapShape:
+    """Return the layout of a map (``struct bpf_map_info``)."""
+    raw = _object_info(fd, 80)
+    return MapShape(_word(raw, 2), _word(raw, 3), _word(raw, 0) in PER_CPU_HASH_TYPES)
+
+
+def attached_programs(ifindex: int, attach_type: AttachType) -> tuple[int, ...]:
+    """Return the ids of all tcx programs on one side of an interface, in order."""
+    ids = (ctypes.c_uint32 * 64)()
+    query = _Query(ifindex, attach_type, 0, 0, ctypes.addressof(ids), len(ids))
+    bpf(Command.PROG_QUERY, query)
+    return tuple(ids[: query.count])
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a program did to a packet; *nanoseconds* is the mean of all repeats."""
+
+    verdict: int
+    packet: bytes
+    context: bytes
+    nanoseconds: int
+
+
+def run_program(
+    program: int, packet: bytes, context: bytes = b"", repeat: int = 1
+) -> RunOutcome:
+    """
+    Run *program* on *packet* once or more, without any interface.
+
+    Shape: *context* is a ``struct __sk_buff`` (or its start), empty for none; the
+    verdict is signed, so that TC_ACT_UNSPEC is -1.
+    """
+    room = ctypes.create_string_buffer(len(packet) + 512)
+    given = ctypes.create_string_buffer(packet, len(packet))
+    context_in = ctypes.create_string_buffer(context, max(len(context), 1))
+    context_out = ctypes.create_string_buffer(max(len(context), 1))
+    run = _TestRun(
+        prog_fd=program,
+        data_size_in=len(packet),
+        data_size_out=len(room),
+        data_in=ctypes.addressof(given),
+        data_out=ctypes.addressof(room),
+        repeat=repeat,
+    )
+    if context:
+        run.ctx_size_in = run.ctx_size_out = len(context)
+        run.ctx_in = ctypes.addressof(context_in)
+        run.ctx_out = ctypes.addressof(context_out)
+    bpf(Command.PROG_TEST_RUN, run)
+    return RunOutcome(
+        ctypes.c_int32(run.retval).value,
+        room.raw[: run.data_size_out],
+        context_out.raw[: run.ctx_size_out] if context else b"",
+        run.duration,
+    )
+
+
+def is_on_bpf_fs(path: Path) -> bool:
+    """Tell whether *path* (which must exist) lies on a bpf file system."""
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        return False
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF == BPF_FS_MAGIC
