@@ -1,0 +1,1 @@
+"""Bring what is to what should be; it would reconcile anything."""

@@ -1,0 +1,62 @@
+"""
+What the loop needs of its two sides, as protocols; it imports neither.
+
+``kernel.linux`` and ``kernel.fake`` satisfy ``Kernel`` by shape, the agent satisfies
+``Desired``; mypy checks the fit where the agent joins them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from outgate.errors import KernelError
+from outgate.state.entries import Key, Value
+from outgate.state.plan import Operation
+from outgate.state.snapshot import Snapshot
+
+
+class Kernel(Protocol):
+    """The actual side: it is asked each round, because memory lies."""
+
+    async def observe(self) -> Snapshot:
+        """Return what is there now; KernelError when it cannot be told."""
+        ...
+
+    async def apply(self, operations: Sequence[Operation]) -> Mapping[Key, KernelError]:
+        """Carry out *operations* in order; return failures by key, raise none."""
+        ...
+
+    async def wait_changed(self) -> None:
+        """Return once something changed since the last return."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    What should be there.
+
+    While *is_complete* is False the target is partial knowledge: entries are added
+    and changed, none is removed.  *keep* names entries that stay although the target
+    lacks them.
+    """
+
+    snapshot: Snapshot
+    is_complete: bool
+    keep: Callable[[Key, Value], bool]
+
+
+class Desired(Protocol):
+    """The desired side."""
+
+    def target(self) -> Target:
+        """
+        Return what should be there now; called after the kernel was observed.
+
+        Errors: an OutgateError fails the round, which is tried again later.
+        """
+        ...
+
+    async def wait_changed(self) -> None:
+        """Return once something changed since the last return."""
+        ...

@@ -1,0 +1,26 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from contract.isolation import skip_without_root
+from contract.kernel_sides import FakeSide, LinuxSide, Side, compile_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    skip_without_root()
+    if not shutil.which("clang"):
+        pytest.skip("needs clang: compiles small programs")
+    return compile_tiny(tmp_path_factory.mktemp("objects"))
+
+
+@pytest.fixture(
+    params=["fake", pytest.param("linux", marks=pytest.mark.kernel)],
+)
+def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
+    if request.param == "fake":
+        return FakeSide()
+    objects: Path = request.getfixturevalue("tiny_objects")
+    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
+    return LinuxSide()

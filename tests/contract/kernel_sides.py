@@ -1,0 +1,136 @@
+"""The two kernels of the contract, and what the world can do to each."""
+
+import asyncio
+import errno
+import os
+import subprocess
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Protocol
+
+from contract.isolation import BPF_FS, run_isolated
+from outgate.errors import KernelError
+from outgate.kernel.fake import FakeKernel
+from outgate.kernel.linux import KernelConfig, LinuxKernel
+from outgate.kernel.maps import DatapathSettings, GatewayPath, MapName
+from outgate.kernel.pinned import PinnedMap
+from outgate.state.entries import Hook, InterfaceIndex, PolicyKey
+from outgate.state.facts import Link, NodeFacts
+
+ROOT = Path(__file__).parents[2]
+PIN_DIR = BPF_FS / "outgate"
+
+SETTINGS = DatapathSettings(
+    tunnel_vni=25959,
+    mark_mask=0x60,
+    mark_translated=0x20,
+    mark_overlay=0x40,
+    jiffies_per_second=250,
+    port_first=1024,
+    port_last=65535,
+    gateway_path=GatewayPath.DIRECT,
+)
+
+AnyKernel = FakeKernel | LinuxKernel
+
+
+class Side(Protocol):
+    """One kernel, and the hand that changes its world from outside."""
+
+    def run(self, body: Callable[["Side"], Awaitable[None]]) -> None: ...
+    async def start(self) -> AnyKernel: ...
+    async def restart(self, kernel: AnyKernel) -> AnyKernel: ...
+    async def add_link(self, kernel: AnyKernel, name: str) -> None: ...
+    async def remove_link(self, kernel: AnyKernel, name: str) -> None: ...
+    def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None: ...
+
+
+class FakeSide:
+    """Changes go through the fake's own doors."""
+
+    def run(self, body: Callable[[Side], Awaitable[None]]) -> None:
+        async def call() -> None:
+            await body(self)
+
+        asyncio.run(call())
+
+    async def start(self) -> AnyKernel:
+        return FakeKernel()
+
+    async def restart(self, kernel: AnyKernel) -> AnyKernel:
+        assert isinstance(kernel, FakeKernel)
+        kernel.restart()
+        return kernel
+
+    async def add_link(self, kernel: AnyKernel, name: str) -> None:
+        assert isinstance(kernel, FakeKernel)
+        index = InterfaceIndex(len(kernel.facts.links) + 2)
+        links = (*kernel.facts.links, Link(name, index))
+        kernel.set_facts(replace(kernel.facts, links=links))
+
+    async def remove_link(self, kernel: AnyKernel, name: str) -> None:
+        assert isinstance(kernel, FakeKernel)
+        links = tuple(link for link in kernel.facts.links if link.name != name)
+        kernel.set_facts(NodeFacts(links))
+
+    def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None:
+        assert isinstance(kernel, FakeKernel)
+        kernel.refuse(key, KernelError("write map", errno.ENOSPC))
+
+
+class LinuxSide:
+    """A namespace of its own, with programs that pass everything."""
+
+    def run(self, body: Callable[[Side], Awaitable[None]]) -> None:
+        async def call() -> None:
+            await body(self)
+
+        run_isolated(lambda: asyncio.run(call()))
+
+    async def start(self) -> AnyKernel:
+        kernel = LinuxKernel(KernelConfig(PIN_DIR, "outgate_vx", SETTINGS))
+        await kernel.open()
+        return kernel
+
+    async def restart(self, kernel: AnyKernel) -> AnyKernel:
+        kernel.close()
+        return await self.start()
+
+    async def add_link(self, kernel: AnyKernel, name: str) -> None:
+        ip("link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+
+    async def remove_link(self, kernel: AnyKernel, name: str) -> None:
+        ip("link", "del", name)
+
+    def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None:
+        with PinnedMap(PIN_DIR / MapName.EGRESS) as opened:
+            for i in range(4):
+                source = IPv4Address(i).packed
+                opened.put(b"\x20\0\0\0" + source + bytes(4), bytes(16))
+
+
+def ip(*arguments: str) -> None:
+    """Run ``ip`` in the calling thread's namespace."""
+    subprocess.run(("ip", *arguments), check=True)
+
+
+def compile_tiny(folder: Path) -> Path:
+    """Compile the datapath that passes everything, one object per hook."""
+    for hook in Hook:
+        compile_object(Path(__file__).parent / "tiny.bpf.c", folder, hook)
+    return folder
+
+
+def compile_object(
+    source: Path, folder: Path, hook: Hook, defines: tuple[str, ...] = ()
+) -> None:
+    """Compile *source* as the object of *hook*."""
+    multiarch = f"-I/usr/include/{os.uname().machine}-linux-gnu"
+    flags = ("-O2", "-g", "-target", "bpf", multiarch, f"-I{ROOT}/bpf/vendor")
+    output = str(folder / f"{hook}.bpf.o")
+    subprocess.run(
+        ("clang", *flags, f"-DHOOK={hook}", *defines, "-c", str(source), "-o", output),
+        check=True,
+    )
