@@ -24,8 +24,8 @@ def ruleset(mark_mask: int, mark_overlay: int) -> str:
     delete table ip outgate
     table ip outgate {
         chain prerouting {
-                type filter hook prerouting priority raw; policy accept;
-                meta mark & 0x60 == 0x40 notrack
+            type filter hook prerouting priority raw; policy accept;
+            meta mark & 0x60 == 0x40 notrack
         }
     }
     """
