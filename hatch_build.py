@@ -8,7 +8,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class CompileDatapath(BuildHookInterface):  # type: ignore[misc]
+class CompileDatapath(BuildHookInterface[Any]):
     """Runs ``bpf/compile.py`` before files are gathered, also for editable installs."""
 
     PLUGIN_NAME = "custom"

@@ -1,0 +1,245 @@
+"""
+Runs the real programs on one packet at a time, in the real kernel (BPF_PROG_TEST_RUN).
+
+A ``Node`` is one node's datapath without wires: its own network and mount namespace,
+its own maps, an uplink with a default route so that route lookups work.  Namespaces
+belong to one worker thread of the test process and vanish with it.
+"""
+
+import ctypes
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from struct import pack_into, unpack_from
+from tempfile import TemporaryDirectory
+from typing import Self, TypeVar
+
+import pytest
+
+from outgate.kernel import syscall
+from outgate.kernel.maps import (
+    CONFIG_KEY,
+    DatapathSettings,
+    GatewayPath,
+    MapName,
+    RuntimeConfig,
+    encode_key,
+    encode_value,
+)
+from outgate.kernel.objects import load_program
+from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.reasons import Reason
+from outgate.kernel.records import (
+    FlowRecord,
+    MetricDirection,
+    MetricRecord,
+    NatRecord,
+    Tuple4,
+)
+from outgate.state.entries import Hook, Key, Value
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+MS_REC_PRIVATE = 0x4000 | 0x40000
+
+PASS, DROP, REDIRECT = 0, 2, 7
+
+VNI = 25959
+TUNNEL_MAC = bytes.fromhex("020000000aa0")
+UPLINK_ADDRESS = IPv4Address("172.18.0.5")
+
+CONTEXT_SIZE = 192
+MARK, IFINDEX, CB = 8, 40, 48
+"""Offsets in ``struct __sk_buff``."""
+
+MARK_TRANSLATED, MARK_OVERLAY, MARK_MASK = 0x20, 0x40, 0x60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a program did with a packet."""
+
+    verdict: int
+    packet: bytes
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Settings that tests vary."""
+
+    gateway_path: GatewayPath = GatewayPath.DIRECT
+    ports: tuple[int, int] = (1024, 65535)
+    has_route: bool = True
+
+
+def _isolate() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+    if libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "make mounts private")
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+class Node:
+    """The five programs and their maps; see the module's docstring."""
+
+    def __init__(self, setup: Setup | None = None) -> None:
+        self._setup = setup or Setup()
+        self._folder = TemporaryDirectory(prefix="outgate-bpf-")
+        self._pins = Path(self._folder.name) / "bpf"
+        self._programs: dict[Hook, int] = {}
+        self._wrapper = -1
+        self.uplink = 0
+        self._worker = ThreadPoolExecutor(1, initializer=_isolate)
+        self.inside(self._build)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.inside(self._tear_down)
+        self._worker.shutdown()
+        self._folder.cleanup()
+
+    def inside(self, call: Callable[[], T]) -> T:
+        """Run *call* in the node's namespaces."""
+        return self._worker.submit(call).result()
+
+    def _build(self) -> None:
+        self._pins.mkdir()
+        _run("mount", "-t", "bpf", "bpf", str(self._pins))
+        _run("ip", "link", "set", "lo", "up")
+        _run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "wire")
+        _run("ip", "address", "add", f"{UPLINK_ADDRESS}/16", "dev", "uplink")
+        for link in ("uplink", "wire"):
+            _run("ip", "link", "set", link, "up")
+        if self._setup.has_route:
+            _run("ip", "route", "add", "default", "via", "172.18.0.1")
+        else:
+            _run("ip", "route", "flush", "dev", "uplink")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        self.uplink = socket.if_nametoindex("uplink")
+        settings = DatapathSettings(
+            tunnel_vni=VNI,
+            mark_mask=MARK_MASK,
+            mark_translated=MARK_TRANSLATED,
+            mark_overlay=MARK_OVERLAY,
+            jiffies_per_second=250,
+            port_first=self._setup.ports[0],
+            port_last=self._setup.ports[1],
+            gateway_path=self._setup.gateway_path,
+        ).encode()
+        for hook in Hook:
+            self._programs[hook] = load_program(hook, self._pins, settings).fd
+        config = RuntimeConfig(tunnel_ifindex=self.uplink, tunnel_mac=TUNNEL_MAC)
+        with PinnedMap(self._pins / "outgate_config") as table:
+            table.put(CONFIG_KEY.pack(0), config.encode())
+        self._load_wrapper()
+
+    def _load_wrapper(self) -> None:
+        pin = self._pins / "tunnel_source"
+        source = Path(self._folder.name) / "tunnel_source.o"
+        compile_wrapper(source)
+        _run(
+            *("bpftool", "prog", "load", str(source), str(pin)),
+            *("type", "tc", "pinmaps", str(self._pins)),
+        )
+        self._wrapper = syscall.obj_get(pin)
+        array = syscall.obj_get(self._pins / "program_under_test")
+        program = self._programs[Hook.FROM_OVERLAY].to_bytes(4, sys.byteorder)
+        syscall.map_update(array, bytes(4), program)
+        os.close(array)
+
+    def _tear_down(self) -> None:
+        for fd in (*self._programs.values(), self._wrapper):
+            os.close(fd)
+        _run("umount", str(self._pins))
+        _run("ip", "link", "delete", "uplink")
+
+    def put(self, entries: Mapping[Key, Value]) -> None:
+        """Write *entries* into their maps."""
+        for key, value in entries.items():
+            name, raw = encode_key(key)
+            with self._table(name) as table:
+                table.put(raw, encode_value(value))
+
+    def remove(self, *keys: Key) -> None:
+        """Remove *keys* from their maps."""
+        for key in keys:
+            name, raw = encode_key(key)
+            with self._table(name) as table:
+                assert not table.remove_many([raw])
+
+    def _table(self, name: str) -> PinnedMap:
+        return self.inside(lambda: PinnedMap(self._pins / name))
+
+    def run(
+        self,
+        hook: Hook,
+        packet: bytes,
+        *,
+        mark: int = 0,
+        tunnel: IPv4Address | None = None,
+        vni: int = VNI,
+    ) -> Outcome:
+        """Run *hook* on *packet*; *tunnel* is the node that tunnelled it here."""
+        context = bytearray(CONTEXT_SIZE)
+        pack_into("=I", context, MARK, mark)
+        pack_into("=I", context, IFINDEX, self.uplink)
+        program = self._programs[hook]
+        if tunnel:
+            pack_into("=II", context, CB, int(tunnel), vni)
+            program = self._wrapper
+        outcome = self.inside(
+            lambda: syscall.run_program(program, packet, bytes(context))
+        )
+        (mark_after,) = unpack_from("=I", outcome.context, MARK)
+        return Outcome(outcome.verdict, outcome.packet, mark_after)
+
+    def flows(self) -> dict[Tuple4, FlowRecord]:
+        """Return the flow entries."""
+        with self._table(MapName.FLOW) as table:
+            return {Tuple4.decode(k): FlowRecord.decode(v) for k, v in table.rows()}
+
+    def nats(self) -> dict[Tuple4, NatRecord]:
+        """Return both halves of every translation."""
+        with self._table(MapName.SNAT) as table:
+            return {Tuple4.decode(k): NatRecord.decode(v) for k, v in table.rows()}
+
+    def forget_nat(self, keys: set[Tuple4]) -> None:
+        """Remove NAT entries, as an eviction would."""
+        with self._table(MapName.SNAT) as table:
+            raw = [k for k, _ in table.rows() if Tuple4.decode(k) in keys]
+            assert not table.remove_many(raw)
+
+    def counts(self) -> dict[tuple[Reason, MetricDirection, int], int]:
+        """Return packets by (reason, direction, policy)."""
+        with self._table(MapName.METRICS) as table:
+            records = [MetricRecord.decode(k, v) for k, v in table.rows()]
+        return {(Reason(r.reason), r.direction, r.policy): r.packets for r in records}
+
+
+def compile_wrapper(output: Path) -> None:
+    """Compile ``tunnel_source.bpf.c`` the way the datapath is compiled."""
+    build = runpy.run_path(str(ROOT / "bpf" / "compile.py"))
+    source = Path(__file__).with_name("tunnel_source.bpf.c")
+    _run(*build["compiler"](), *build["FLAGS"], "-c", str(source), "-o", str(output))
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loading programs needs root")
