@@ -1,0 +1,118 @@
+"""A cluster from documents: what counts, what is passed over, what is refused."""
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from outgate.errors import SourceError
+from outgate.policy.model import Cluster
+from outgate.source.files import NAME_LABEL, load_cluster
+
+NODE = """\
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {zone: a}, creationTimestamp: 2026-01-02T03:04:05Z}
+spec: {podCIDR: 10.0.1.0/24}
+status:
+  addresses:
+  - {type: InternalIP, address: 192.0.2.1}
+  - {type: ExternalIP, address: 198.51.100.1}
+"""
+
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: p, namespace: shop, labels: {app: a}}
+spec: {nodeName: n1}
+status: {podIP: 10.0.1.7, phase: Running}
+"""
+
+POLICY = """\
+apiVersion: cilium.io/v2alpha1
+kind: CiliumEgressNATPolicy
+metadata: {name: %s, creationTimestamp: null}
+spec:
+  egress: [{podSelector: {}}]
+  destinationCIDRs: [%s]
+  egressSourceIP: 192.0.2.1
+"""
+
+
+def _load(tmp_path: Path, *documents: str) -> Cluster:
+    path = tmp_path / "objects.yaml"
+    path.write_text("---\n".join(documents))
+    return load_cluster([path])
+
+
+def test_load_reads_nodes_pods_and_policies(tmp_path: Path) -> None:
+    policy = POLICY % ("a", "203.0.113.0/24")
+    cluster = _load(tmp_path, NODE, POD, policy, "kind: Service\napiVersion: v1\n")
+
+    (node,) = cluster.nodes
+    assert node.pod_networks == (IPv4Network("10.0.1.0/24"),)
+    assert node.addresses == (IPv4Address("192.0.2.1"), IPv4Address("198.51.100.1"))
+    assert [pod.reference for pod in cluster.endpoints] == ["Pod shop/p"]
+    assert [policy.name for policy in cluster.policies] == ["a"]
+
+
+def test_load_makes_the_namespaces_that_are_left_out(tmp_path: Path) -> None:
+    (namespace,) = _load(tmp_path, POD).namespaces
+
+    assert (namespace.name, namespace.labels) == ("shop", {NAME_LABEL: "shop"})
+
+
+def test_load_reads_lists_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "pods.json").write_text(
+        '{"apiVersion": "v1", "kind": "PodList", "items":'
+        ' [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}]}'
+    )
+    (tmp_path / "a.yaml").write_text(NODE)
+    (tmp_path / "notes.txt").write_text("not for us")
+    cluster = load_cluster([tmp_path])
+
+    assert [pod.reference for pod in cluster.endpoints] == ["Pod default/x"]
+    assert [node.name for node in cluster.nodes] == ["n1"]
+
+
+def test_load_last_document_of_a_name_wins(tmp_path: Path) -> None:
+    first, second = POLICY % ("a", "10.0.0.0/8"), POLICY % ("a", "203.0.113.0/24")
+    (policy,) = _load(tmp_path, first, second).policies
+
+    assert policy.destinations == (IPv4Network("203.0.113.0/24"),)
+
+
+def test_load_lists_bad_policies(tmp_path: Path) -> None:
+    policy = POLICY % ("a", "203.0.113.1/24")
+    later = (
+        "{apiVersion: cilium.io/v2, kind: CiliumEgressGatewayPolicy,"
+        " metadata: {name: g}}\n"
+    )
+    cluster = _load(tmp_path, policy, later)
+
+    assert cluster.policies == ()
+    assert [(bad.kind, bad.problems[0].path) for bad in cluster.bad_policies] == [
+        ("CiliumEgressNATPolicy", "spec.destinationCIDRs[0]"),
+        ("CiliumEgressGatewayPolicy", "kind"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: [", "no YAML"),
+        ("a: b", "objects.yaml, document 1: no Kubernetes object: it has no kind"),
+        ("just text", "it has no kind"),
+        (NODE.replace("{zone: a}", "{zone: 5}"), r"\$.metadata.labels"),
+        (POD.replace("name: p,", ""), "metadata.name is missing"),
+    ],
+)
+def test_load_refuses_with_the_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        _load(tmp_path, text)
+
+
+def test_load_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none.yaml: No such file"):
+        load_cluster([tmp_path / "none.yaml"])
