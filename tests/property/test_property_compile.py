@@ -1,0 +1,233 @@
+"""The compiler and the plan, for thousands of clusters that nobody thought of."""
+
+import random
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outgate.policy.compile import Compiled, compile_node
+from outgate.policy.endpoints import identity_labels
+from outgate.policy.model import (
+    Cluster,
+    EgressPolicy,
+    Endpoint,
+    GatewayAtAddress,
+    Namespace,
+    Node,
+    policy_id,
+)
+from outgate.policy.selectors import Operator, Requirement, Selector
+from outgate.state.entries import (
+    CoveredKey,
+    EndpointKey,
+    InterfaceIndex,
+    Key,
+    NodeName,
+    PolicyKey,
+    TunnelDevice,
+    Value,
+    ViaGateway,
+)
+from outgate.state.facts import Link, NodeFacts
+from outgate.state.plan import Put, diff
+from outgate.state.snapshot import Snapshot, render
+
+TUNNEL = TunnelDevice("outgate_vx", 4789)
+NODE_NAMES = [NodeName(f"n{index}") for index in range(3)]
+NODE_ADDRESSES = [IPv4Address(f"192.0.2.{index + 1}") for index in range(3)]
+POD_ADDRESSES = [IPv4Address(f"10.0.{n}.{p}") for n in range(3) for p in range(3)]
+NETWORKS = [
+    IPv4Network(text)
+    for text in ("0.0.0.0/0", "203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8")
+]
+KEYS, VALUES = ("app", "tier"), ("a", "b", "")
+DATES = ("", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
+
+labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
+requirements = st.builds(
+    Requirement,
+    key=st.sampled_from(KEYS),
+    operator=st.sampled_from(Operator),
+    values=st.frozensets(st.sampled_from(VALUES), min_size=1),
+)
+selectors = st.builds(
+    Selector, st.lists(requirements, max_size=2).map(lambda found: tuple(found))
+)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> tuple[EgressPolicy, ...]:
+    return tuple(
+        EgressPolicy(
+            kind="CiliumEgressNATPolicy",
+            name=f"p{index}",
+            uid=f"u{index}",
+            created=draw(st.sampled_from(DATES)),
+            id=policy_id(f"u{index}", "", "", ""),
+            selectors=(draw(selectors),),
+            destinations=tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=3))),
+            gateway=GatewayAtAddress(
+                draw(st.sampled_from([*NODE_ADDRESSES, IPv4Address("192.0.2.99")]))
+            ),
+        )
+        for index in range(draw(st.integers(0, 4)))
+    )
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> Cluster:
+    nodes = tuple(
+        Node(name, (address,), pod_networks=(IPv4Network(f"10.0.{index}.0/24"),))
+        for index, (name, address) in enumerate(
+            zip(NODE_NAMES, NODE_ADDRESSES, strict=True)
+        )
+    )
+    endpoints = tuple(
+        Endpoint(
+            namespace=draw(st.sampled_from(("default", "shop", "unknown"))),
+            name=f"pod{index}",
+            uid=f"uid{index}",
+            created=draw(st.sampled_from(DATES)),
+            addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=2))),
+            labels=draw(labels),
+            node=draw(st.sampled_from(NODE_NAMES)),
+            is_host_network=draw(st.booleans()),
+            is_terminating=draw(st.booleans()),
+            is_finished=draw(st.booleans()),
+        )
+        for index in range(draw(st.integers(0, 6)))
+    )
+    namespaces = (Namespace("default"), Namespace("shop", {"app": "x"}))
+    return Cluster(nodes, namespaces, endpoints, draw(policies()))
+
+
+def _compile(cluster: Cluster, index: int = 0) -> Compiled:
+    link = Link("eth0", InterfaceIndex(2), addresses=(NODE_ADDRESSES[index],))
+    facts = NodeFacts((link,), "eth0")
+    return compile_node(cluster, NODE_NAMES[index], facts, TUNNEL)
+
+
+def _apply(plan: tuple[object, ...], actual: Snapshot) -> Snapshot:
+    held: dict[Key, Value] = dict(actual)
+    for operation in plan:
+        if isinstance(operation, Put):
+            held[operation.key] = operation.value
+        else:
+            assert hasattr(operation, "key")
+            del held[operation.key]
+    return held
+
+
+@given(clusters(), st.randoms(use_true_random=False))
+def test_compile_ignores_the_order_of_objects(
+    cluster: Cluster, chance: random.Random
+) -> None:
+    mixed = replace(
+        cluster,
+        nodes=tuple(chance.sample(cluster.nodes, len(cluster.nodes))),
+        namespaces=tuple(chance.sample(cluster.namespaces, len(cluster.namespaces))),
+        endpoints=tuple(chance.sample(cluster.endpoints, len(cluster.endpoints))),
+        policies=tuple(chance.sample(cluster.policies, len(cluster.policies))),
+    )
+
+    assert _compile(cluster) == _compile(mixed)
+    assert render(_compile(cluster).snapshot) == render(_compile(mixed).snapshot)
+
+
+@given(clusters(), clusters())
+def test_applied_plan_reaches_what_is_desired(before: Cluster, after: Cluster) -> None:
+    actual, desired = _compile(before).snapshot, _compile(after).snapshot
+
+    assert _apply(diff(desired, actual), actual) == desired
+    assert diff(desired, desired) == ()
+
+
+@given(clusters(), clusters())
+def test_covered_pair_is_never_without_a_row_between_two_rounds(
+    before: Cluster, after: Cluster
+) -> None:
+    """After each single operation, a row that both rounds want is there."""
+    actual, desired = _compile(before).snapshot, _compile(after).snapshot
+    wanted = {k for k in desired if isinstance(k, PolicyKey) and k in actual}
+    held: dict[Key, Value] = dict(actual)
+    for operation in diff(desired, actual):
+        held = dict(_apply((operation,), held))
+        assert wanted <= held.keys()
+
+
+@given(clusters(), clusters())
+def test_new_pod_is_known_only_after_its_rows(before: Cluster, after: Cluster) -> None:
+    actual, desired = _compile(before).snapshot, _compile(after).snapshot
+    held: dict[Key, Value] = dict(actual)
+    for operation in diff(desired, actual):
+        held = dict(_apply((operation,), held))
+        if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
+            of_pod = {
+                key
+                for key in desired
+                if isinstance(key, PolicyKey) and key.source == operation.key.address
+            }
+            assert of_pod <= held.keys()
+
+
+@given(clusters(), policies())
+def test_new_policy_leaves_other_pods_alone(
+    cluster: Cluster, drawn: tuple[EgressPolicy, ...]
+) -> None:
+    """Rows of pods that it does not select stay exactly as they were."""
+    newcomers = tuple(
+        replace(p, name=f"new-{p.name}", id=policy_id(p.name, "", "", ""))
+        for p in drawn
+    )
+    wider = replace(cluster, policies=(*cluster.policies, *newcomers))
+    selected = _selected_addresses(cluster, newcomers)
+    for index in range(3):
+        before = _rows_except(_compile(cluster, index).snapshot, selected)
+        after = _rows_except(_compile(wider, index).snapshot, selected)
+
+        assert before == after
+
+
+def _selected_addresses(
+    cluster: Cluster, found: tuple[EgressPolicy, ...]
+) -> set[IPv4Address]:
+    namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
+    return {
+        address
+        for pod in cluster.endpoints
+        if pod.namespace in namespaces
+        for policy in found
+        for selector in policy.selectors
+        if selector.matches(identity_labels(pod, namespaces[pod.namespace]))
+        for address in pod.addresses
+    }
+
+
+def _rows_except(snapshot: Snapshot, sources: set[IPv4Address]) -> Snapshot:
+    return {
+        key: value
+        for key, value in snapshot.items()
+        if isinstance(key, PolicyKey) and key.source not in sources
+    }
+
+
+@given(clusters())
+def test_pods_node_and_gateway_agree(cluster: Cluster) -> None:
+    """Where a pod's node sends it, the gateway has the same row."""
+    snapshots = [_compile(cluster, index).snapshot for index in range(3)]
+    for snapshot in snapshots:
+        for key, value in snapshot.items():
+            if isinstance(key, PolicyKey) and isinstance(value, ViaGateway):
+                gateway = NODE_ADDRESSES.index(value.tunnel_endpoint)
+                assert snapshots[gateway][key] == value
+
+
+@given(clusters())
+def test_every_row_is_of_a_covered_network(cluster: Cluster) -> None:
+    snapshot = _compile(cluster).snapshot
+
+    for key in snapshot:
+        if isinstance(key, PolicyKey):
+            assert CoveredKey(key.destination) in snapshot

@@ -1,0 +1,71 @@
+"""The text of a snapshot: one line per entry, each kind in its own words."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+from outgate.state.entries import (
+    HOST,
+    REMOTE_NODE,
+    Attachment,
+    AttachmentKey,
+    CoveredEntry,
+    CoveredKey,
+    EndpointEntry,
+    EndpointFlag,
+    EndpointKey,
+    Excluded,
+    Hook,
+    IpcacheEntry,
+    IpcacheKey,
+    NodeEntry,
+    NodeKey,
+    NoEgressIP,
+    NoGateway,
+    PolicyId,
+    PolicyKey,
+    TunnelDevice,
+    TunnelKey,
+    ViaGateway,
+)
+from outgate.state.snapshot import Snapshot, render
+
+POD = IPv4Address("10.0.1.7")
+NODE = IPv4Address("192.0.2.1")
+ID = PolicyId(7)
+
+
+def _network(text: str) -> PolicyKey:
+    return PolicyKey(POD, IPv4Network(text))
+
+
+SNAPSHOT: Snapshot = {
+    AttachmentKey("eth0", Hook.TO_NETDEV): Attachment.STALE,
+    EndpointKey(NODE): EndpointEntry(EndpointFlag.HOST, is_egress_ip=True),
+    EndpointKey(POD): EndpointEntry(EndpointFlag.POD),
+    _network("203.0.113.0/24"): ViaGateway(NODE, NODE, ID),
+    _network("203.0.113.9/32"): Excluded(ID),
+    _network("10.0.0.0/8"): NoGateway(ID),
+    _network("198.51.100.0/24"): NoEgressIP(NODE, ID),
+    CoveredKey(IPv4Network("10.0.0.0/8")): CoveredEntry(ID),
+    IpcacheKey(IPv4Network("192.0.2.2/32")): IpcacheEntry(REMOTE_NODE, NODE),
+    IpcacheKey(IPv4Network("192.0.2.1/32")): IpcacheEntry(HOST, None),
+    NodeKey(NODE): NodeEntry(),
+    TunnelKey(): TunnelDevice("vx0", 4789),
+}
+
+TEXT = """\
+tunnel      device  vx0 port 4789
+node        192.0.2.1
+ipcache     192.0.2.1/32  identity 1
+ipcache     192.0.2.2/32  identity 6 at 192.0.2.1
+covered     10.0.0.0/8
+policy      10.0.1.7 -> 10.0.0.0/8  no gateway
+policy      10.0.1.7 -> 198.51.100.0/24  via 192.0.2.1, no egress IP
+policy      10.0.1.7 -> 203.0.113.0/24  via 192.0.2.1 as 192.0.2.1
+policy      10.0.1.7 -> 203.0.113.9/32  excluded
+endpoint    10.0.1.7  pod
+endpoint    192.0.2.1  host, egress IP
+attachment  to_netdev on eth0  stale"""
+
+
+def test_render_names_every_kind_in_a_stable_order() -> None:
+    assert TEXT == render(SNAPSHOT)
