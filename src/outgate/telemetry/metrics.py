@@ -1,0 +1,119 @@
+"""
+The agent's numbers as a value, and the value as Prometheus text.
+
+Numbers are read when somebody asks: nothing is counted twice, and no counter can
+drift from what the parts themselves say.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+ROUNDS = "outgate_reconcile_rounds"
+"""Rounds by ``outcome`` (ok, failed)."""
+
+ROUND_SECONDS = "outgate_reconcile_last_round_seconds"
+"""How long the last round took."""
+
+ENTRIES = "outgate_entries"
+"""Entries by ``kind`` and ``state`` (pending, done, error, kept)."""
+
+COMPLETE = "outgate_source_complete"
+"""1 while desired state is fully known, 0 while nothing is removed."""
+
+OBJECTS = "outgate_source_objects"
+"""Objects that the source knows, by ``kind``."""
+
+PROBLEMS = "outgate_policy_problems"
+"""Problems of policies that the agent shows."""
+
+PACKETS = "outgate_datapath_packets"
+"""Packets by ``reason`` and ``direction``; ``forwarded`` is no drop."""
+
+BYTES = "outgate_datapath_bytes"
+"""Bytes of the same."""
+
+LABELS = ("reason", "direction")
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class PacketCount:
+    """What the datapath counted under one reason and direction."""
+
+    reason: str
+    direction: str
+    packets: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """
+    Everything that is counted, at one moment.
+
+    Shape: *entries* is by (kind, state), *source_objects* by kind.
+    """
+
+    rounds: int = 0
+    failed_rounds: int = 0
+    last_round_seconds: float = 0.0
+    is_source_complete: bool = False
+    source_objects: Mapping[str, int] = field(default_factory=dict)
+    entries: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    problems: int = 0
+    packets: tuple[PacketCount, ...] = ()
+
+
+class _StatisticsCollector(Collector):
+    def __init__(self, statistics: Statistics) -> None:
+        self._now = statistics
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._now
+        outcomes = {
+            ("ok",): now.rounds - now.failed_rounds,
+            ("failed",): now.failed_rounds,
+        }
+        yield _fill(
+            CounterMetricFamily(ROUNDS, "Rounds.", labels=["outcome"]), outcomes
+        )
+        for name, meaning, value in (
+            (ROUND_SECONDS, "Duration of the last round.", now.last_round_seconds),
+            (COMPLETE, "1 while desired state is known.", now.is_source_complete),
+            (PROBLEMS, "Problems of policies.", now.problems),
+        ):
+            yield GaugeMetricFamily(name, meaning, value=float(value))
+        objects = {(kind,): count for kind, count in now.source_objects.items()}
+        yield _fill(
+            GaugeMetricFamily(OBJECTS, "Objects known.", labels=["kind"]), objects
+        )
+        entries = GaugeMetricFamily(ENTRIES, "Entries.", labels=["kind", "state"])
+        yield _fill(entries, now.entries)
+        packets = CounterMetricFamily(PACKETS, "Packets decided.", labels=LABELS)
+        sizes = CounterMetricFamily(BYTES, "Bytes decided.", labels=LABELS)
+        for count in now.packets:
+            packets.add_metric((count.reason, count.direction), count.packets)
+            sizes.add_metric((count.reason, count.direction), count.byte_count)
+        yield packets
+        yield sizes
+
+
+def _fill(
+    family: CounterMetricFamily | GaugeMetricFamily,
+    values: Mapping[tuple[str], int] | Mapping[tuple[str, str], int],
+) -> Metric:
+    for key, value in sorted(values.items()):
+        family.add_metric(key, value)
+    return family
+
+
+def exposition(statistics: Statistics) -> bytes:
+    """Return *statistics* as Prometheus text, always in the same order."""
+    registry = CollectorRegistry()
+    registry.register(_StatisticsCollector(statistics))
+    return generate_latest(registry)
