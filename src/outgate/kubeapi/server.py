@@ -1,14 +1,15 @@
 """
 The API as a running server: sockets, the journal, and a sensible beginning.
 
-What it is: ``ApiServer``, which serves plain HTTP on sockets that somebody else has
-bound (they may come from other network namespaces), so that unmodified ``kubectl``
-works. With a journal, a killed server comes back with the same objects, uids and a
-resourceVersion that goes on; watches from before get 410 and list again.
+What it is: ``ApiServer``, which serves HTTP, or HTTPS when given a TLS context, on
+sockets that somebody else has bound (they may come from other network namespaces), so
+that unmodified ``kubectl`` works; ``kubectl`` sends a token over HTTPS only. With a
+journal, a killed server comes back with the same objects, uids and a resourceVersion
+that goes on; watches from before get 410 and list again.
 
 What is not faked, and answers with a Status that says so:
 
-- no TLS, no users, no RBAC: at most one bearer token;
+- no users, no RBAC: at most one bearer token;
 - no controllers: nothing schedules, restarts, replaces or garbage-collects; owner
   references are kept but not followed, events do not expire;
 - no workload kinds (Deployment, DaemonSet, Job ...), no Endpoints, no quotas;
@@ -21,6 +22,7 @@ What is not faked, and answers with a Status that says so:
 from __future__ import annotations
 
 import socket
+import ssl
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -92,11 +94,13 @@ class ApiServer:
             app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
         )
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
+    async def start(
+        self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None
+    ) -> None:
         """Serve on *sockets*, which are bound; they are listened on from here."""
         await self._runner.setup()
         for sock in sockets:
-            await web.SockSite(self._runner, sock).start()
+            await web.SockSite(self._runner, sock, ssl_context=tls).start()
 
     async def stop(self) -> None:
         """End all watches, close the sockets, then the journal."""
