@@ -42,7 +42,7 @@ from bpf.world import (
 from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection, NatDirection
-from outgate.state.entries import Hook
+from outgate.state.entries import Hook, NodeEntry, NodeKey
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
@@ -232,10 +232,11 @@ def test_from_overlay_drops_replies_from_a_node_that_is_not_the_gateway(
 ) -> None:
     request = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
     node.run(Hook.FROM_CONTAINER, request.build())
-    from_third_node = IPv4Address("172.18.0.3")
-    receive(node, request.reply(), tunnel=from_third_node)
+    other_node = IPv4Address("172.18.0.3")
+    node.put({NodeKey(other_node): NodeEntry()})
+    receive(node, request.reply(), tunnel=other_node)
 
-    assert 1 == node.counts()[(Reason.DROP_UNKNOWN_TUNNEL_SOURCE, OUT, 0)]
+    assert 1 == node.counts()[(Reason.DROP_NO_FLOW, IN, 0)]
 
 
 def test_from_overlay_hands_to_the_stack_where_told() -> None:

@@ -105,9 +105,10 @@ def test_to_netdev_guards_against_pods_that_are_not_known_yet(node: Node) -> Non
         (LOCAL_POD, OTHER_SERVER),
         (LOCAL_POD, REMOTE_POD),
         (HERE, ELSEWHERE),
+        ("10.0.1.77", SERVER),
         ("192.0.2.50", SERVER),
     ],
-    ids=["no-policy", "uncovered", "cluster", "nodes", "stranger"],
+    ids=["no-policy", "uncovered", "cluster", "nodes", "routed-pod", "stranger"],
 )
 def test_to_netdev_leaves_the_rest_alone(
     node: Node, source: str, destination: str
