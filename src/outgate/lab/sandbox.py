@@ -45,15 +45,13 @@ class Kind(StrEnum):
     HOST_POD = "host-pod"
 
 
+# Without the mount namespace: the child makes its own, so that the parent's /proc
+# stays the lab's.
 NEW_NAMESPACES = {
-    Kind.HOST: Namespace.NETWORK | Namespace.UTS | Namespace.MOUNT,
-    Kind.NODE: Namespace.NETWORK | Namespace.UTS | Namespace.MOUNT,
-    Kind.POD: Namespace.NETWORK
-    | Namespace.UTS
-    | Namespace.MOUNT
-    | Namespace.IPC
-    | Namespace.PID,
-    Kind.HOST_POD: Namespace.MOUNT | Namespace.IPC | Namespace.PID,
+    Kind.HOST: Namespace.NETWORK | Namespace.UTS,
+    Kind.NODE: Namespace.NETWORK | Namespace.UTS,
+    Kind.POD: Namespace.NETWORK | Namespace.UTS | Namespace.IPC | Namespace.PID,
+    Kind.HOST_POD: Namespace.IPC | Namespace.PID,
 }
 
 
@@ -85,6 +83,7 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         os.close(reader)
+        unshare(Namespace.MOUNT)
         _furnish(spec)
         os.write(writer, READY)
         _hold()

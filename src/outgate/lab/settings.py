@@ -60,14 +60,15 @@ class LabSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiAddress:
-    """Where the lab's API listens on loopback, and what it asks for."""
+    """Where the lab's API listens on loopback, whom to trust, and the token it asks."""
 
     port: int
     token: str
+    certificate: str
 
     @property
     def server(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,14 @@ class StateFolder:
     @property
     def api_address(self) -> Path:
         return self.root / "api.json"
+
+    @property
+    def certificate(self) -> Path:
+        return self.root / "api.crt"
+
+    @property
+    def key(self) -> Path:
+        return self.root / "api.key"
 
     @property
     def journal(self) -> Path:

@@ -1,0 +1,137 @@
+"""
+The Node objects: made once, kept Ready, with what ``kubectl get nodes -owide`` shows.
+
+What this is: the part of a kubelet that reports its node.
+What this is not: a judge of nodes; in the lab a node is there as long as the lab is.
+
+Heartbeats are a status patch every five minutes, as a real kubelet sends when
+nothing changes, because each one wakes every agent.
+"""
+
+import asyncio
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from outgate.errors import SourceError
+from outgate.lab.podstatus import RUNTIME, timestamp
+from outgate.lab.topology import Node, Topology
+from outgate.source.client import Client
+
+HEARTBEAT_SECONDS = 300.0
+RETRY_SECONDS = 1.0
+MAX_PODS = 110
+MERGE_PATCH = "application/merge-patch+json"
+
+
+def node_object(node: Node) -> dict[str, Any]:
+    """What is registered; the status follows separately."""
+    labels = {
+        "kubernetes.io/hostname": node.name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": _architecture(),
+    }
+    if node.is_control_plane:
+        labels["node-role.kubernetes.io/control-plane"] = ""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node.name, "labels": labels},
+        "spec": {
+            "podCIDR": str(node.pod_network),
+            "podCIDRs": [str(node.pod_network)],
+            "providerID": f"{RUNTIME}://{node.name}",
+        },
+    }
+
+
+def node_status(node: Node, now: float, previous: Mapping[str, Any]) -> dict[str, Any]:
+    """The status of a node that is there; *previous* keeps the time of the change."""
+    former = {item["type"]: item for item in previous.get("conditions") or ()}
+    changed = former.get("Ready", {}).get("lastTransitionTime", timestamp(now))
+    memory = _memory_kib()
+    resources = {"pods": str(MAX_PODS), "memory": f"{memory}Ki", "cpu": _processors()}
+    return {
+        "addresses": [
+            {"type": "InternalIP", "address": str(node.address)},
+            {"type": "Hostname", "address": node.name},
+        ],
+        "capacity": resources,
+        "allocatable": resources,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "KubeletReady",
+                "message": "the lab's kubelet is posting ready status",
+                "lastHeartbeatTime": timestamp(now),
+                "lastTransitionTime": changed,
+            }
+        ],
+        "nodeInfo": {
+            "architecture": _architecture(),
+            "operatingSystem": "linux",
+            "kernelVersion": platform.release(),
+            "osImage": _system_name(),
+            "containerRuntimeVersion": f"{RUNTIME}://{_release()}",
+            "kubeletVersion": f"v{_release()}-lab",
+            "kubeProxyVersion": "",
+            "machineID": "",
+            "systemUUID": "",
+            "bootID": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        },
+    }
+
+
+def _release() -> str:
+    try:
+        return metadata.version("outgate")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def _architecture() -> str:
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    return names.get(platform.machine(), platform.machine())
+
+
+def _system_name() -> str:
+    return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+
+
+def _memory_kib() -> int:
+    return int(Path("/proc/meminfo").read_text().split()[1])
+
+
+def _processors() -> str:
+    return str(Path("/proc/cpuinfo").read_text().count("processor\t:"))
+
+
+async def keep_nodes(client: Client, topology: Topology) -> None:
+    """Register every node and keep it Ready until cancelled."""
+    while True:
+        try:
+            for node in topology.nodes:
+                await _keep_node(client, node)
+        except SourceError as error:
+            print(f"nodes: {error}; trying again", flush=True)
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+async def _keep_node(client: Client, node: Node) -> None:
+    path = f"/api/v1/nodes/{node.name}"
+    try:
+        known = await client.request("GET", path)
+    except SourceError as error:
+        if error.status != 404:
+            raise
+        known = await client.request("POST", "/api/v1/nodes", body=node_object(node))
+    status = node_status(node, time.time(), known.get("status") or {})
+    await client.request(
+        "PATCH", f"{path}/status", body={"status": status}, content_type=MERGE_PATCH
+    )

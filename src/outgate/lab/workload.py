@@ -1,0 +1,140 @@
+"""
+What a Pod object asks of the lab, as values.
+
+What this is: pure; Kubernetes JSON in, ``Workload`` out.  Fields that the lab does
+not act on are named in ``ignored``, so that the user is told.
+What this is not: validation; the API did that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any
+
+IP_ANNOTATION = "lab.outgate.io/ip"
+DEFAULT_GRACE_SECONDS = 30
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+IGNORED_POD_FIELDS = ("initContainers", "ephemeralContainers", "volumes")
+IGNORED_CONTAINER_FIELDS = (
+    "envFrom",
+    "lifecycle",
+    "livenessProbe",
+    "readinessProbe",
+    "volumeMounts",
+)
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container; an empty *command* means that it only waits."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    working_folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A Pod, as far as the lab acts on it."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    hostname: str
+    uses_host_network: bool
+    restart_policy: str
+    containers: tuple[Container, ...]
+    host_aliases: tuple[tuple[str, str], ...]
+    requested_ip: IPv4Address | None
+    is_deleting: bool
+    grace_seconds: int
+    ignored: tuple[str, ...]
+
+
+def parse_workload(pod: Json) -> Workload:
+    """Read *pod*, an object of the API, bound to a node or not yet."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    grace = metadata.get("deletionGracePeriodSeconds")
+    if grace is None:
+        grace = spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
+    return Workload(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        node=spec.get("nodeName", ""),
+        hostname=spec.get("hostname") or metadata["name"],
+        uses_host_network=bool(spec.get("hostNetwork")),
+        restart_policy=spec.get("restartPolicy", "Always"),
+        containers=tuple(_container(item, pod) for item in spec["containers"]),
+        host_aliases=tuple(
+            (alias["ip"], " ".join(alias.get("hostnames", ())))
+            for alias in spec.get("hostAliases") or ()
+        ),
+        requested_ip=_requested_ip(metadata.get("annotations") or {}),
+        is_deleting="deletionTimestamp" in metadata,
+        grace_seconds=grace,
+        ignored=tuple(_ignored(spec)),
+    )
+
+
+def _container(container: Json, pod: Json) -> Container:
+    command = [*(container.get("command") or ()), *(container.get("args") or ())]
+    environment = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+    environment["HOSTNAME"] = pod["spec"].get("hostname") or pod["metadata"]["name"]
+    for variable in container.get("env") or ():
+        value = variable.get("value")
+        if value is None:
+            value = _field_value(variable.get("valueFrom") or {}, pod)
+        environment[variable["name"]] = value
+    return Container(
+        name=container["name"],
+        image=container.get("image", ""),
+        command=tuple(command),
+        environment=tuple(environment.items()),
+        working_folder=container.get("workingDir") or "/",
+    )
+
+
+def _field_value(source: Json, pod: Json) -> str:
+    """The value of an ``env[].valueFrom.fieldRef``; empty for what the lab lacks."""
+    match (source.get("fieldRef") or {}).get("fieldPath"):
+        case "metadata.name" | "metadata.namespace" | "metadata.uid" as path:
+            return str(pod["metadata"][path.removeprefix("metadata.")])
+        case "spec.nodeName":
+            return str(pod["spec"].get("nodeName", ""))
+        case "status.hostIP" | "status.podIP" as path:
+            status = pod.get("status") or {}
+            return str(status.get(path.removeprefix("status."), ""))
+        case _:
+            return ""
+
+
+def _requested_ip(annotations: Mapping[str, str]) -> IPv4Address | None:
+    text = annotations.get(IP_ANNOTATION)
+    try:
+        return IPv4Address(text) if text else None
+    except AddressValueError:
+        return None
+
+
+def _ignored(spec: Json) -> list[str]:
+    names = [f"spec.{name}" for name in IGNORED_POD_FIELDS if spec.get(name)]
+    for number, container in enumerate(spec["containers"]):
+        names += [
+            f"spec.containers[{number}].{name}"
+            for name in IGNORED_CONTAINER_FIELDS
+            if container.get(name)
+        ]
+    return names
+
+
+def hosts_text(workload: Workload, address: str, host_names: str) -> str:
+    """The ``/etc/hosts`` of a pod: itself, the lab's hosts, and its own aliases."""
+    aliases = "".join(f"{ip}\t{names}\n" for ip, names in workload.host_aliases)
+    own = f"127.0.0.1\tlocalhost\n{address}\t{workload.hostname}\n"
+    return own + host_names + aliases
