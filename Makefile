@@ -1,0 +1,37 @@
+# Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
+PYTHON := .venv/bin/python
+
+.PHONY: setup egress-setup egress-down test check bpf clean help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make egress-setup   install what is missing, start the lab, show what echo saw
+egress-setup:
+	@scripts/setup.sh lab
+	@scripts/egress-setup.sh
+
+## make egress-down    remove every trace of the lab
+egress-down:
+	@scripts/egress-down.sh
+
+## make test           install what the tests need, check the code, run all tests
+test:
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory check
+	@scripts/test.sh
+
+## make check          format, lint, types, import contracts (after one `make test`)
+check:
+	.venv/bin/ruff format --check --quiet .
+	.venv/bin/ruff check --quiet --output-format concise .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+## make bpf            compile the datapath (what changed)
+bpf:
+	$(PYTHON) bpf/compile.py
+
+## make clean          remove what was built; the lab must be down
+clean:
+	rm -rf .venv dist build src/outgate/kernel/objects

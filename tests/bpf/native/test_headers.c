@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The pure headers, compiled for the host under the address and undefined-behaviour
+ * sanitizers.  Prints one line per failed claim; exit status 0 when all hold.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "include/csum.h"
+#include "include/parse.h"
+
+static int failures;
+
+#define CLAIM(condition)                                                        \
+	do {                                                                    \
+		if (!(condition)) {                                             \
+			printf("line %d: not so: %s\n", __LINE__, #condition);  \
+			failures++;                                             \
+		}                                                               \
+	} while (0)
+
+/* RFC 1071 over 16-bit words as they lie in memory. */
+static __u16 full_sum(const __u16 *words, size_t count)
+{
+	__u32 sum = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += words[i];
+	return (__u16)~csum_fold(sum);
+}
+
+static void an_incremental_checksum_equals_a_full_one(void)
+{
+	srand(1);
+	for (int round = 0; round < 100000; round++) {
+		__u16 words[10], before;
+		__u32 from, to;
+
+		for (size_t i = 0; i < 10; i++)
+			words[i] = (__u16)rand();
+		words[5] = 0;
+		words[5] = full_sum(words, 10);
+		before = words[5];
+		memcpy(&from, &words[6], 4);
+		to = round % 7 ? (__u32)rand() : from;
+		memcpy(&words[6], &to, 4);
+		words[5] = 0;
+		/* A sum is 0 or 0xffff only for all-zero data, which has no such words. */
+		CLAIM(csum_replace4(before, from, to) == full_sum(words, 10));
+	}
+}
+
+/* Each prefix of a packet lies at the end of its own allocation: one byte more is caught. */
+static void no_cut_packet_is_read_beyond_its_end(const __u8 *frame, size_t size)
+{
+	for (size_t cut = 0; cut <= size; cut++) {
+		__u8 *copy = malloc(cut ? cut : 1);
+		struct packet packet;
+
+		memcpy(copy, frame, cut);
+		parse_packet(copy, copy + cut, &packet);
+		if (cut < ETH_HLEN)
+			CLAIM(packet.class == PACKET_OTHER);
+		free(copy);
+	}
+}
+
+static void random_frames_are_read_within_their_ends(void)
+{
+	srand(2);
+	for (int round = 0; round < 200000; round++) {
+		size_t size = (size_t)rand() % 100;
+		__u8 *frame = malloc(size ? size : 1);
+		struct packet packet;
+
+		for (size_t i = 0; i < size; i++)
+			frame[i] = (__u8)rand();
+		if (size > 14) {
+			frame[12] = 8;
+			frame[13] = 0;
+			frame[14] = (__u8)(0x40 | (rand() & 15));
+		}
+		if (size > 23)
+			frame[23] = (__u8)(rand() % 3 == 0 ? 6 : rand() % 2 ? 17 : 1);
+		parse_packet(frame, frame + size, &packet);
+		CLAIM(packet.class != PACKET_FLOW || size >= 14 + 20 + 8);
+		free(frame);
+	}
+}
+
+static const __u8 TCP_SYN[] = {
+	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, /* Ethernet */
+	0x45, 0, 0, 40, 0, 7, 0, 0, 64, 6, 0, 0, 10, 0, 1, 42, 203, 0, 113, 9, /* IPv4 */
+	0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0, /* TCP */
+};
+
+static void a_tuple_is_read_as_its_sender_wrote_it(void)
+{
+	__u8 frame[sizeof(TCP_SYN)];
+	struct packet packet;
+	struct tuple4 back;
+
+	memcpy(frame, TCP_SYN, sizeof(frame));
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FLOW);
+	CLAIM(packet.tuple.source_port == bpf_htons(40000));
+	CLAIM(packet.tuple.destination_port == bpf_htons(80));
+	CLAIM(packet.tcp_syn && !packet.tcp_fin && !packet.tcp_rst);
+	back = tuple_reverse(&packet.tuple);
+	back = tuple_reverse(&back);
+	CLAIM(!memcmp(&back, &packet.tuple, sizeof(back)));
+	frame[20] = 0x20; /* more fragments */
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FRAGMENT);
+}
+
+int main(void)
+{
+	an_incremental_checksum_equals_a_full_one();
+	no_cut_packet_is_read_beyond_its_end(TCP_SYN, sizeof(TCP_SYN));
+	random_frames_are_read_within_their_ends();
+	a_tuple_is_read_as_its_sender_wrote_it();
+	return failures != 0;
+}
