@@ -21,6 +21,7 @@ from outgate.kubeapi.admission import (
 )
 from outgate.kubeapi.crds import Resource, accept_crd
 from outgate.kubeapi.deletion import is_finished
+from outgate.kubeapi.fieldsets import leaves
 from outgate.kubeapi.merge import json_patch, merge_patch, strategic_merge
 from outgate.kubeapi.objects import CRD_KIND, Objects, check_preconditions
 from outgate.kubeapi.ownership import Application, Manager, apply, own_update
@@ -35,7 +36,7 @@ from outgate.kubeapi.status import (
     unsupported_media_type,
 )
 from outgate.kubeapi.storage import Key
-from outgate.kubeapi.wire import JsonObject
+from outgate.kubeapi.wire import JsonObject, decode_json, encode_json
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -50,6 +51,8 @@ _SERVER_OWNED = (
     "generation",
 )
 _STATUS_IS_RESET = ("Pod", "Namespace", CRD_KIND)
+_KUBECTL = "kubectl"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _FIRST_CLUSTER_IP = IPv4Address("10.96.0.2")
 
 
@@ -214,8 +217,14 @@ def _apply(
     manager = Manager(
         options.manager, "Apply", resource.kind.api_version, options.subresource
     )
-    wanted = Application(config, manager, options.force, objects.now())
-    after = apply(before, wanted, resource.schema.node)
+    node = resource.schema.node
+    last = _last_applied(before) if options.manager == _KUBECTL else None
+    forgiven = frozenset() if last is None else frozenset(leaves(last, node))
+    wanted = Application(config, manager, options.force, objects.now(), forgiven)
+    after = apply(before, wanted, node)
+    if last is not None:
+        text = encode_json(config).decode() + "\n"
+        after["metadata"]["annotations"][_LAST_APPLIED] = text
     warnings = tuple(f'unknown field "{path}"' for path in unknown)
     if before is None:
         if options.subresource:
@@ -227,6 +236,21 @@ def _apply(
         after["metadata"]["resourceVersion"] = version
     done = _update(objects, resource, before, after, options, is_apply=True)
     return Outcome(done.obj, warnings=warnings + done.warnings)
+
+
+def _last_applied(obj: JsonObject | None) -> JsonObject | None:
+    """
+    What kubectl's client-side apply wrote last, if it did.
+
+    Server-side apply by kubectl may take these fields over without a conflict, and
+    keeps the annotation true for older clients.
+    """
+    annotations = ((obj or {}).get("metadata") or {}).get("annotations") or {}
+    try:
+        last = decode_json(annotations.get(_LAST_APPLIED, "").encode())
+    except ValueError:
+        return None
+    return last if isinstance(last, dict) else None
 
 
 def _restrict_to_subresource(

@@ -133,12 +133,17 @@ def own_update(
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One apply: what is wanted, by whom, and whether conflicts are overruled."""
+    """
+    One apply: what is wanted, by whom, and whether conflicts are overruled.
+
+    *forgiven* are fields that count as the manager's own already.
+    """
 
     config: JsonObject
     manager: Manager
     force: bool
     now: str
+    forgiven: FieldSet = frozenset()
 
 
 def apply(live: JsonObject | None, wanted: Application, node: JsonObject) -> JsonObject:
@@ -154,7 +159,8 @@ def apply(live: JsonObject | None, wanted: Application, node: JsonObject) -> Jso
     owners = read_owners(live) if live is not None else {}
     others = {name: o for name, o in owners.items() if name != wanted.manager}
     contested = {name: o.fields & named & changed for name, o in others.items()}
-    if not wanted.force and any(contested.values()):
+    disputed = any(paths - wanted.forgiven for paths in contested.values())
+    if disputed and not wanted.force:
         raise apply_conflict(_causes(contested))
     before = owners.get(wanted.manager)
     _drop_abandoned(merged, before, named, others, node)

@@ -1,0 +1,63 @@
+"""
+One server for all tests with kubectl, and a namespace of its own for each test.
+
+Choose the kubectl with ``OUTGATE_KUBECTL``; without any the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl.driver import HERE, Kubectl, start_server
+
+
+@pytest.fixture(scope="session")
+def kubectl_binary() -> str:
+    found = shutil.which(os.environ.get("OUTGATE_KUBECTL", "kubectl"))
+    if found is None:
+        pytest.skip("no kubectl on PATH and OUTGATE_KUBECTL is not set")
+    return found
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    kubectl_binary: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kubectl]:
+    """A server with a node and the policies' CRD."""
+    server = start_server()
+    kubectl = Kubectl(kubectl_binary, server.url, tmp_path_factory.mktemp("cache"))
+    kubectl("apply", "-f", str(HERE / "objects"))
+    kubectl("patch", "node", "n1", "--subresource=status", "--patch", NODE_STATUS)
+    yield kubectl
+    server.stop()
+
+
+@pytest.fixture
+def kubectl(cluster: Kubectl, request: pytest.FixtureRequest) -> Kubectl:
+    """A kubectl in a fresh namespace with one pod, ``web``, on node ``n1``."""
+    name = request.node.name.removeprefix("test_").replace("_", "-")
+    name = "".join(c for c in name if c.isalnum() or c == "-")[:60].strip("-")
+    cluster("create", "namespace", name)
+    own = Kubectl(cluster.binary, cluster.url, cluster.folder, name)
+    own("apply", "-f", str(HERE / "web.yaml"))
+    return own
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+NODE_STATUS = """
+status:
+  addresses:
+  - {type: InternalIP, address: 172.18.0.4}
+  conditions:
+  - {type: Ready, status: "True", reason: KubeletReady, message: fine}
+  nodeInfo: {kubeletVersion: v1.32.0, osImage: Debian, kernelVersion: "6.18"}
+"""
