@@ -1,0 +1,154 @@
+"""
+What the agent says of itself, as plain data ready for JSON.
+
+Reads the parts and changes none; ``agent.server`` serves it, ``outgate status`` and
+``outgate map get`` render it.  Ages and waits are in seconds from now.
+"""
+
+from collections import defaultdict
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from outgate.agent.config import AgentConfig
+from outgate.agent.target import CompiledTarget
+from outgate.kernel.reasons import Reason, reason_name
+from outgate.kernel.records import MetricRecord
+from outgate.reconcile.loop import Reconciler, Round
+from outgate.reconcile.status import EntryStatus, State
+from outgate.source.interface import Source
+from outgate.state.entries import Key
+from outgate.state.snapshot import render_key, render_value, sort_key
+from outgate.telemetry.health import Vitals
+from outgate.telemetry.metrics import PacketCount, Statistics
+from outgate.telemetry.version import product_version
+
+
+class Counting(Protocol):
+    """Whatever has the datapath's counters."""
+
+    def metrics(self) -> tuple[MetricRecord, ...]:
+        """Return them, one row per reason, direction and policy."""
+        ...
+
+
+class Report:
+    """
+    A view of one agent.
+
+    Units: *now* in the methods is of the reconciler's clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        source: Source,
+        kernel: Counting,
+        target: CompiledTarget,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._kernel = kernel
+        self._target = target
+        self._failed_rounds = 0
+        self._last_round_at: float | None = None
+
+    def note_round(self, done: Round, now: float) -> None:
+        """Remember when a round ended, and whether it could be finished."""
+        self._last_round_at = now
+        self._failed_rounds += done.error is not None
+
+    def vitals(self, loop: Reconciler, now: float) -> Vitals:
+        """Return what health is told from."""
+        last = loop.last_round
+        return Vitals(
+            is_source_listed=self._source.is_listed,
+            source_errors=self._source.errors,
+            round_age=None
+            if self._last_round_at is None
+            else now - self._last_round_at,
+            round_error=last.error if last else None,
+            failed_entries=sum(s.state is State.ERROR for _, s in loop.ledger),
+        )
+
+    def statistics(self, loop: Reconciler) -> Statistics:
+        """Return every count, for metrics."""
+        last = loop.last_round
+        return Statistics(
+            rounds=last.number if last else 0,
+            failed_rounds=self._failed_rounds,
+            last_round_seconds=last.seconds if last else 0.0,
+            is_source_complete=self._source.is_complete,
+            source_objects={k.kind: k.objects for k in self._source.statistics()},
+            entries={(k, str(s)): n for (k, s), n in loop.ledger.counts().items()},
+            problems=len(self._target.compiled.problems),
+            packets=self._packets(),
+        )
+
+    def _packets(self) -> tuple[PacketCount, ...]:
+        sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+        for record in self._kernel.metrics():
+            key = reason_name(record.reason), record.direction.name.lower()
+            sums[key][0] += record.packets
+            sums[key][1] += record.byte_count
+        return tuple(
+            PacketCount(*key, packets, size)
+            for key, (packets, size) in sorted(sums.items())
+        )
+
+    def status(self, loop: Reconciler, now: float) -> dict[str, Any]:
+        """Return the answer to ``outgate status``."""
+        entries: dict[str, dict[str, int]] = defaultdict(dict)
+        for (kind, state), count in sorted(loop.ledger.counts().items()):
+            entries[kind][state] = count
+        packets: dict[str, int] = defaultdict(int)
+        for counted in self._packets():
+            packets[counted.reason] += counted.packets
+        forwarded = packets.pop(reason_name(Reason.FORWARDED), 0)
+        return {
+            "node": self._config.node,
+            "version": product_version(),
+            "pinDir": str(self._config.pin_dir),
+            "gatewayPath": self._config.gateway_path,
+            "source": {
+                "listed": self._source.is_listed,
+                "complete": self._source.is_complete,
+                "errors": dict(self._source.errors),
+                "kinds": [asdict(kind) for kind in self._source.statistics()],
+            },
+            "lastRound": asdict(loop.last_round) if loop.last_round else None,
+            "lastRoundAge": None
+            if self._last_round_at is None
+            else now - self._last_round_at,
+            "entries": entries,
+            "failures": [
+                self._entry(key, status, now)
+                for key, status in self._sorted(loop)
+                if status.state is State.ERROR
+            ],
+            "problems": [asdict(p) for p in self._target.compiled.problems],
+            "forwarded": forwarded,
+            "drops": packets,
+        }
+
+    def entries(self, loop: Reconciler, now: float) -> dict[str, Any]:
+        """Return every entry that is wanted or kept, with its state."""
+        found = [self._entry(key, status, now) for key, status in self._sorted(loop)]
+        return {"entries": found}
+
+    @staticmethod
+    def _sorted(loop: Reconciler) -> list[tuple[Key, EntryStatus]]:
+        return sorted(loop.ledger, key=lambda entry: sort_key(entry[0]))
+
+    def _entry(self, key: Key, status: EntryStatus, now: float) -> dict[str, Any]:
+        kind, subject = render_key(key)
+        value = self._target.snapshot.get(key)
+        due = status.next_attempt
+        return {
+            "kind": kind,
+            "key": subject,
+            "wanted": None if value is None else render_value(value),
+            "state": status.state,
+            "age": now - status.since,
+            "error": status.error,
+            "nextAttempt": None if due is None else max(due - now, 0.0),
+        }
