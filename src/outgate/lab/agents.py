@@ -23,6 +23,7 @@ from outgate.source.client import Client
 
 NAMESPACE = "cilium"
 LABEL, VALUE = "k8s-app", "cilium"
+METRICS_PORT = 9964
 PIN_FOLDER = "/sys/fs/bpf/tc/globals"
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GRACE_SECONDS = 5
@@ -37,6 +38,7 @@ def agent_pod(
         "PATH": f"{Path(sys.executable).parent}:{DEFAULT_PATH}",
         "OUTGATE_PIN_DIR": PIN_FOLDER,
         "OUTGATE_GATEWAY_PATH": settings.gateway_path.value,
+        "OUTGATE_METRICS_ADDRESS": f"127.0.0.1:{METRICS_PORT}",
         **settings.agent_environment,
     }
     command = [
@@ -64,6 +66,14 @@ def agent_pod(
                     "name": "cilium-agent",
                     "image": "outgate",
                     "command": command,
+                    "readinessProbe": {
+                        "httpGet": {
+                            "host": "127.0.0.1",
+                            "port": METRICS_PORT,
+                            "path": "/readyz",
+                        },
+                        "periodSeconds": 1,
+                    },
                     "env": [
                         {"name": name, "value": value}
                         for name, value in sorted(environment.items())

@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 import sys
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from outgate.lab.certificate import make_certificate, server_context
 from outgate.lab.exec import start_session
 from outgate.lab.holders import read_host
 from outgate.lab.informer import Informer
+from outgate.lab.inside import socket_inside
 from outgate.lab.kubeconfig import new_config, write_config
 from outgate.lab.kubelet import Kubelet
 from outgate.lab.logs import read_logs
@@ -33,7 +33,6 @@ from outgate.lab.records import find_record, read_record, write_record
 from outgate.lab.runtime import Runtime
 from outgate.lab.scheduler import keep_scheduled
 from outgate.lab.settings import ApiAddress, LabSettings, StateFolder
-from outgate.lab.syscalls import Namespace, enter
 from outgate.lab.topology import DEFAULT, Topology
 from outgate.source.client import Client
 from outgate.source.connection import Connection
@@ -55,9 +54,8 @@ class Backend:
         return read_logs(self._runtime, request)
 
 
-def bind(address: str, port: int) -> socket.socket:
-    """A listening socket in the present network namespace."""
-    server = socket.socket()
+def listen(server: socket.socket, address: str, port: int) -> socket.socket:
+    """Bind *server*, which may be of another network namespace, and listen."""
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((address, port))
     server.listen(BACKLOG)
@@ -65,28 +63,14 @@ def bind(address: str, port: int) -> socket.socket:
     return server
 
 
-def bind_inside(holder: int, address: str, port: int) -> socket.socket:
-    """A listening socket in the network namespace that pid *holder* holds."""
-    sockets: list[socket.socket] = []
-
-    def work() -> None:
-        enter(holder, Namespace.NETWORK)
-        sockets.append(bind(address, port))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if not sockets:
-        raise OSError(f"cannot listen on {address}:{port} inside the node")
-    return sockets[0]
-
-
 def open_api(
     folder: StateFolder, settings: LabSettings, topology: Topology
 ) -> tuple[ApiAddress, socket.socket]:
     """Listen on loopback; port, token and certificate are chosen once and kept."""
     kept = find_record(folder.api_address, ApiAddress)
-    server = bind(LOOPBACK, settings.port or (kept.port if kept else 0))
+    server = listen(
+        socket.socket(), LOOPBACK, settings.port or (kept.port if kept else 0)
+    )
     addresses = (LOOPBACK, str(topology.control_plane.address))
     make_certificate(folder.certificate, folder.key, addresses)
     api = ApiAddress(
@@ -102,7 +86,7 @@ def open_inside(folder: StateFolder, topology: Topology) -> socket.socket:
     """Listen inside the first node, where the agents find the API."""
     first = topology.control_plane
     holder = read_host(folder, first.name).pid
-    return bind_inside(holder, str(first.address), topology.api_port)
+    return listen(socket_inside(holder), str(first.address), topology.api_port)
 
 
 def write_agent_kubeconfig(

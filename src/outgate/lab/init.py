@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from outgate.lab.errors import LabError
 from outgate.lab.holders import build_hosts
@@ -33,6 +34,7 @@ from outgate.lab.topology import DEFAULT
 
 RESTART_PAUSE_SECONDS = 1.0
 STOP_SECONDS = 0.5
+STARTED = b"started"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -140,14 +142,16 @@ def forget_processes(folder: StateFolder) -> None:
     folder.scratch.mkdir(parents=True, exist_ok=True)
 
 
-def live(folder: StateFolder) -> int:
-    """The life of process 1."""
+def live(folder: StateFolder, started: BinaryIO) -> int:
+    """The life of process 1; writes to *started* once the lab is its own."""
     make_mounts_private()
     mount("proc", "/proc", "proc")
     lock = take_lock(folder.lock)
     if lock is None:
         say("another lab of this name is running")
         return 1
+    started.write(STARTED)
+    started.close()
     forget_processes(folder)
     say("making nodes and network")
     try:
@@ -170,11 +174,16 @@ def live(folder: StateFolder) -> int:
 
 
 def main() -> int:
+    """Become process 1 of a new lab; the caller's process ends once that runs."""
     folder = StateFolder(Path(sys.argv[1]))
     unshare(Namespace.PID | Namespace.MOUNT)
+    reader, writer = os.pipe()
     if os.fork() > 0:
-        os._exit(0)
-    return live(folder)
+        os.close(writer)
+        return 0 if os.read(reader, len(STARTED)) == STARTED else 1
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as started:
+        return live(folder, started)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from outgate.lab.informer import Informer
 from outgate.lab.lifecycle import (
     MakeSandbox,
     Remove,
+    SandboxState,
     StartContainer,
     Step,
     TearDown,
@@ -28,6 +29,7 @@ from outgate.lab.lifecycle import (
     next_step,
 )
 from outgate.lab.podstatus import pod_status
+from outgate.lab.probes import Probes
 from outgate.lab.process import ProcessId
 from outgate.lab.runtime import Runtime
 from outgate.lab.topology import Topology
@@ -60,6 +62,7 @@ class PodWorker:
         self._failures = 0
         self._told: set[str] = set()
         self._watched: dict[ProcessId, asyncio.Task[None]] = {}
+        self._probes = Probes(self.poke)
         self._is_adopted = bool(runtime.processes(uid))
 
     def poke(self) -> None:
@@ -74,6 +77,7 @@ class PodWorker:
             while await self._round(client):
                 pass
         finally:
+            self._probes.stop()
             for task in self._watched.values():
                 task.cancel()
 
@@ -96,6 +100,9 @@ class PodWorker:
             return False
         workload = parse_workload(pod)
         observed = self._runtime.observe(self._uid)
+        if observed.sandbox is SandboxState.READY:
+            holder = self._runtime.holder(self._uid)
+            self._probes.follow(workload, observed, holder.pid)
         step = next_step(workload, observed, time.time())
         try:
             await self._take(step, workload, client)
@@ -166,7 +173,8 @@ class PodWorker:
         observed = self._runtime.observe(self._uid)
         former = pod.get("status") or {}
         address = str(self._topology.node(workload.node).address)
-        status = pod_status(workload, observed, address, former, time.time())
+        not_ready = self._probes.not_ready(workload.containers)
+        status = pod_status(workload, observed, address, former, time.time(), not_ready)
         if all(former.get(key) == value for key, value in status.items()):
             return
         path = f"{_path(workload)}/status"

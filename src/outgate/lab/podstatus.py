@@ -40,11 +40,18 @@ def pod_status(
     host_address: str,
     previous: Json,
     now: float,
+    not_ready: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """The whole ``status``; *previous* is the one that the API holds now."""
+    """
+    The whole ``status``; *previous* is the one that the API holds now.
+
+    *not_ready* names the containers whose probe did not succeed.
+    """
     phase = _phase(workload, observed)
     statuses = [
-        _container_status(workload, container, observed)
+        _container_status(
+            workload, container, observed, container.name not in not_ready
+        )
         for container in workload.containers
     ]
     finished = phase in ("Succeeded", "Failed")
@@ -116,7 +123,7 @@ def container_id(workload: Workload, name: str, attempt: int) -> str:
 
 
 def _container_status(
-    workload: Workload, container: Container, observed: ObservedPod
+    workload: Workload, container: Container, observed: ObservedPod, passes: bool
 ) -> dict[str, Any]:
     state = observed.containers.get(container.name)
     attempt = state.attempt if state is not None else 0
@@ -126,7 +133,7 @@ def _container_status(
         "image": container.image,
         "imageID": "",
         "restartCount": attempt,
-        "ready": isinstance(state, Running),
+        "ready": isinstance(state, Running) and passes,
         "started": isinstance(state, Running),
         "state": {},
         "lastState": {},

@@ -117,6 +117,10 @@ class Runtime:
                     found.add(run.shim)
         return {process for process in found if is_alive(process)}
 
+    def holder(self, uid: str) -> ProcessId:
+        """The process that holds the namespaces of a pod that has some."""
+        return read_record(self.pod_folder(uid).sandbox, SandboxRecord).process
+
     async def make_sandbox(self, workload: Workload) -> None:
         """Make the pod's namespaces and cable them."""
         folder = self.pod_folder(workload.uid)

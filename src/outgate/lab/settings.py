@@ -110,6 +110,11 @@ class StateFolder:
         return self.root / "journal.sqlite"
 
     @property
+    def kubeconfigs(self) -> Path:
+        """The users' kubeconfig files that name this lab."""
+        return self.root / "kubeconfigs.json"
+
+    @property
     def agent_kubeconfig(self) -> Path:
         return self.root / "agent.kubeconfig"
 

@@ -31,6 +31,7 @@ from outgate.lab.syscalls import (
 )
 
 POD_NAMESPACES = Namespace.NETWORK | Namespace.UTS | Namespace.IPC | Namespace.MOUNT
+READY = b"ready"
 MAX_LOG_BYTES = 16 << 20
 MAX_LINE_BYTES = 16 << 10
 LAST_WORDS_SECONDS = 0.2
@@ -136,8 +137,9 @@ def run(folder: RunFolder, ready: BinaryIO) -> None:
     else:
         record = RunRecord(own, _identity(container.pid), started_at)
         write_record(folder.run, record)
-        ready.write(b"ready")
+        ready.write(READY)
         ready.close()
+        _let_go_of_the_caller()
         pump(container, log)
         code = container.wait()
     log.finish()
@@ -146,17 +148,22 @@ def run(folder: RunFolder, ready: BinaryIO) -> None:
     )
 
 
+def _let_go_of_the_caller() -> None:
+    """Close the caller's pipes, which it reads to their end."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    os.close(null)
+
+
 def main() -> int:
     reader, writer = os.pipe()
     if os.fork() > 0:
         os.close(writer)
-        os.read(reader, 5)
+        os.read(reader, len(READY))
         return 0
     os.close(reader)
     os.setsid()
-    null = os.open("/dev/null", os.O_RDWR)
-    for standard in (0, 1):
-        os.dup2(null, standard)
     with os.fdopen(writer, "wb", buffering=0) as ready:
         run(RunFolder(Path(sys.argv[1])), ready)
     return 0

@@ -13,17 +13,28 @@ from typing import Any
 
 IP_ANNOTATION = "lab.outgate.io/ip"
 DEFAULT_GRACE_SECONDS = 30
+DEFAULT_PROBE_SECONDS = 10
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 IGNORED_POD_FIELDS = ("initContainers", "ephemeralContainers", "volumes")
 IGNORED_CONTAINER_FIELDS = (
     "envFrom",
     "lifecycle",
     "livenessProbe",
-    "readinessProbe",
+    "startupProbe",
     "volumeMounts",
 )
 
 Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProbe:
+    """A ``readinessProbe.httpGet``; an empty *host* is the pod's own address."""
+
+    host: str
+    port: int
+    path: str
+    period_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,7 @@ class Container:
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     working_folder: str
+    probe: HttpProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,20 @@ def _container(container: Json, pod: Json) -> Container:
         command=tuple(command),
         environment=tuple(environment.items()),
         working_folder=container.get("workingDir") or "/",
+        probe=_probe(container.get("readinessProbe") or {}),
+    )
+
+
+def _probe(probe: Json) -> HttpProbe | None:
+    """The probe, when it is one of those the lab runs: HTTP on a numbered port."""
+    get = probe.get("httpGet") or {}
+    if not isinstance(get.get("port"), int):
+        return None
+    return HttpProbe(
+        host=get.get("host", ""),
+        port=get["port"],
+        path=get.get("path") or "/",
+        period_seconds=probe.get("periodSeconds", DEFAULT_PROBE_SECONDS),
     )
 
 
@@ -130,6 +156,11 @@ def _ignored(spec: Json) -> list[str]:
             for name in IGNORED_CONTAINER_FIELDS
             if container.get(name)
         ]
+        if (
+            container.get("readinessProbe")
+            and _probe(container["readinessProbe"]) is None
+        ):
+            names.append(f"spec.containers[{number}].readinessProbe")
     return names
 
 

@@ -1,0 +1,84 @@
+"""
+``outgate lab up|down|status``: a whole cluster on this machine.
+
+What this is: arguments in, calls of ``outgate.lab``, lines out.
+What this is not: the lab.
+
+Exit codes: 0 done; 1 not done, with one line that says why; for ``status``, 1 also
+when the lab does not run or is not whole.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outgate.lab import cluster, kubeconfig
+from outgate.lab.overview import describe, look
+from outgate.lab.settings import GatewayPath, LabSettings, PodNetwork, StateFolder
+
+app = typer.Typer(
+    help="A whole cluster on this machine: nodes, pods, an API, an agent per node.",
+    no_args_is_help=True,
+)
+
+PASSED_ON = ("OUTGATE_BPF_OBJECTS", "OUTGATE_LIBBPF")
+
+Name = Annotated[str, typer.Option(help="Which lab; several may run.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--kubeconfig", help="The file to change: $KUBECONFIG or ~/.kube/config."
+    ),
+]
+
+
+def _say(line: str) -> None:
+    typer.echo(f"lab: {line}")
+
+
+@app.command()
+def up(
+    name: Name = "outgate",
+    config: ConfigOption = None,
+    network: Annotated[
+        PodNetwork, typer.Option(help="The CNI plugin of the pods.")
+    ] = PodNetwork.PTP,
+    gateway_path: Annotated[
+        GatewayPath, typer.Option(help="How gateways send on tunnelled packets.")
+    ] = GatewayPath.DIRECT,
+    port: Annotated[
+        int, typer.Option(help="The API's port on loopback; 0 chooses one.")
+    ] = 0,
+) -> None:
+    """Start the lab, or check the one that runs; make it kubectl's current context."""
+    settings = LabSettings(
+        name=name,
+        network=network,
+        gateway_path=gateway_path,
+        port=port,
+        agent_environment={
+            key: os.environ[key] for key in PASSED_ON if key in os.environ
+        },
+    )
+    asyncio.run(cluster.up(settings, config or kubeconfig.default_path(), _say))
+
+
+@app.command()
+def down(name: Name = "outgate", config: ConfigOption = None) -> None:
+    """Take the lab away with every trace of it."""
+    LabSettings(name=name)
+    asyncio.run(cluster.down(name, config or kubeconfig.default_path(), _say))
+
+
+@app.command()
+def status(name: Name = "outgate", config: ConfigOption = None) -> None:
+    """Show the lab's nodes, agents and pods, and whether kubectl reaches it."""
+    LabSettings(name=name)
+    overview = asyncio.run(look(StateFolder.of(name)))
+    known = kubeconfig.read_config(config or kubeconfig.default_path()) or {}
+    typer.echo(describe(overview, known.get("current-context") or ""))
+    if not overview.is_whole:
+        raise typer.Exit(1)
