@@ -183,11 +183,15 @@ def _drop_abandoned(
     others: Owners,
     node: JsonObject,
 ) -> None:
-    """Remove what the manager named before, names no more, and nobody else holds."""
+    """
+    Remove what the manager named before, names no more, and nobody else holds.
+
+    Short paths first: an item that loses its key could not be found any more.
+    """
     if before is None:
         return
     held = {path for owned in others.values() for path in owned.fields} | named
-    for path in sorted(before.fields - named, key=len, reverse=True):
+    for path in sorted(before.fields - named, key=len):
         if not any(other[: len(path)] == path for other in held):
             remove_path(merged, path, node)
 
