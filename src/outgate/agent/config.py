@@ -142,21 +142,26 @@ _port, _mark = _number(1, 65535), _number(1, 2**32 - 1)
 
 SETTINGS = (
     Setting("node", None, str, "This node's name in the cluster; required."),
-    Setting("kubeconfig", None, Path, "Kubeconfig file; default as for kubectl."),
-    Setting("context", None, str, "Context of the kubeconfig; default the current."),
+    Setting("kubeconfig", None, Path, "Kubeconfig file; else as kubectl does."),
+    Setting("context", None, str, "Context of it; else the current one."),
     Setting("pin-dir", "/sys/fs/bpf/outgate", _absolute_path, "Where maps are pinned."),
     Setting("tunnel-port", "4789", _port, "UDP port of the VXLAN tunnel."),
     Setting("tunnel-vni", "25959", _number(1, 2**24 - 1), "VXLAN network identifier."),
     Setting("tunnel-device", "outgate_vx", _interface, "Name of the tunnel device."),
-    Setting("gateway-path", "direct", _choice(GatewayPath), "direct, or host stack."),
+    Setting(
+        "gateway-path",
+        "direct",
+        _choice(GatewayPath),
+        "How tunnelled packets leave: direct or stack.",
+    ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),
     Setting("mark-mask", "0x60", _mark, "Bits of the packet mark that are ours."),
     Setting("mark-translated", "0x20", _mark, "Mark of translated packets."),
     Setting("mark-overlay", "0x40", _mark, "Mark of packets to be translated."),
-    Setting("cluster-networks", "", _networks, "Service networks, comma separated."),
-    Setting("status-socket", "/run/outgate/agent.sock", _absolute_path, "Status."),
-    Setting("metrics-address", None, _host_port, "host:port for metrics; default off."),
+    Setting("cluster-networks", "", _networks, "Service networks, by commas."),
+    Setting("status-socket", "/run/outgate/agent.sock", _absolute_path, "Unix socket."),
+    Setting("metrics-address", None, _host_port, "host:port for metrics, if any."),
     Setting("log-format", "auto", _choice(LogFormat), "auto, text or json."),
 )
 """The one table of settings: flags, environment, file and documentation follow it."""

@@ -1,0 +1,190 @@
+"""The agent whole, over a fake kernel and a source in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from outgate.agent.agent import Agent
+from outgate.agent.ask import ask
+from outgate.agent.config import AgentConfig, load_config
+from outgate.kernel.fake import FakeKernel
+from outgate.policy.model import (
+    BadPolicy,
+    Cluster,
+    EgressPolicy,
+    Endpoint,
+    GatewayAtAddress,
+    Namespace,
+    Node,
+)
+from outgate.policy.selectors import Selector
+from outgate.source.interface import KindStatistics
+from outgate.state.entries import (
+    InterfaceIndex,
+    NodeName,
+    PolicyId,
+    PolicyKey,
+    TunnelKey,
+)
+from outgate.state.facts import Link, NodeFacts
+
+NODE = NodeName("k8s-guide-worker2")
+GATEWAY = IPv4Address("172.18.0.5")
+POD = IPv4Address("10.0.2.86")
+ECHO = IPv4Network("172.18.0.0/16")
+ROW = PolicyKey(POD, ECHO)
+POLICY = EgressPolicy(
+    kind="CiliumEgressNATPolicy",
+    name="egress-all",
+    uid="u",
+    created="",
+    id=PolicyId(7),
+    selectors=(Selector(),),
+    destinations=(ECHO,),
+    gateway=GatewayAtAddress(GATEWAY),
+)
+CLUSTER = Cluster(
+    nodes=(Node(NODE, internal_addresses=(GATEWAY,)),),
+    namespaces=(Namespace("default"),),
+    endpoints=(Endpoint("default", "tshoot", addresses=(POD,), node=NODE),),
+    policies=(POLICY,),
+)
+FACTS = NodeFacts(
+    links=(Link("eth0", InterfaceIndex(2), addresses=(GATEWAY,)),),
+    default_interface="eth0",
+)
+
+
+class MemorySource:
+    """A source that tests set."""
+
+    def __init__(self) -> None:
+        self.cluster = CLUSTER
+        self.is_listed = True
+        self.is_complete = True
+        self.errors: Mapping[str, str] = {}
+        self._changed = asyncio.Event()
+
+    def change(self, cluster: Cluster, *, is_complete: bool = True) -> None:
+        self.cluster, self.is_complete = cluster, is_complete
+        self._changed.set()
+
+    def statistics(self) -> tuple[KindStatistics, ...]:
+        return ()
+
+    async def wait_changed(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Bench:
+    """An agent that runs, and what is around it."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+        # The tunnel device is among the links, as the real kernel reports it.
+        tunnel = Link(config.tunnel_device, InterfaceIndex(3), kind="vxlan")
+        self.kernel = FakeKernel(replace(FACTS, links=(*FACTS.links, tunnel)))
+        self.source = MemorySource()
+        self.stop = asyncio.Event()
+
+    async def ask(self, path: str) -> Any:
+        return await asyncio.to_thread(ask, self.config.status_socket, path)
+
+    async def after_round(self, number: int) -> Any:
+        """Return the status once round *number* is over."""
+        async with asyncio.timeout(5):
+            while True:
+                if self.config.status_socket.exists():
+                    status = await self.ask("/status")
+                    if status["lastRound"] and status["lastRound"]["number"] >= number:
+                        return status
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(tmp_path: Path) -> AsyncIterator[Bench]:
+    flags = {"node": NODE, "status-socket": str(tmp_path / "agent.sock")}
+    bench = Bench(load_config(flags, {}))
+    task = asyncio.create_task(
+        Agent(bench.config, bench.kernel, bench.source).run(bench.stop)
+    )
+    try:
+        yield bench
+    finally:
+        bench.stop.set()
+        await task
+
+
+async def test_a_policy_reaches_the_kernel(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        status = await bench.after_round(1)
+
+        assert ROW in await bench.kernel.observe()
+        assert status["source"]["complete"] is True
+        assert status["entries"]["policy"] == {"done": 1}
+        assert status["failures"] == []
+
+
+async def test_entries_are_told_one_by_one(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        answer = await bench.ask("/entries")
+        (row,) = [entry for entry in answer["entries"] if entry["kind"] == "policy"]
+
+        assert (row["key"], row["wanted"], row["state"]) == (
+            "10.0.2.86 -> 172.18.0.0/16",
+            "via 172.18.0.5 as 172.18.0.5",
+            "done",
+        )
+
+
+async def test_nothing_is_removed_while_the_source_fails(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        bench.source.change(replace(CLUSTER, policies=()), is_complete=False)
+        status = await bench.after_round(2)
+
+        assert ROW in await bench.kernel.observe()
+        assert status["entries"]["policy"] == {"kept": 1}
+
+
+async def test_nothing_is_changed_before_the_first_list(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        bench.source.is_listed = bench.source.is_complete = False
+        await bench.after_round(1)
+
+        assert await bench.kernel.observe() == {}
+
+
+async def test_a_deleted_policy_leaves_the_kernel(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        bench.source.change(replace(CLUSTER, policies=()))
+        await bench.after_round(2)
+
+        assert ROW not in await bench.kernel.observe()
+
+
+async def test_what_a_bad_policy_covered_stays(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        bad = BadPolicy(POLICY.kind, POLICY.name, POLICY.uid, POLICY.id, ())
+        bench.source.change(replace(CLUSTER, policies=(), bad_policies=(bad,)))
+        await bench.after_round(2)
+
+        assert ROW in await bench.kernel.observe()
+
+
+async def test_a_stop_leaves_everything_in_the_kernel(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+
+    assert {ROW, TunnelKey()} <= set(await bench.kernel.observe())

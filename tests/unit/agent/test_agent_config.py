@@ -1,0 +1,90 @@
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from outgate.agent.config import HostPort, load_config
+from outgate.errors import ConfigError
+from outgate.kernel.maps import GatewayPath
+
+
+def test_defaults_need_a_node_only() -> None:
+    config = load_config({"node": "k8s-guide-worker"}, {})
+
+    assert config.pin_dir == Path("/sys/fs/bpf/outgate")
+    assert (config.tunnel_port, config.tunnel_vni) == (4789, 25959)
+    assert config.gateway_path is GatewayPath.DIRECT
+    assert config.metrics_address is None
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("node: f\ntunnel-port: 1\ntunnel-vni: 1\nport-first: 2000\n")
+    variables = {"OUTGATE_TUNNEL_PORT": "2", "OUTGATE_TUNNEL_VNI": "2"}
+    config = load_config({"tunnel-port": "3"}, variables, file)
+
+    assert (config.tunnel_port, config.tunnel_vni, config.port_first) == (3, 2, 2000)
+
+
+def test_file_may_list_networks(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("node: n\ncluster-networks:\n- 10.96.0.0/12\n- 10.0.0.0/16\n")
+
+    assert load_config({}, {}, file).cluster_networks == (
+        IPv4Network("10.96.0.0/12"),
+        IPv4Network("10.0.0.0/16"),
+    )
+
+
+def test_metrics_address_may_leave_out_the_host() -> None:
+    config = load_config({"node": "n", "metrics-address": ":9100"}, {})
+
+    assert config.metrics_address == HostPort("0.0.0.0", 9100)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("tunnel-port", "99999", "--tunnel-port: '99999' is not from 1 to 65535"),
+        ("tunnel-vni", "x", "--tunnel-vni: 'x' is not a number from 1 to 16777215"),
+        ("gateway-path", "fast", "--gateway-path: 'fast' is none of direct, stack"),
+        ("pin-dir", "bpf", "--pin-dir: 'bpf' is not an absolute path"),
+        ("metrics-address", "9100", "--metrics-address: '9100' is not host:port"),
+        ("port-first", "65535", None),
+        ("mark-mask", "0x20", "mark-overlay: 0x40 has bits outside mark-mask 0x20"),
+        ("mark-overlay", "0x20", "mark-overlay: 0x20 is also mark-translated"),
+    ],
+)
+def test_a_bad_value_is_answered_with_its_setting(
+    setting: str, value: str, message: str | None
+) -> None:
+    flags: dict[str, str | None] = {"node": "n", setting: value}
+    if message is None:
+        flags["port-last"] = "1024"
+        message = "port-first: 65535 is beyond port-last 1024"
+    with pytest.raises(ConfigError) as raised:
+        load_config(flags, {})
+
+    assert str(raised.value) == message
+
+
+def test_a_bad_network_is_answered_with_the_mend() -> None:
+    with pytest.raises(ConfigError, match="has host bits set"):
+        load_config({"node": "n", "cluster-networks": "10.0.0.1/8"}, {})
+
+
+def test_a_bad_variable_is_named_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"^OUTGATE_TUNNEL_PORT: '0' is not"):
+        load_config({"node": "n"}, {"OUTGATE_TUNNEL_PORT": "0"})
+
+
+def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("tunel-port: 1\n")
+    with pytest.raises(ConfigError, match="unknown setting 'tunel-port'"):
+        load_config({"node": "n"}, {}, file)
+
+
+def test_a_node_must_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"^node: not set"):
+        load_config({}, {})
