@@ -1,0 +1,241 @@
+"""
+Values as lines and tables for people.  Pure: nothing is read, nothing is printed.
+
+Tables are laid out as Go's tabwriter does with a minimum of 5 and a padding of 3,
+because users of the field have scripts and eyes for that.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from outgate.kernel.maps import CONFIG_KEY, DECODERS, MapName, RuntimeConfig
+from outgate.kernel.maps import decode_entry as decode_planned
+from outgate.kernel.reasons import reason_name
+from outgate.kernel.records import (
+    FlowDecision,
+    FlowRecord,
+    MetricRecord,
+    NatDirection,
+    NatRecord,
+    Tuple4,
+)
+from outgate.state.entries import (
+    CoveredEntry,
+    Excluded,
+    IpcacheEntry,
+    Key,
+    NodeEntry,
+    NoEgressIP,
+    NoGateway,
+    PolicyId,
+    Value,
+    ViaGateway,
+)
+from outgate.state.snapshot import render_key, render_value
+
+MIN_WIDTH = 5
+PADDING = 3
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+
+IPCACHE_VALUE_WIDTH = 18
+"""Room for a five-digit identity and a node: the column stands still as rows change."""
+
+
+class Output(StrEnum):
+    """How an answer is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """
+    One row of a map as people read it.
+
+    *subject* is what the agent calls the entry (kind and key), None for rows that
+    programs write; *wanted* is how the agent would render the row's value.
+    """
+
+    key: str
+    value: str
+    subject: tuple[str, str] | None = None
+    wanted: str = ""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """
+    Return aligned columns, without blanks at line ends.
+
+    >>> print(table(("Key", "Value"), [("0.0.0.0/0", "2 0 0.0.0.0")]))
+    Key         Value
+    0.0.0.0/0   2 0 0.0.0.0
+    """
+    lines = [header, *rows]
+    widths = [
+        max(MIN_WIDTH, *(len(line[i]) + PADDING for line in lines))
+        for i in range(len(header))
+    ]
+    return "\n".join(
+        "".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def map_rows(name: MapName, rows: Sequence[tuple[bytes, bytes]]) -> list[MapRow]:
+    """Return the rows of map *name* as text, sorted by key."""
+    if name in DECODERS:
+        found = [_planned_row(name, key, value) for key, value in rows]
+        return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+    render = _RENDERERS[name]
+    return sorted((render(key, value) for key, value in rows), key=lambda row: row.key)
+
+
+def _planned_row(name: MapName, key: bytes, value: bytes) -> tuple[Any, MapRow]:
+    entry = decode_planned(name, key, value)
+    if entry is None:
+        return (1, key), MapRow(key.hex(" "), value.hex(" "))
+    kind, subject = render_key(entry[0])
+    text = _entry_text(entry[1])
+    if name is MapName.IPCACHE:
+        text = text.ljust(IPCACHE_VALUE_WIDTH)
+    row = MapRow(subject, text, (kind, subject), render_value(entry[1]))
+    return (0, _order(entry[0])), row
+
+
+def _order(key: Key) -> Key:
+    return key
+
+
+def _entry_text(value: Value) -> str:
+    match value:
+        case IpcacheEntry(identity, endpoint):
+            # The middle number is the field's encryption key; there is none.
+            return f"{identity} 0 {endpoint or '0.0.0.0'}"
+        case ViaGateway(egress_ip, endpoint, policy):
+            return f"{egress_ip} {endpoint} {policy_text(policy)}"
+        case NoEgressIP(endpoint, policy):
+            return f"no egress IP at {endpoint} {policy_text(policy)}"
+        case Excluded(policy) | NoGateway(policy):
+            return f"{render_value(value)} {policy_text(policy)}"
+        case CoveredEntry(policy):
+            return policy_text(policy)
+        case NodeEntry():
+            return "tunnel source"
+        case _:
+            return render_value(value)
+
+
+def policy_text(policy: PolicyId) -> str:
+    """Return a policy's number as maps and metrics show it; ``-`` for none."""
+    return f"policy {policy:#010x}" if policy else "-"
+
+
+def tuple_text(who: Tuple4) -> str:
+    """Return ``tcp 10.0.1.42:40000 -> 172.18.0.100:80``."""
+    protocol = PROTOCOLS.get(who.protocol, str(who.protocol))
+    source = f"{who.source}:{who.source_port}"
+    return f"{protocol} {source} -> {who.destination}:{who.destination_port}"
+
+
+def _flow_row(key: bytes, value: bytes) -> MapRow:
+    flow = FlowRecord.decode(value)
+    match flow.decision:
+        case FlowDecision.TO_GATEWAY:
+            text = f"to gateway {flow.tunnel_endpoint} as {flow.egress_ip}"
+        case FlowDecision.LOCAL_GATEWAY:
+            text = f"gateway here as {flow.egress_ip}"
+        case FlowDecision.INBOUND:
+            text = "began outside"
+        case FlowDecision.FROM_TUNNEL:
+            text = f"tunnelled from {flow.tunnel_endpoint}"
+    return MapRow(tuple_text(Tuple4.decode(key)), f"{text} {policy_text(flow.policy)}")
+
+
+def _snat_row(key: bytes, value: bytes) -> MapRow:
+    who, nat = Tuple4.decode(key), NatRecord.decode(value)
+    becomes = "source" if who.direction is NatDirection.FORWARD else "destination"
+    owner = "host socket" if nat.is_host_socket else policy_text(nat.policy)
+    where = f"node {nat.tunnel_endpoint}" if int(nat.tunnel_endpoint) else "this node"
+    return MapRow(
+        f"{who.direction.name.lower()} {tuple_text(who)}",
+        f"{becomes} {nat.address}:{nat.port} pod on {where} {owner}",
+    )
+
+
+def _metric_row(key: bytes, value: bytes) -> MapRow:
+    metric = MetricRecord.decode(key, value)
+    direction = metric.direction.name.lower()
+    return MapRow(
+        f"{reason_name(metric.reason)} {direction} {policy_text(metric.policy)}",
+        f"{metric.packets} packets {metric.byte_count} bytes",
+    )
+
+
+def _config_row(key: bytes, value: bytes) -> MapRow:
+    config = RuntimeConfig.decode(value)
+    (index,) = CONFIG_KEY.unpack(key)
+    mac = config.tunnel_mac.hex(":")
+    return MapRow(
+        str(index),
+        f"tunnel interface {config.tunnel_ifindex} mac {mac} "
+        f"routes generation {config.route_generation}",
+    )
+
+
+_RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
+    MapName.CONFIG: _config_row,
+    MapName.FLOW: _flow_row,
+    MapName.SNAT: _snat_row,
+    MapName.METRICS: _metric_row,
+}
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """Return the agent's status as lines of a subject and what is known of it."""
+    last, source = status["lastRound"], status["source"]
+    lines = [
+        ("node", status["node"]),
+        ("version", status["version"]),
+        ("pin directory", status["pinDir"]),
+        ("gateway path", status["gatewayPath"]),
+        ("source", _source_text(source)),
+        *(("", f"{kind}: {error}") for kind, error in source["errors"].items()),
+        ("last round", _round_text(last, status["lastRoundAge"])),
+    ]
+    for kind, states in status["entries"].items():
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        lines.append((f"entries {kind}", counts))
+    lines.append(("forwarded", f"{status['forwarded']} packets"))
+    for reason, packets in sorted(status["drops"].items()):
+        lines.append((reason, f"{packets} packets"))
+    for entry in status["failures"]:
+        what = f"{entry['kind']} {entry['key']}: {entry['error']}"
+        wait = f"for {entry['age']:.0f} s, next attempt in {entry['nextAttempt']:.0f} s"
+        lines.append(("refused", f"{what} ({wait})"))
+    for problem in status["problems"]:
+        text = f"{problem['object']}: {problem['path']}: {problem['message']}"
+        lines.append(("problem", text))
+    width = max(len(subject) for subject, _ in lines) + PADDING
+    return "\n".join(f"{subject.ljust(width)}{text}" for subject, text in lines)
+
+
+def _source_text(source: dict[str, Any]) -> str:
+    if source["complete"]:
+        return "complete"
+    if source["listed"]:
+        return "failing: entries are added, none is removed"
+    return "not listed yet: nothing is changed"
+
+
+def _round_text(last: dict[str, Any] | None, age: float | None) -> str:
+    if last is None or age is None:
+        return "none yet"
+    if last["error"]:
+        return f"number {last['number']} failed {age:.0f} s ago: {last['error']}"
+    counts = ", ".join(f"{last[key]} {key}" for key in ("added", "removed", "failed"))
+    return f"number {last['number']}, {age:.0f} s ago: {counts}"

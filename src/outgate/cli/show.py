@@ -1,0 +1,158 @@
+"""
+``outgate status`` and ``outgate map``: what the agent says, what the maps hold.
+
+Maps are read from their pins, with or without an agent; the agent only adds whether
+a row is what it should be.  Nothing is changed here.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from outgate.agent.ask import AgentAbsentError, ask
+from outgate.cli.render import MapRow, Output, map_rows, status_text, table
+from outgate.errors import ConfigError
+from outgate.kernel.maps import MapName
+from outgate.kernel.pinned import PinnedMap
+
+DEFAULT_SOCKET = Path("/run/outgate/agent.sock")
+DEFAULT_PIN_DIR = Path("/sys/fs/bpf/outgate")
+
+IN_SYNC = "sync"
+UNKNOWN = "unknown"
+BY_DATAPATH = "-"
+
+SocketOption = Annotated[
+    Path,
+    typer.Option(
+        "--socket", envvar="OUTGATE_STATUS_SOCKET", help="The agent's status socket."
+    ),
+]
+PinOption = Annotated[
+    Path | None,
+    typer.Option("--pin", help="Pin directory; default: the running agent's."),
+]
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
+
+status_app = typer.Typer(add_completion=False)
+map_app = typer.Typer(no_args_is_help=True)
+
+
+@status_app.command()
+def status(
+    socket: SocketOption = DEFAULT_SOCKET, output: OutputOption = Output.TEXT
+) -> None:
+    """Print what this node's agent knows, does, and fails to do."""
+    answer = ask(socket, "/status")
+    text = status_text(answer) if output is Output.TEXT else _json(answer)
+    print(text)
+
+
+@map_app.callback()
+def maps() -> None:
+    """Read the pinned maps of this node."""
+
+
+@map_app.command("list")
+def list_maps(
+    pin: PinOption = None,
+    socket: SocketOption = DEFAULT_SOCKET,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print each map, how many rows it has, and how many the kernel refused."""
+    pin_dir = find_pin_dir(pin, socket)
+    states = entry_states(socket)
+    found = []
+    for name in MapName:
+        rows = read_rows(pin_dir, name)
+        errors = sum(bool(state_of(row, states)[1]) for row in rows)
+        found.append({"name": str(name), "entries": len(rows), "errors": errors})
+    if output is Output.JSON:
+        print(_json(found))
+    else:
+        lines = [[str(cell) for cell in one.values()] for one in found]
+        print(table(("Name", "Entries", "Errors"), lines))
+
+
+@map_app.command("get")
+def get_map(
+    name: Annotated[str, typer.Argument(help="A map's name; see 'outgate map list'.")],
+    pin: PinOption = None,
+    socket: SocketOption = DEFAULT_SOCKET,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """
+    Print the rows of a map, one a line.
+
+    State is sync when the agent confirms that the row is what it should be, unknown
+    when no agent answers, and - for maps that the programs write.
+    """
+    if name not in list(MapName):
+        raise ConfigError(f"no map '{name}'; there are: {', '.join(MapName)}")
+    rows = read_rows(find_pin_dir(pin, socket), MapName(name))
+    states = entry_states(socket)
+    lines = [(row.key, row.value, *state_of(row, states)) for row in rows]
+    if output is Output.TEXT:
+        print(table(("Key", "Value", "State", "Error"), lines))
+        return
+    names = ("key", "value", "state", "error")
+    stripped = [[cell.strip() for cell in line] for line in lines]
+    print(_json([dict(zip(names, line, strict=True)) for line in stripped]))
+
+
+def find_pin_dir(pin: Path | None, socket: Path) -> Path:
+    """Return *pin*, or ``OUTGATE_PIN_DIR``, or the agent's, or the default."""
+    if pin is not None:
+        return pin
+    if variable := os.environ.get("OUTGATE_PIN_DIR"):
+        return Path(variable)
+    try:
+        return Path(ask(socket, "/status")["pinDir"])
+    except AgentAbsentError:
+        return DEFAULT_PIN_DIR
+
+
+def read_rows(pin_dir: Path, name: MapName) -> list[MapRow]:
+    """Return the rows of a pinned map as text, sorted."""
+    path = pin_dir / name
+    if not path.exists():
+        raise ConfigError(
+            f"no map {name} pinned in {pin_dir}; "
+            "start an agent, run 'outgate datapath load', or give --pin"
+        )
+    with PinnedMap(path) as opened:
+        return map_rows(name, list(opened.rows()))
+
+
+EntryStates = Mapping[tuple[str, str], dict[str, Any]]
+
+
+def entry_states(socket: Path) -> EntryStates | None:
+    """Return what the agent says of each entry, by kind and key; None without one."""
+    try:
+        answer = ask(socket, "/entries")
+    except AgentAbsentError:
+        return None
+    return {(entry["kind"], entry["key"]): entry for entry in answer["entries"]}
+
+
+def state_of(row: MapRow, states: EntryStates | None) -> tuple[str, str]:
+    """Return the state of a row and its error, the way users' tools name them."""
+    if row.subject is None:
+        return BY_DATAPATH, ""
+    if states is None:
+        return UNKNOWN, ""
+    entry = states.get(row.subject)
+    if entry is None:
+        return "pending", ""
+    if entry["state"] == "done":
+        return (IN_SYNC if entry["wanted"] == row.wanted else "pending"), ""
+    return entry["state"], entry["error"]
+
+
+def _json(answer: object) -> str:
+    return json.dumps(answer, indent=2)

@@ -1,0 +1,155 @@
+from ipaddress import IPv4Address, IPv4Network
+
+from outgate.cli.render import MapRow, map_rows, status_text, table
+from outgate.kernel.maps import MapName, RuntimeConfig, encode_key, encode_value
+from outgate.state.entries import (
+    WORLD,
+    EndpointEntry,
+    EndpointFlag,
+    EndpointKey,
+    Identity,
+    IpcacheEntry,
+    IpcacheKey,
+    Key,
+    NoGateway,
+    PolicyId,
+    PolicyKey,
+    Value,
+    ViaGateway,
+)
+
+GATEWAY = IPv4Address("172.18.0.5")
+ECHO = IPv4Network("172.18.0.0/16")
+
+
+def raw(*entries: tuple[Key, Value]) -> list[tuple[bytes, bytes]]:
+    return [(encode_key(key)[1], encode_value(value)) for key, value in entries]
+
+
+def test_ipcache_prints_as_users_of_the_field_know_it() -> None:
+    entries = raw(
+        (IpcacheKey(IPv4Network("172.18.0.5/32")), IpcacheEntry(Identity(1), None)),
+        (IpcacheKey(IPv4Network("0.0.0.0/0")), IpcacheEntry(WORLD, None)),
+    )
+    rows = [(r.key, r.value, "sync", "") for r in map_rows(MapName.IPCACHE, entries)]
+
+    assert table(("Key", "Value", "State", "Error"), rows).splitlines() == [
+        "Key             Value                State   Error",
+        "0.0.0.0/0       2 0 0.0.0.0          sync",
+        "172.18.0.5/32   1 0 0.0.0.0          sync",
+    ]
+
+
+def test_policy_rows_are_sorted_by_pod() -> None:
+    later, earlier = IPv4Address("10.0.1.42"), IPv4Address("10.0.0.174")
+    entries = raw(
+        (PolicyKey(later, ECHO), NoGateway(PolicyId(7))),
+        (PolicyKey(earlier, ECHO), ViaGateway(GATEWAY, GATEWAY, PolicyId(7))),
+    )
+
+    assert [(row.key, row.value) for row in map_rows(MapName.EGRESS, entries)] == [
+        ("10.0.0.174 -> 172.18.0.0/16", "172.18.0.5 172.18.0.5 policy 0x00000007"),
+        ("10.0.1.42 -> 172.18.0.0/16", "no gateway policy 0x00000007"),
+    ]
+
+
+def test_a_row_knows_its_entry_by_the_agents_name() -> None:
+    entries = raw((EndpointKey(GATEWAY), EndpointEntry(EndpointFlag.HOST)))
+
+    assert map_rows(MapName.ENDPOINT, entries) == [
+        MapRow("172.18.0.5", "host", ("endpoint", "172.18.0.5"), "host")
+    ]
+
+
+def test_a_foreign_row_is_shown_as_bytes() -> None:
+    key = encode_key(PolicyKey(GATEWAY, ECHO))[1]
+
+    assert map_rows(MapName.EGRESS, [(key, bytes(16))])[0].value.startswith("00 00")
+
+
+def test_flow_row_says_where_the_flow_goes() -> None:
+    key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 00 0000")
+    value = bytes.fromhex(
+        "01 03 0000 07000000 ac120005 ac120005 09000000"
+        "000000000000 000000000000 0000000000000000"
+    )
+
+    assert map_rows(MapName.FLOW, [(key, value)]) == [
+        MapRow(
+            "tcp 10.0.1.42:40000 -> 172.18.0.100:80",
+            "to gateway 172.18.0.5 as 172.18.0.5 policy 0x00000007",
+        )
+    ]
+
+
+def test_snat_row_says_what_becomes_of_the_source() -> None:
+    key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 01 0000")
+    value = bytes.fromhex(
+        "ac120005 9c40 00 00 ac120004 07000000 02000000 ac120064 05000000"
+        "000000000000 000000000000 0000000000000000"
+    )
+
+    assert map_rows(MapName.SNAT, [(key, value)]) == [
+        MapRow(
+            "forward tcp 10.0.1.42:40000 -> 172.18.0.100:80",
+            "source 172.18.0.5:40000 pod on node 172.18.0.4 policy 0x00000007",
+        )
+    ]
+
+
+def test_metric_row_names_its_reason() -> None:
+    key = bytes.fromhex("0c 01 0000 00000000")
+    value = (2).to_bytes(8, "little") + (84).to_bytes(8, "little")
+
+    assert map_rows(MapName.METRICS, [(key, value)]) == [
+        MapRow("drop_no_route to_world -", "2 packets 84 bytes")
+    ]
+
+
+def test_config_row_shows_the_tunnel() -> None:
+    config = RuntimeConfig(7, 3, bytes.fromhex("0a0000000001"))
+
+    assert map_rows(MapName.CONFIG, [(bytes(4), config.encode())]) == [
+        MapRow("0", "tunnel interface 7 mac 0a:00:00:00:00:01 routes generation 3")
+    ]
+
+
+def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
+    status = {
+        "node": "k8s-guide-worker",
+        "version": "0.1.0",
+        "pinDir": "/sys/fs/bpf/outgate",
+        "gatewayPath": "direct",
+        "source": {"listed": True, "complete": False, "errors": {"pods": "refused"}},
+        "lastRound": None,
+        "lastRoundAge": None,
+        "entries": {"policy": {"done": 2, "error": 1}},
+        "failures": [
+            {
+                "kind": "policy",
+                "key": "a -> b",
+                "error": "write map: no room",
+                "age": 3.2,
+                "nextAttempt": 1.0,
+            }
+        ],
+        "problems": [{"object": "P", "path": "spec", "message": "is wrong"}],
+        "forwarded": 5,
+        "drops": {"drop_no_route": 1},
+    }
+
+    assert status_text(status).splitlines() == [
+        "node             k8s-guide-worker",
+        "version          0.1.0",
+        "pin directory    /sys/fs/bpf/outgate",
+        "gateway path     direct",
+        "source           failing: entries are added, none is removed",
+        "                 pods: refused",
+        "last round       none yet",
+        "entries policy   2 done, 1 error",
+        "forwarded        5 packets",
+        "drop_no_route    1 packets",
+        "refused          policy a -> b: write map: no room"
+        " (for 3 s, next attempt in 1 s)",
+        "problem          P: spec: is wrong",
+    ]
