@@ -34,7 +34,7 @@ def compiler() -> list[str]:
         root = Path(spec.origin).parent / "lib"
         headers = [
             *("-nostdinc", "-isystem", f"{root}/include"),
-            *("-isystem", f"{root}/libc/include/x86_64-linux-any"),
+            *("-isystem", f"{root}/libc/include/x86-linux-any"),
             *("-isystem", f"{root}/libc/include/any-linux-any"),
         ]
         zig = [sys.executable, "-m", "ziglang", "cc", "-target", "bpfel-freestanding"]
