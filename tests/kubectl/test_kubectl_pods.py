@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 from kubectl.driver import WEB, Kubectl
+
+
+def wait_until(is_true: Callable[[], bool]) -> bool:
+    """Whether it came true within five seconds."""
+    deadline = time.monotonic() + 5
+    while not is_true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return is_true()
 
 
 def test_delete_of_a_running_pod_waits_for_its_node(kubectl: Kubectl) -> None:
@@ -84,6 +95,23 @@ def test_exec_on_a_terminal_is_one(kubectl: Kubectl) -> None:
     )
 
     assert "31 99" in done.stdout
+
+
+def test_exec_ends_with_its_client(kubectl: Kubectl) -> None:
+    client = kubectl.start("exec", "web", "--", "sh", "-c", "echo $$; exec sleep 60")
+    assert client.stdout is not None
+    command = Path("/proc", client.stdout.readline().strip())
+    assert command.exists()
+    client.kill()
+    client.wait(5)
+
+    assert wait_until(lambda: not command.exists())
+
+
+def test_exec_ends_although_stdin_is_open(kubectl: Kubectl) -> None:
+    words = [*kubectl.base, "exec", "-i", "web", "--", "sh", "-c", "exit 3"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as client:
+        assert client.wait(5) == 3
 
 
 def test_exec_of_a_missing_program_is_an_error(kubectl: Kubectl) -> None:

@@ -179,22 +179,24 @@ def patch(
     if change.media_type == APPLY_PATCH:
         return _apply(objects, resource, key, change.body, options)
     before = objects.require(resource, key)
-    target = copy.deepcopy(before)
-    match change.media_type:
-        case "application/json-patch+json":
-            after = json_patch(target, change.body)
-        case "application/merge-patch+json":
-            after = merge_patch(target, change.body)
-        case "application/strategic-merge-patch+json" if not resource.kind.custom:
-            after = strategic_merge(target, change.body, resource.schema.node)
-        case other:
-            allowed = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
-            if not resource.kind.custom:
-                allowed.append(STRATEGIC_PATCH)
-            raise unsupported_media_type(other, allowed)
-    after = copy.deepcopy(require_object(after, resource))
+    edited = _edit(copy.deepcopy(before), change, resource)
+    after = copy.deepcopy(require_object(edited, resource))
     settle_place(after, *key)
     return _update(objects, resource, before, after, options)
+
+
+def _edit(target: JsonObject, change: Patch, resource: Resource) -> Any:
+    """The object after *change*; which media types there are depends on the kind."""
+    if change.media_type == JSON_PATCH:
+        return json_patch(target, change.body)
+    if change.media_type == MERGE_PATCH:
+        return merge_patch(target, change.body)
+    if change.media_type == STRATEGIC_PATCH and not resource.kind.custom:
+        return strategic_merge(target, change.body, resource.schema.node)
+    allowed = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+    if not resource.kind.custom:
+        allowed.append(STRATEGIC_PATCH)
+    raise unsupported_media_type(change.media_type, allowed)
 
 
 def _apply(

@@ -19,7 +19,7 @@ from outgate.kubeapi.crds import Resource
 from outgate.kubeapi.deletion import DeleteOptions
 from outgate.kubeapi.protobuf import decode_envelope
 from outgate.kubeapi.selectors import EVERYTHING, Selector, parse_fields, parse_labels
-from outgate.kubeapi.status import bad_request, unsupported_media_type
+from outgate.kubeapi.status import bad_request, not_implemented, unsupported_media_type
 from outgate.kubeapi.wire import decode_json, decode_yaml
 
 Query = Mapping[str, str]
@@ -28,6 +28,15 @@ _BODY_TYPES = (
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 )
+_POD_ONLY_ELSEWHERE = (
+    "attach",
+    "ephemeralcontainers",
+    "eviction",
+    "portforward",
+    "proxy",
+    "resize",
+)
+"""Subresources of pods in the real API that this one refuses by name."""
 _ALWAYS_SELECTABLE = ("metadata.name", "metadata.namespace")
 
 
@@ -54,7 +63,11 @@ class Location:
 
 
 def locate(path: str, catalogue: Catalogue) -> Location | None:
-    """Find the resource of *path*; ``None`` when nothing is served there."""
+    """
+    Find the resource of *path*; ``None`` when nothing is served there.
+
+    Errors: 501 for what the real API does with pods and this one does not.
+    """
     match path.strip("/").split("/"):
         case ["api", version, *rest] if rest:
             group = ""
@@ -74,6 +87,8 @@ def locate(path: str, catalogue: Catalogue) -> Location | None:
     if name and resource.kind.namespaced and not namespace:
         return None
     if subresource and subresource not in resource.kind.subresources:
+        if resource.kind.plural == "pods" and subresource in _POD_ONLY_ELSEWHERE:
+            raise not_implemented(f"pods/{subresource} is not served by this API")
         return None
     return Location(resource, namespace, name, subresource)
 

@@ -93,6 +93,8 @@ def _new_type(name: str, description: str) -> JsonObject:
 def _field_schema(field: re.Match[str]) -> JsonObject:
     schema = _type_schema(field[3])
     schema["description"] = field[5]
+    if field[2] and schema.get("type") == "array":
+        schema["minItems"] = 1
     if field[4]:
         schema["default"] = decode_json(field[4].encode())
     return schema

@@ -79,10 +79,8 @@ def routes(objects: Objects) -> Resource:
     return found
 
 
-def new_pod(node: str = "") -> JsonObject:
+def new_pod() -> JsonObject:
     spec: JsonObject = {"containers": [{"name": "c", "image": "x:1"}]}
-    if node:
-        spec["nodeName"] = node
     return {"metadata": {"name": "p"}, "spec": spec}
 
 
@@ -271,86 +269,6 @@ def test_apply_creates_what_is_not_there(objects: Objects, routes: Resource) -> 
     assert done.obj["metadata"]["managedFields"][0]["operation"] == "Apply"
 
 
-def test_delete_of_a_pod_on_a_node_is_graceful(
-    objects: Objects, pods: Resource
-) -> None:
-    create(objects, pods, ("default", ""), new_pod("n1"), PLAIN)
-    meta = delete(objects, pods, KEY, DeleteOptions())["metadata"]
-
-    assert meta["deletionTimestamp"] == "2024-05-01T00:00:30Z"
-    assert meta["deletionGracePeriodSeconds"] == 30
-    delete(objects, pods, KEY, DeleteOptions(grace_seconds=0))
-    assert objects.find(pods, KEY) is None
-
-
-def test_delete_of_a_pod_without_a_node_is_at_once(
-    objects: Objects, pods: Resource
-) -> None:
-    create(objects, pods, ("default", ""), new_pod(), PLAIN)
-    delete(objects, pods, KEY, DeleteOptions())
-
-    assert objects.find(pods, KEY) is None
-
-
-def test_status_of_a_pod_being_deleted_can_still_be_written(
-    objects: Objects, pods: Resource
-) -> None:
-    create(objects, pods, ("default", ""), new_pod("n1"), PLAIN)
-    delete(objects, pods, KEY, DeleteOptions())
-    change = Patch(MERGE_PATCH, {"status": {"phase": "Succeeded"}})
-    patch(objects, pods, KEY, change, STATUS)
-
-    assert objects.require(pods, KEY)["status"]["phase"] == "Succeeded"
-
-
-def test_delete_waits_for_the_last_finalizer(
-    objects: Objects, configs: Resource
-) -> None:
-    create(objects, configs, KEY, {"metadata": {"finalizers": ["a.test/x"]}}, PLAIN)
-    delete(objects, configs, KEY, DeleteOptions())
-    assert "deletionTimestamp" in objects.require(configs, KEY)["metadata"]
-    change = Patch(MERGE_PATCH, {"metadata": {"finalizers": None}})
-    patch(objects, configs, KEY, change, PLAIN)
-
-    assert objects.find(configs, KEY) is None
-
-
-def test_delete_of_another_uid_conflicts(objects: Objects, configs: Resource) -> None:
-    create(objects, configs, KEY, {}, PLAIN)
-
-    refused(409, delete, objects, configs, KEY, DeleteOptions(uid="other"))
-
-
-def test_namespace_goes_with_the_last_thing_in_it(
-    objects: Objects, pods: Resource
-) -> None:
-    namespaces = objects.catalogue.built_in("Namespace")
-    create(objects, namespaces, ("", "n"), {}, PLAIN)
-    create(objects, pods, ("n", ""), new_pod("n1"), PLAIN)
-    left = delete(objects, namespaces, ("", "n"), DeleteOptions())
-
-    assert left["status"]["phase"] == "Terminating"
-    said = refused(403, create, objects, pods, ("n", ""), new_pod(), PLAIN)
-    assert "being terminated" in said
-    delete(objects, pods, ("n", "p"), DeleteOptions(grace_seconds=0))
-    assert objects.find(namespaces, ("", "n")) is None
-
-
-def test_default_namespace_may_not_be_deleted(objects: Objects) -> None:
-    namespaces = objects.catalogue.built_in("Namespace")
-
-    refused(403, delete, objects, namespaces, ("", "default"), DeleteOptions())
-
-
-def test_crd_takes_its_objects_along(objects: Objects, routes: Resource) -> None:
-    create(objects, routes, ("", "r"), {}, PLAIN)
-    crds = objects.catalogue.built_in("CustomResourceDefinition")
-    delete(objects, crds, ("", "routes.example.test"), DeleteOptions())
-
-    assert objects.storage.objects("routes.example.test") == ()
-    assert objects.catalogue.find("example.test", "v1", "routes") is None
-
-
 def test_crd_is_established_at_once(objects: Objects, routes: Resource) -> None:
     crds = objects.catalogue.built_in("CustomResourceDefinition")
     status = objects.require(crds, ("", "routes.example.test"))["status"]
@@ -378,3 +296,12 @@ def test_services_get_addresses_of_their_own(objects: Objects) -> None:
     ]
 
     assert [one["spec"]["clusterIP"] for one in made] == ["10.96.0.2", "10.96.0.3"]
+
+
+def test_crd_takes_its_objects_along(objects: Objects, routes: Resource) -> None:
+    create(objects, routes, ("", "r"), {}, PLAIN)
+    crds = objects.catalogue.built_in("CustomResourceDefinition")
+    delete(objects, crds, ("", "routes.example.test"), DeleteOptions())
+
+    assert objects.storage.objects("routes.example.test") == ()
+    assert objects.catalogue.find("example.test", "v1", "routes") is None

@@ -70,7 +70,7 @@ def events(lines: list[bytes]) -> list[tuple[str, Any]]:
         ("/api/v1/namespaces/a/status", ("namespaces", "", "a", "status")),
         ("/apis/coordination.k8s.io/v1/leases", ("leases", "", "", "")),
         ("/api/v1/pods/b", None),
-        ("/api/v1/namespaces/a/pods/b/attach", None),
+        ("/api/v1/namespaces/a/pods/b/nothing", None),
         ("/api/v1/namespaces/a/deployments", None),
         ("/api/v1", None),
         ("/", None),
@@ -86,6 +86,13 @@ def test_locate_reads_paths(objects: Objects, path: str, found: object) -> None:
     )
 
     assert parts == found
+
+
+def test_locate_names_what_it_does_not_serve(objects: Objects) -> None:
+    with pytest.raises(ApiError, match="pods/portforward is not served") as caught:
+        locate("/api/v1/namespaces/a/pods/b/portforward", objects.catalogue)
+
+    assert caught.value.code == 501
 
 
 @pytest.mark.parametrize(
