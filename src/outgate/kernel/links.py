@@ -92,6 +92,8 @@ def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, program: int) -> Non
     try:
         fd = syscall.link_create(program, ifindex, ATTACH_TYPES[key.hook])
     except OSError as error:
+        if error.errno == errno.EEXIST and _is_renamed(pin_dir, key, ifindex):
+            return
         detail = "needs Linux 6.6" if error.errno == errno.EINVAL else ""
         raise _refused("attach", key, error, detail) from error
     try:
@@ -100,6 +102,16 @@ def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, program: int) -> Non
         raise _refused("pin", key, error) from error
     finally:
         os.close(fd)
+
+
+def _is_renamed(pin_dir: Path, key: AttachmentKey, ifindex: int) -> bool:
+    """Move the pin of a link whose interface was *key*'s under another name."""
+    for link in observe_links(pin_dir):
+        if link.ifindex == ifindex and link.key.hook == key.hook:
+            folder = pin_dir / FOLDER
+            (folder / pin_name(link.key)).rename(folder / pin_name(key))
+            return True
+    return False
 
 
 def _is_updated(path: Path, ifindex: int, program: int) -> bool:

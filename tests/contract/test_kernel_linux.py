@@ -1,0 +1,283 @@
+"""What only the real kernel can show: programs, links, devices, and its refusals."""
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from contract.isolation import BPF_FS, run_isolated
+from contract.kernel_sides import PIN_DIR, SETTINGS, compile_object, ip
+from outgate.errors import KernelError
+from outgate.kernel import netlink, syscall
+from outgate.kernel.datapath import load_programs, pin_programs, unpin_programs
+from outgate.kernel.linux import KernelConfig, LinuxKernel
+from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
+from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.syscall import AttachType
+from outgate.state.entries import (
+    Attachment,
+    AttachmentKey,
+    Hook,
+    TunnelDevice,
+    TunnelKey,
+)
+from outgate.state.facts import NodeFacts
+from outgate.state.plan import Put, diff
+from outgate.state.snapshot import Snapshot
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
+
+TUNNEL = TunnelDevice("outgate_vx", 4789)
+UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
+
+
+@pytest.fixture
+def tiny_datapath(tiny_objects: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tiny_objects))
+
+
+def isolated(body: Callable[[], Awaitable[None]]) -> None:
+    async def call() -> None:
+        await body()
+
+    run_isolated(lambda: asyncio.run(call()))
+
+
+async def start(gateway_path: GatewayPath = GatewayPath.DIRECT) -> LinuxKernel:
+    settings = replace(SETTINGS, gateway_path=gateway_path)
+    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings))
+    await kernel.open()
+    return kernel
+
+
+def runtime_config() -> RuntimeConfig:
+    with PinnedMap(PIN_DIR / MapName.CONFIG) as opened:
+        return RuntimeConfig.decode(opened.get(CONFIG_KEY.pack(0)))
+
+
+def test_settings_reach_the_program() -> None:
+    async def body() -> None:
+        programs = load_programs(PIN_DIR, replace(SETTINGS, tunnel_vni=4711))
+        outcome = syscall.run_program(programs[Hook.TO_NETDEV].fd, bytes(64))
+
+        assert outcome.verdict == 4711
+        assert outcome.packet == bytes(64)
+
+    isolated(body)
+
+
+def test_a_program_is_replaced_in_place() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        index = socket.if_nametoindex("v0")
+        seen = []
+        for _ in range(2):
+            kernel = await start()
+            await kernel.observe()
+            await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
+            seen.append(syscall.attached_programs(index, AttachType.TCX_EGRESS))
+            kernel.close()
+
+        assert [len(programs) for programs in seen] == [1, 1]
+        assert seen[0] != seen[1]
+
+    isolated(body)
+
+
+def test_an_attachment_outlives_its_agent() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        await kernel.observe()
+        await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
+        kernel.close()
+        index = socket.if_nametoindex("v0")
+
+        assert len(syscall.attached_programs(index, AttachType.TCX_EGRESS)) == 1
+
+    isolated(body)
+
+
+def test_an_attachment_follows_a_renamed_interface_without_a_gap() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        await kernel.observe()
+        await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
+        ip("link", "set", "v0", "name", "uplink.7")
+        renamed: Snapshot = {AttachmentKey("uplink.7", UPLINK.hook): Attachment.CURRENT}
+        failures = await kernel.apply(diff(renamed, await kernel.observe()))
+
+        assert failures == {}
+        assert await kernel.observe() == renamed
+
+    isolated(body)
+
+
+def test_config_follows_the_tunnel_device() -> None:
+    async def body() -> None:
+        kernel = await start()
+        before = runtime_config()
+        await kernel.apply([Put(TunnelKey(), TUNNEL)])
+        created, index = runtime_config(), socket.if_nametoindex(TUNNEL.name)
+        ip("link", "del", TUNNEL.name)
+        await kernel.observe()
+
+        assert before.tunnel_ifindex == 0
+        assert created.tunnel_ifindex == index
+        assert created.tunnel_mac != bytes(6)
+        assert runtime_config().tunnel_ifindex == 0
+
+    isolated(body)
+
+
+def test_a_tunnel_device_that_is_otherwise_is_made_anew() -> None:
+    async def body() -> None:
+        ip("link", "add", TUNNEL.name, "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        before = await kernel.observe()
+        await kernel.apply([Put(TunnelKey(), TUNNEL)])
+
+        assert before == {}
+        assert await kernel.observe() == {TunnelKey(): TUNNEL}
+
+    isolated(body)
+
+
+def test_a_taken_tunnel_port_is_answered_with_the_setting() -> None:
+    async def body() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("0.0.0.0", TUNNEL.port))
+            kernel = await start()
+            failures = await kernel.apply([Put(TunnelKey(), TUNNEL)])
+
+        assert "tunnel-port" in str(failures[TunnelKey()])
+        assert await kernel.observe() == {}
+
+    isolated(body)
+
+
+def test_route_generation_counts_up_when_a_route_changes() -> None:
+    async def body() -> None:
+        ip("link", "set", "lo", "up")
+        kernel = await start()
+        running = asyncio.create_task(kernel.run())
+        await kernel.wait_changed()
+        before = runtime_config().route_generation
+        ip("route", "add", "192.0.2.0/24", "dev", "lo")
+        await asyncio.wait_for(kernel.wait_changed(), timeout=5)
+        running.cancel()
+
+        assert runtime_config().route_generation > before
+
+    isolated(body)
+
+
+def test_facts_name_the_default_interface() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        ip("address", "add", "172.18.0.5/16", "dev", "v0")
+        ip("link", "set", "v0", "up")
+        ip("route", "add", "default", "via", "172.18.0.1")
+        facts: NodeFacts = (await netlink.observe(TUNNEL.name)).facts
+        found = {link.name: [str(a) for a in link.addresses] for link in facts.links}
+
+        assert facts.default_interface == "v0"
+        assert found == {"lo": [], "v0": ["172.18.0.5"], "v1": []}
+
+    isolated(body)
+
+
+def test_path_stack_keeps_tunnelled_packets_untracked() -> None:
+    async def body() -> None:
+        (await start(GatewayPath.STACK)).close()
+        tables = [nft_tables()]
+        (await start(GatewayPath.DIRECT)).close()
+        tables.append(nft_tables())
+
+        assert "notrack" in tables[0]
+        assert tables[1] == ""
+
+    isolated(body)
+
+
+def test_load_without_attachment_is_taken_back_whole() -> None:
+    async def body() -> None:
+        before = sorted(BPF_FS.iterdir())
+        pinned = [pin_programs(PIN_DIR, SETTINGS) for _ in range(2)]
+        removed = unpin_programs(PIN_DIR)
+
+        assert pinned[0] == pinned[1] == removed
+        assert len(removed) == len(Hook) + len(MapName)
+        assert sorted(BPF_FS.iterdir()) == before
+        assert unpin_programs(PIN_DIR) == ()
+
+    isolated(body)
+
+
+def test_unload_leaves_the_maps_of_a_running_agent() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        await kernel.observe()
+        await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
+        with pytest.raises(KernelError, match="an agent's links are pinned there"):
+            unpin_programs(PIN_DIR)
+
+        assert (PIN_DIR / MapName.EGRESS).exists()
+
+    isolated(body)
+
+
+def test_a_pin_directory_elsewhere_is_answered_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="mount -t bpf"):
+        load_programs(tmp_path / "pins", SETTINGS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pinned_map_of_another_version_is_named(
+    tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(__file__).parent / "tiny.bpf.c"
+    for hook in Hook:
+        compile_object(source, tmp_path, hook, ("-DEGRESS_ROOM=8",))
+
+    async def body() -> None:
+        pin_programs(PIN_DIR, SETTINGS)
+        monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
+        with pytest.raises(KernelError, match=r"cilium_egress_v4.*another version"):
+            load_programs(PIN_DIR, SETTINGS)
+
+    isolated(body)
+
+
+def test_a_refusal_of_the_verifier_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "bad.bpf.c"
+    source.write_text(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+        'SEC("tc") int HOOK(struct __sk_buff *skb)\n'
+        "{ return *(char *)(long)skb->data; }\n"
+        'char _license[] SEC("license") = "GPL";\n'
+    )
+    compile_object(source, tmp_path, Hook.FROM_CONTAINER)
+    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
+
+    async def body() -> None:
+        with pytest.raises(KernelError, match="invalid access to packet"):
+            load_programs(PIN_DIR, SETTINGS)
+
+    isolated(body)
+
+
+def nft_tables() -> str:
+    done = subprocess.run(
+        ("nft", "list", "ruleset"), check=True, capture_output=True, text=True
+    )
+    return done.stdout
