@@ -17,7 +17,7 @@ import structlog
 
 from outgate.agent.config import AgentConfig
 from outgate.agent.report import Counting, Report
-from outgate.agent.server import Answers, serving
+from outgate.agent.server import Answers, lock_node, serving
 from outgate.agent.target import CompiledTarget
 from outgate.errors import OutgateError
 from outgate.kernel.datapath import jiffies_per_second
@@ -33,6 +33,7 @@ from outgate.source.kubeconfig import load
 from outgate.source.kubernetes import KubernetesSource
 from outgate.state.entries import Key
 from outgate.state.facts import NodeFacts
+from outgate.state.snapshot import render_key
 from outgate.telemetry.events import Event
 from outgate.telemetry.health import why_not_alive, why_not_ready
 from outgate.telemetry.logs import configure_logs
@@ -79,6 +80,7 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until *stop* is set."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(lock_node(self._config.status_socket))
             await self._kernel.open()
             stack.callback(self._kernel.close)
             await stack.enter_async_context(serving(self._config, self._answers()))
@@ -153,18 +155,22 @@ class _Told:
     def failures(self, loop: Reconciler) -> None:
         failing = {k: s for k, s in loop.ledger if s.state is State.ERROR}
         for key in failing.keys() - self._failing:
-            log.warning(Event.ENTRY_FAILED, entry=str(key), error=failing[key].error)
+            kind, subject = render_key(key)
+            error = failing[key].error
+            log.warning(Event.ENTRY_FAILED, kind=kind, entry=subject, error=error)
         self._failing = set(failing)
 
     def source_errors(self, errors: dict[str, str]) -> None:
         if errors != self._source_errors:
-            log.warning(Event.SOURCE_ERRORS, errors=errors)
+            write = log.warning if errors else log.info
+            write(Event.SOURCE_ERRORS, errors=errors)
             self._source_errors = errors
 
     def problems(self, problems: tuple[Problem, ...]) -> None:
         if problems != self._problems:
             found = [f"{p.object}: {p.path}: {p.message}" for p in problems]
-            log.warning(Event.PROBLEMS, problems=found)
+            write = log.warning if found else log.info
+            write(Event.PROBLEMS, problems=found)
             self._problems = problems
 
 

@@ -6,10 +6,12 @@ The agent's answers over HTTP: status on a unix socket, metrics also on an addre
 of them: what it tells names pods, and root alone may open it.
 """
 
+import fcntl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from aiohttp import web
 
@@ -81,7 +83,6 @@ async def serving(config: AgentConfig, answers: Answers) -> AsyncIterator[None]:
         await private.setup()
         await open_to_all.setup()
         try:
-            config.status_socket.parent.mkdir(parents=True, exist_ok=True)
             await web.UnixSite(private, config.status_socket).start()
             config.status_socket.chmod(0o600)
         except OSError as error:
@@ -95,6 +96,29 @@ async def serving(config: AgentConfig, answers: Answers) -> AsyncIterator[None]:
     finally:
         await private.cleanup()
         await open_to_all.cleanup()
+
+
+def lock_node(status_socket: Path) -> TextIO:
+    """
+    Hold the node for this agent until the file is closed, or its process ends.
+
+    Two agents would replace each other's programs for ever.  Errors: ConfigError
+    when another one holds the node.
+    """
+    path = status_socket.with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"status-socket: {error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConfigError(
+            f"status-socket: another agent runs with {status_socket}"
+        ) from error
+    return lock
 
 
 def _runner(routes: list[web.RouteDef]) -> web.AppRunner:

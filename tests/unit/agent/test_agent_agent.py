@@ -8,9 +8,12 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from outgate.agent.agent import Agent
 from outgate.agent.ask import ask
 from outgate.agent.config import AgentConfig, load_config
+from outgate.errors import ConfigError
 from outgate.kernel.fake import FakeKernel
 from outgate.policy.model import (
     BadPolicy,
@@ -188,3 +191,11 @@ async def test_a_stop_leaves_everything_in_the_kernel(tmp_path: Path) -> None:
         await bench.after_round(1)
 
     assert {ROW, TunnelKey()} <= set(await bench.kernel.observe())
+
+
+async def test_a_second_agent_of_a_node_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        second = Agent(bench.config, FakeKernel(), MemorySource())
+        with pytest.raises(ConfigError, match="another agent runs with"):
+            await second.run(bench.stop)
