@@ -164,6 +164,10 @@ class Client:
                     status = response.status
                     raise SourceError(f"{method} {path}: {status}: {reason}", status)
                 yield response
+        except aiohttp.ClientPayloadError as e:
+            raise SourceError(f"{method} {path}: the answer was cut short") from e
+        except TimeoutError as e:
+            raise SourceError(f"{method} {path}: no answer in time") from e
         except (aiohttp.ClientError, OSError) as e:
             reason = str(e) or type(e).__name__
             raise SourceError(f"{method} {path}: {reason}") from e

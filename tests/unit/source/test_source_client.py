@@ -36,6 +36,15 @@ async def _lines(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def _cut(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b'{"first":1}\n{"sec')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
 async def _text(request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
@@ -50,6 +59,7 @@ async def server() -> AsyncIterator[str]:
     app.router.add_route("*", "/echo", _echo)
     app.router.add_get("/refuse", _refuse)
     app.router.add_get("/lines", _lines)
+    app.router.add_get("/cut", _cut)
     app.router.add_get("/text", _text)
     app.router.add_get("/moved", _moved)
     runner = web.AppRunner(app)
@@ -132,6 +142,16 @@ async def test_stream_yields_whole_lines_of_any_length(server: str) -> None:
             lines.append(line)
 
     assert [len(line) for line in lines] == [11, 300_013]
+
+
+async def test_stream_cut_short_says_so(server: str) -> None:
+    """The server's process dies: what came whole counts, the end is an error."""
+    async with Client(Connection(server)) as client:
+        lines = client.stream("/cut", {})
+
+        assert await anext(lines) == b'{"first":1}'
+        with pytest.raises(SourceError, match="the answer was cut short"):
+            await anext(lines)
 
 
 def test_connection_never_shows_its_token() -> None:
