@@ -25,7 +25,6 @@ from outgate.state.entries import (
     CoveredEntry,
     Excluded,
     IpcacheEntry,
-    Key,
     NodeEntry,
     NoEgressIP,
     NoGateway,
@@ -91,8 +90,18 @@ def map_rows(name: MapName, rows: Sequence[tuple[bytes, bytes]]) -> list[MapRow]
     if name in DECODERS:
         found = [_planned_row(name, key, value) for key, value in rows]
         return [row for _, row in sorted(found, key=lambda pair: pair[0])]
-    render = _RENDERERS[name]
-    return sorted((render(key, value) for key, value in rows), key=lambda row: row.key)
+    return sorted(
+        (_written_row(name, key, value) for key, value in rows),
+        key=lambda row: row.key,
+    )
+
+
+def _written_row(name: MapName, key: bytes, value: bytes) -> MapRow:
+    try:
+        return _RENDERERS[name](key, value)
+    except ValueError:
+        # A newer datapath than this CLI wrote a number that it does not know.
+        return MapRow(key.hex(" "), value.hex(" "))
 
 
 def _planned_row(name: MapName, key: bytes, value: bytes) -> tuple[Any, MapRow]:
@@ -104,11 +113,7 @@ def _planned_row(name: MapName, key: bytes, value: bytes) -> tuple[Any, MapRow]:
     if name is MapName.IPCACHE:
         text = text.ljust(IPCACHE_VALUE_WIDTH)
     row = MapRow(subject, text, (kind, subject), render_value(entry[1]))
-    return (0, _order(entry[0])), row
-
-
-def _order(key: Key) -> Key:
-    return key
+    return (0, entry[0]), row
 
 
 def _entry_text(value: Value) -> str:

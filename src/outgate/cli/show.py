@@ -7,6 +7,7 @@ a row is what it should be.  Nothing is changed here.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,15 @@ DEFAULT_PIN_DIR = Path("/sys/fs/bpf/outgate")
 IN_SYNC = "sync"
 UNKNOWN = "unknown"
 BY_DATAPATH = "-"
+
+MAP_OF_KIND = {
+    "node": MapName.NODE,
+    "ipcache": MapName.IPCACHE,
+    "covered": MapName.COVERED,
+    "policy": MapName.EGRESS,
+    "endpoint": MapName.ENDPOINT,
+}
+"""Where entries live, by the word that ``state.snapshot`` has for their kind."""
 
 SocketOption = Annotated[
     Path,
@@ -65,12 +75,15 @@ def list_maps(
 ) -> None:
     """Print each map, how many rows it has, and how many the kernel refused."""
     pin_dir = find_pin_dir(pin, socket)
-    states = entry_states(socket)
+    states = (entry_states(socket) or {}).values()
+    refused = Counter(
+        MAP_OF_KIND.get(entry["kind"]) for entry in states if entry["error"]
+    )
     found = []
     for name in MapName:
-        rows = read_rows(pin_dir, name)
-        errors = sum(bool(state_of(row, states)[1]) for row in rows)
-        found.append({"name": str(name), "entries": len(rows), "errors": errors})
+        entries = len(read_raw(pin_dir, name))
+        errors = refused.get(name, 0)
+        found.append({"name": str(name), "entries": entries, "errors": errors})
     if output is Output.JSON:
         print(_json(found))
     else:
@@ -118,6 +131,11 @@ def find_pin_dir(pin: Path | None, socket: Path) -> Path:
 
 def read_rows(pin_dir: Path, name: MapName) -> list[MapRow]:
     """Return the rows of a pinned map as text, sorted."""
+    return map_rows(name, read_raw(pin_dir, name))
+
+
+def read_raw(pin_dir: Path, name: MapName) -> list[tuple[bytes, bytes]]:
+    """Return the rows of a pinned map as bytes, in no order."""
     path = pin_dir / name
     if not path.exists():
         raise ConfigError(
@@ -125,7 +143,7 @@ def read_rows(pin_dir: Path, name: MapName) -> list[MapRow]:
             "start an agent, run 'outgate datapath load', or give --pin"
         )
     with PinnedMap(path) as opened:
-        return map_rows(name, list(opened.rows()))
+        return list(opened.rows())
 
 
 EntryStates = Mapping[tuple[str, str], dict[str, Any]]

@@ -82,6 +82,14 @@ def test_flow_row_says_where_the_flow_goes() -> None:
     ]
 
 
+def test_a_flow_of_a_newer_datapath_is_shown_as_bytes() -> None:
+    key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 00 0000")
+
+    assert map_rows(MapName.FLOW, [(key, b"\x63" + bytes(39))])[0].key == (
+        "0a 00 01 2a ac 12 00 64 9c 40 00 50 06 00 00 00"
+    )
+
+
 def test_snat_row_says_what_becomes_of_the_source() -> None:
     key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 01 0000")
     value = bytes.fromhex(
