@@ -48,8 +48,8 @@ from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Snapshot
 
-FIREWALL_SECONDS = 30
-"""How often the nft table is put back, because others flush whole rulesets."""
+STACK_PATH_SECONDS = 30
+"""How often nft table and sysctls are put back: others flush rulesets, reset trees."""
 
 Failures = dict[Key, KernelError]
 
@@ -96,7 +96,7 @@ class LinuxKernel:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
             if self._config.settings.gateway_path is GatewayPath.STACK:
-                tasks.create_task(self._keep_firewall())
+                tasks.create_task(self._keep_stack_path())
 
     async def _follow_events(self) -> None:
         async for _ in netlink.watch():
@@ -105,10 +105,12 @@ class LinuxKernel:
             self._write_config(replace(config, route_generation=generation))
             self._changed.set()
 
-    async def _keep_firewall(self) -> None:
+    async def _keep_stack_path(self) -> None:
         while True:
-            await asyncio.sleep(FIREWALL_SECONDS)
+            await asyncio.sleep(STACK_PATH_SECONDS)
             await self._apply_firewall()
+            if any(link.name == self._config.tunnel_name for link in self.facts.links):
+                sysctl.accept_any_way_back(self._config.tunnel_name)
 
     async def _apply_firewall(self) -> None:
         settings = self._config.settings
