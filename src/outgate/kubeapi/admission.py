@@ -8,15 +8,19 @@ What it is not: a decision about versions, owners or deletion (``operations``).
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from outgate.kubeapi.crds import Resource, crd_faults
 from outgate.kubeapi.rules import COMPLETE
+from outgate.kubeapi.schema import Schema
 from outgate.kubeapi.status import Cause, bad_request, invalid
+from outgate.kubeapi.typetable import built_in_schema
 from outgate.kubeapi.wire import JsonObject
 
+_METADATA = Schema({}, built_in_schema("ObjectMeta"))
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"^{_LABEL}(\.{_LABEL})*$")
 _NAME_RULE = (
@@ -49,7 +53,7 @@ class WriteOptions:
 
 
 def require_object(body: Any, resource: Resource) -> JsonObject:
-    """The body as an object of the kind that the URL names."""
+    """A copy of the body as an object of the kind that the URL names."""
     if not isinstance(body, dict):
         raise bad_request("the body must be one object")
     kind = resource.kind
@@ -59,11 +63,15 @@ def require_object(body: Any, resource: Resource) -> JsonObject:
             f"the API version and kind in the data ({given[0]}, Kind={given[1]}) do "
             f"not match the expected ({kind.api_version}, Kind={kind.kind})"
         )
+    body = copy.deepcopy(body)
     metadata = body.get("metadata")
     if metadata is None:
         metadata = {}
     if not isinstance(metadata, dict):
         raise bad_request("metadata must be an object")
+    _drop_nulls(metadata)
+    for fault in _METADATA.faults({"metadata": metadata}):
+        raise bad_request(f"{fault.field}: {fault.message}")
     head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
     return head | {key: body[key] for key in body if key not in head}
 
@@ -95,7 +103,6 @@ def admit(obj: JsonObject, resource: Resource, options: WriteOptions) -> list[st
     kind = resource.kind
     if not kind.custom:
         _drop_nulls(obj)
-    _drop_nulls(obj["metadata"])
     unknown = resource.schema.prune(obj)
     warnings = [f'unknown field "{path}"' for path in unknown]
     if warnings and options.validation == "Strict":

@@ -10,6 +10,7 @@ where an object differs between versions by its ``apiVersion`` alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from outgate.kubeapi.kinds import BUILT_IN_KINDS, Kind
 from outgate.kubeapi.schema import Schema
@@ -70,6 +71,34 @@ def crd_faults(crd: JsonObject) -> list[Cause]:
         elif node.get("type") != "object":
             text = "must be object at the root"
             faults.append(_invalid(f"{path}.type", node.get("type"), text))
+        elif not isinstance(node.get("properties", {}), dict):
+            text = "must be an object"
+            faults.append(_invalid(f"{path}.properties", "", text))
+        else:
+            faults += _schema_faults(node, path)
+    return faults
+
+
+def _schema_faults(node: JsonObject, path: str) -> list[Cause]:
+    """Whether *node* is a schema at all; nothing else would find out in time."""
+    try:
+        Schema(node, built_in_schema("ObjectMeta")).compile()
+    except ValueError as error:
+        return [_invalid(path, "", str(error))]
+    return _mark_faults(node, path)
+
+
+def _mark_faults(node: Any, path: str) -> list[Cause]:
+    """Marks for merging that could not be followed, anywhere in a schema."""
+    if isinstance(node, list):
+        return [fault for item in node for fault in _mark_faults(item, path)]
+    if not isinstance(node, dict):
+        return []
+    faults = [f for k, v in node.items() for f in _mark_faults(v, f"{path}.{k}")]
+    keys = node.get("x-kubernetes-list-map-keys", [])
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        text = "must be a list of names"
+        faults.append(_invalid(f"{path}.x-kubernetes-list-map-keys", keys, text))
     return faults
 
 

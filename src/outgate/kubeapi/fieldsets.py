@@ -104,7 +104,7 @@ def _decode(fields: JsonObject, path: Path) -> Iterator[Path]:
         if element == ".":
             if path and path[-1].startswith("k:"):
                 yield path
-        elif inner:
+        elif isinstance(inner, dict) and inner:
             yield from _decode(inner, (*path, element))
         else:
             yield (*path, element)

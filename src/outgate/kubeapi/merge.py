@@ -92,8 +92,10 @@ def strategic_merge(target: Any, patch: Any, node: JsonObject) -> Any:
 def _merge_field(merged: JsonObject, key: str, value: Any, node: JsonObject) -> None:
     if key.startswith(_REMOVE_VALUES):
         name = key.removeprefix(_REMOVE_VALUES)
-        left = [item for item in merged.get(name) or [] if item not in value]
-        merged[name] = left
+        if not isinstance(value, list):
+            raise bad_request(f"{key} must be a list")
+        if isinstance(merged.get(name), list):
+            merged[name] = [item for item in merged[name] if item not in value]
     elif key.startswith("$"):
         return
     elif value is None:
@@ -117,7 +119,7 @@ def child(node: JsonObject, key: str) -> JsonObject:
 def _merge_list(old: Any, patch: list[Any], node: JsonObject) -> list[Any]:
     items = list(old) if isinstance(old, list) else []
     if any(isinstance(p, dict) and p.get(_DIRECTIVE) == "replace" for p in patch):
-        return [copy.deepcopy(p) for p in patch if _DIRECTIVE not in p]
+        return [p for p in patch if not (isinstance(p, dict) and _DIRECTIVE in p)]
     if node.get("x-kubernetes-patch-strategy") != "merge":
         return copy.deepcopy(patch)
     merge_key = node.get("x-kubernetes-patch-merge-key")

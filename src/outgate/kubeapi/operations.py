@@ -77,7 +77,7 @@ def create(
     objects: Objects, resource: Resource, key: Key, body: Any, options: WriteOptions
 ) -> Outcome:
     """Store a new object; an empty name in *key* takes the body's own."""
-    obj = copy.deepcopy(require_object(body, resource))
+    obj = require_object(body, resource)
     settle_place(obj, *key)
     _settle_generated_name(objects, obj)
     return _insert(objects, resource, obj, options, is_apply=False)
@@ -148,6 +148,8 @@ def _create_default_account(objects: Objects, namespace: str) -> None:
 
 def _assign_cluster_ip(objects: Objects, services: Resource, obj: JsonObject) -> None:
     spec = obj.setdefault("spec", {})
+    if not isinstance(spec, dict):
+        return
     if spec.get("clusterIP") or spec.get("type") == "ExternalName":
         return
     stored = objects.storage.objects(services.kind.resource)
@@ -162,7 +164,7 @@ def replace(
     objects: Objects, resource: Resource, key: Key, body: Any, options: WriteOptions
 ) -> Outcome:
     """Store *body* in place of what is there."""
-    after = copy.deepcopy(require_object(body, resource))
+    after = require_object(body, resource)
     settle_place(after, *key)
     before = objects.require(resource, key)
     if resource.kind.custom and not after["metadata"].get("resourceVersion"):
@@ -180,7 +182,7 @@ def patch(
         return _apply(objects, resource, key, change.body, options)
     before = objects.require(resource, key)
     edited = _edit(copy.deepcopy(before), change, resource)
-    after = copy.deepcopy(require_object(edited, resource))
+    after = require_object(edited, resource)
     settle_place(after, *key)
     return _update(objects, resource, before, after, options)
 
@@ -204,7 +206,7 @@ def _apply(
 ) -> Outcome:
     if not isinstance(body, dict) or not body.get("apiVersion"):
         raise bad_request("an apply needs an object with apiVersion and kind")
-    config = copy.deepcopy(require_object(body, resource))
+    config = require_object(body, resource)
     settle_place(config, *key)
     if config["metadata"].get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")

@@ -18,6 +18,7 @@ from outgate.kubeapi.catalogue import Catalogue
 from outgate.kubeapi.crds import Resource
 from outgate.kubeapi.deletion import DeleteOptions
 from outgate.kubeapi.protobuf import decode_envelope
+from outgate.kubeapi.schema import Schema
 from outgate.kubeapi.selectors import EVERYTHING, Selector, parse_fields, parse_labels
 from outgate.kubeapi.status import bad_request, not_implemented, unsupported_media_type
 from outgate.kubeapi.wire import decode_json, decode_yaml
@@ -37,6 +38,22 @@ _POD_ONLY_ELSEWHERE = (
     "resize",
 )
 """Subresources of pods in the real API that this one refuses by name."""
+_DELETE_OPTIONS = Schema(
+    {
+        "properties": {
+            "gracePeriodSeconds": {"type": "integer", "nullable": True},
+            "preconditions": {
+                "type": "object",
+                "nullable": True,
+                "properties": {
+                    "uid": {"type": "string", "nullable": True},
+                    "resourceVersion": {"type": "string", "nullable": True},
+                },
+            },
+        }
+    },
+    {"type": "object"},
+)
 _ALWAYS_SELECTABLE = ("metadata.name", "metadata.namespace")
 
 
@@ -180,6 +197,9 @@ def _is_dry_run(value: object) -> bool:
 def parse_delete_options(query: Query, body: Any) -> DeleteOptions:
     """The body wins over the query, as in the real API."""
     options = body if isinstance(body, dict) else {}
+    faults = _DELETE_OPTIONS.faults(options)
+    if faults:
+        raise bad_request(f"{faults[0].field}: {faults[0].message}")
     conditions = options.get("preconditions") or {}
     grace = options.get("gracePeriodSeconds")
     if grace is None:

@@ -65,22 +65,33 @@ class Schema:
         """Add every default whose field is absent, also inside list items."""
         _fill(obj, self.node)
 
-    def faults(self, obj: JsonObject) -> list[Cause]:
-        """Everything in *obj* that breaks the schema, in the order of its fields."""
-        if self._validator is None:
+    def compile(self) -> None:
+        """
+        Make ready to validate; built-in schemas do so at their first use.
+
+        Errors: ``ValueError`` for a schema that is none, which only a CRD can bring.
+        """
+        try:
             self._validator = jsonschema_rs.Draft7Validator(
                 _plain(self.node),
                 formats={"cidr": _is_cidr},
                 validate_formats=True,
             )
+        except jsonschema_rs.ValidationError as error:
+            raise ValueError(error.message) from error
+
+    def faults(self, obj: JsonObject) -> list[Cause]:
+        """Everything in *obj* that breaks the schema, in the order of its fields."""
+        if self._validator is None:
+            self.compile()
         return [_cause(error) for error in self._validator.iter_errors(obj)]
 
 
 def _with_root(node: JsonObject, metadata: JsonObject) -> JsonObject:
     root = dict(node)
     properties = dict(root.get("properties") or {})
-    properties["apiVersion"] = {"type": "string"} | properties.get("apiVersion", {})
-    properties["kind"] = {"type": "string"} | properties.get("kind", {})
+    properties.setdefault("apiVersion", {"type": "string"})
+    properties.setdefault("kind", {"type": "string"})
     properties["metadata"] = metadata
     root["properties"] = properties
     root["type"] = "object"
@@ -134,8 +145,10 @@ def _fill(value: object, node: JsonObject) -> None:
             _fill(value[key], extra)
 
 
-def _plain(node: JsonObject) -> JsonObject:
-    """The structural schema as plain JSON schema draft 7."""
+def _plain(node: Any) -> Any:
+    """The structural schema as plain JSON schema; nonsense stays, to be refused."""
+    if not isinstance(node, dict):
+        return node
     plain: JsonObject = {key: node[key] for key in _KEPT if key in node}
     if is_int_or_string(node):
         plain["type"] = ["integer", "string"]
@@ -146,14 +159,18 @@ def _plain(node: JsonObject) -> JsonObject:
     for edge, limit in (("minimum", "Minimum"), ("maximum", "Maximum")):
         if node.get(f"exclusive{limit}") is True and edge in plain:
             plain[f"exclusive{limit}"] = plain.pop(edge)
-    if "properties" in node:
-        plain["properties"] = {k: _plain(v) for k, v in node["properties"].items()}
+    properties = node.get("properties", {})
+    plain["properties"] = properties
+    if isinstance(properties, dict):
+        plain["properties"] = {k: _plain(v) for k, v in properties.items()}
     for key in ("items", "additionalProperties", "not"):
-        if isinstance(node.get(key), dict):
+        if key in node:
             plain[key] = _plain(node[key])
     for key in ("allOf", "anyOf", "oneOf"):
         if key in node:
-            plain[key] = [_plain(part) for part in node[key]]
+            parts = node[key]
+            is_list = isinstance(parts, list)
+            plain[key] = [_plain(part) for part in parts] if is_list else parts
     return plain
 
 

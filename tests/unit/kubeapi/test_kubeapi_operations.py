@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -241,7 +242,8 @@ def test_patch_of_identity_is_without_effect(
     objects: Objects, configs: Resource
 ) -> None:
     create(objects, configs, KEY, {}, PLAIN)
-    change = [{"op": "replace", "path": "/metadata/creationTimestamp", "value": "x"}]
+    path, value = "/metadata/creationTimestamp", "2020-01-01T00:00:00Z"
+    change = [{"op": "replace", "path": path, "value": value}]
     after = patch(objects, configs, KEY, Patch(JSON_PATCH, change), PLAIN).obj
 
     assert after["metadata"]["creationTimestamp"] == "2024-05-01T00:00:00Z"
@@ -286,6 +288,36 @@ def test_crd_with_a_wrong_name_is_refused(objects: Objects) -> None:
 
     said = refused(422, create, objects, crds, ("", ""), body, PLAIN)
     assert 'which is "routes.example.test"' in said
+
+
+@pytest.mark.parametrize(
+    ("node", "field"),
+    [
+        ({"type": "string"}, "openAPIV3Schema.type"),
+        ({"type": "object", "properties": {"a": {"type": "text"}}}, "openAPIV3Schema"),
+        ({"type": "object", "properties": 5}, "openAPIV3Schema.properties"),
+        (
+            {"type": "object", "properties": {"a": {"pattern": "("}}},
+            "openAPIV3Schema",
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"x-kubernetes-list-map-keys": "name"}},
+            },
+            "openAPIV3Schema.properties.a.x-kubernetes-list-map-keys",
+        ),
+    ],
+)
+def test_crd_whose_schema_is_none_is_refused(
+    objects: Objects, node: JsonObject, field: str
+) -> None:
+    crds = objects.catalogue.built_in("CustomResourceDefinition")
+    body = copy.deepcopy(CRD)
+    body["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = node
+
+    said = refused(422, create, objects, crds, ("", ""), body, PLAIN)
+    assert f"spec.versions[0].schema.{field}: Invalid value" in said
 
 
 def test_services_get_addresses_of_their_own(objects: Objects) -> None:
