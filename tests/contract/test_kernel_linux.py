@@ -17,11 +17,13 @@ from outgate.kernel.datapath import load_programs, pin_programs, unpin_programs
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.records import MetricDirection, MetricRecord
 from outgate.kernel.syscall import AttachType
 from outgate.state.entries import (
     Attachment,
     AttachmentKey,
     Hook,
+    PolicyId,
     TunnelDevice,
     TunnelKey,
 )
@@ -32,6 +34,7 @@ from outgate.state.snapshot import Snapshot
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
+PROBES = 20_000
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
 
 
@@ -98,6 +101,29 @@ def test_an_attachment_outlives_its_agent() -> None:
         index = socket.if_nametoindex("v0")
 
         assert len(syscall.attached_programs(index, AttachType.TCX_EGRESS)) == 1
+
+    isolated(body)
+
+
+def test_no_packet_passes_without_a_program_while_agents_change() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        ip("link", "set", "v0", "up")
+        ip("link", "set", "v1", "up")
+        hook = AttachmentKey("v0", Hook.FROM_CONTAINER)
+        kernel = await adopt(None, hook)
+        sending = asyncio.create_task(asyncio.to_thread(send_probes, "v1", PROBES))
+        changes = 0
+        while not sending.done():
+            kernel = await adopt(kernel, hook)
+            changes += 1
+        await sending
+        (counted,) = kernel.metrics()
+
+        assert changes > 1
+        assert counted == MetricRecord(
+            0, MetricDirection.TO_POD, PolicyId(0), PROBES, PROBES * 60
+        )
 
     isolated(body)
 
@@ -274,6 +300,26 @@ def test_a_refusal_of_the_verifier_is_shown(
             load_programs(PIN_DIR, SETTINGS)
 
     isolated(body)
+
+
+async def adopt(former: LinuxKernel | None, key: AttachmentKey) -> LinuxKernel:
+    """Let a new agent take the place of *former*, and attach its program."""
+    if former:
+        former.close()
+    kernel = await start()
+    await kernel.observe()
+
+    assert await kernel.apply([Put(key, Attachment.CURRENT)]) == {}
+    return kernel
+
+
+def send_probes(interface: str, count: int) -> None:
+    """Send frames of the ethertype for experiments, spread over some time."""
+    frame = b"\xff" * 6 + bytes(6) + b"\x88\xb5" + bytes(46)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as probe:
+        probe.bind((interface, 0))
+        for _ in range(count):
+            probe.send(frame)
 
 
 def nft_tables() -> str:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * A datapath that passes every packet: the names, maps and settings of the real one.
+ * A datapath that passes every packet and counts probes: names, maps and settings of the real one.
  * Compiled once per hook with -DHOOK=<name>; the policy map has room for four rows.
  */
 #include <linux/bpf.h>
@@ -34,9 +34,27 @@ const volatile struct {
 	__u32 words[7];
 } settings SEC(".rodata.settings") = {};
 
+/* Frames of the ethertype for experiments (0x88b5) are counted, as forwarded to a pod. */
+static __always_inline void count_probe(struct __sk_buff *skb)
+{
+	__u64 key = 2 << 8, one[2] = { 1, skb->len };
+	__u64 *value;
+
+	if (skb->protocol != __builtin_bswap16(0x88b5))
+		return;
+	value = bpf_map_lookup_elem(&outgate_metrics, &key);
+	if (!value) {
+		bpf_map_update_elem(&outgate_metrics, &key, one, BPF_NOEXIST);
+		return;
+	}
+	value[0] += 1;
+	value[1] += skb->len;
+}
+
 SEC("tc")
 int HOOK(struct __sk_buff *skb)
 {
+	count_probe(skb);
 	return settings.words[0];
 }
 
