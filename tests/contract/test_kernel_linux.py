@@ -34,7 +34,7 @@ from outgate.state.snapshot import Snapshot
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
-PROBES = 20_000
+PROBES = 200_000
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
 
 
