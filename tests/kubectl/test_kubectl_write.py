@@ -171,7 +171,7 @@ def test_replace_keeps_the_uid(kubectl: Kubectl) -> None:
 def test_edit_stores_what_the_editor_left(
     kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBE_EDITOR", "sed -i s/1.36/1.99/")
+    monkeypatch.setenv("KUBE_EDITOR", "sed -i s/busybox:1.36/busybox:1.99/")
 
     assert kubectl("edit", "pod", "web") == "pod/web edited"
     path = "-o=jsonpath={.spec.containers[0].image}"

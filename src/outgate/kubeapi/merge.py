@@ -15,7 +15,6 @@ import copy
 from typing import Any
 
 import jsonpatch
-import jsonpointer
 
 from outgate.kubeapi.status import ApiError, bad_request
 from outgate.kubeapi.wire import JsonObject
@@ -54,7 +53,7 @@ def json_patch(target: JsonObject, operations: Any) -> Any:
         raise bad_request(f"invalid JSON patch: {error}") from error
     except (
         jsonpatch.JsonPatchException,
-        jsonpointer.JsonPointerException,
+        jsonpatch.JsonPointerException,
         TypeError,
     ) as error:
         text = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
-from multidict import MultiMapping
 
 from outgate.kubeapi.admission import WriteOptions
 from outgate.kubeapi.backend import ExecRequest, LogRequest, PodBackend
@@ -52,7 +51,7 @@ async def answer_exec(
     backend: PodBackend | None,
 ) -> web.StreamResponse:
     pod = objects.require(location.resource, location.key)
-    query: MultiMapping[str] = request.query
+    query = request.query
     command = tuple(query.getall("command", []))
     container = choose_container(pod, query.get("container"))
     if not command:

@@ -9,8 +9,8 @@ What it is not: which lines to send; ``watch`` knows that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 
@@ -23,30 +23,52 @@ _BOOKMARK_SECONDS = 10.0
 _LONGEST_SECONDS = 3600
 
 
+class Waiter:
+    """One that waits for changes of one resource."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.is_closing = False
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether something changed within *seconds*, or since the last call."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
 class Wakeups:
     """Who waits for changes of which resource; level-triggered."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        self.is_closing = False
+        self._waiting: dict[str, set[Waiter]] = {}
 
     def notify(self, resource: str) -> None:
-        for event in self._waiting.get(resource, ()):
-            event.set()
+        for waiter in self._waiting.get(resource, ()):
+            waiter.wake()
 
     def close(self) -> None:
         """Wake everybody, to end."""
-        self.is_closing = True
-        for resource in self._waiting:
-            self.notify(resource)
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                waiter.is_closing = True
+                waiter.wake()
 
-    def register(self, resource: str) -> asyncio.Event:
-        event = asyncio.Event()
-        self._waiting.setdefault(resource, set()).add(event)
-        return event
-
-    def forget(self, resource: str, event: asyncio.Event) -> None:
-        self._waiting[resource].discard(event)
+    @contextmanager
+    def waiter(self, resource: str) -> Iterator[Waiter]:
+        waiter = Waiter()
+        waiters = self._waiting.setdefault(resource, set())
+        waiters.add(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters.discard(waiter)
 
 
 async def serve_watch(
@@ -58,51 +80,27 @@ async def serve_watch(
 ) -> web.StreamResponse:
     """Send the lines of *watch* until the deadline, an error, or the client's end."""
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    event = wakeups.register(resource)
-    try:
-        first = watch.start()
+    with wakeups.waiter(resource) as waiter, suppress(ConnectionResetError):
+        lines = watch.start()
         await response.prepare(request)
-        await _follow(request, response, watch, first, options, event, wakeups)
-        with suppress(ConnectionResetError):
-            await response.write_eof()
-    finally:
-        wakeups.forget(resource, event)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (options.timeout_seconds or _LONGEST_SECONDS)
+        while True:
+            if lines:
+                await response.write(b"".join(lines))
+            left = deadline - loop.time()
+            if watch.is_over or waiter.is_closing or left <= 0 or _is_gone(request):
+                break
+            is_changed = await waiter.wait(min(left, _BOOKMARK_SECONDS))
+            lines = watch.take()
+            if not is_changed and options.bookmarks and not watch.is_over:
+                lines.append(watch.bookmark())
+        await response.write_eof()
     return response
 
 
-async def _follow(
-    request: web.Request,
-    response: web.StreamResponse,
-    watch: Watch,
-    lines: list[bytes],
-    options: ListOptions,
-    event: asyncio.Event,
-    wakeups: Wakeups,
-) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + (options.timeout_seconds or _LONGEST_SECONDS)
-    while True:
-        with suppress(ConnectionResetError):
-            if lines:
-                await response.write(b"".join(lines))
-        left = deadline - loop.time()
-        is_gone = request.transport is None or request.transport.is_closing()
-        if watch.is_over or wakeups.is_closing or is_gone or left <= 0:
-            return
-        is_changed = await _wait(event, min(left, _BOOKMARK_SECONDS))
-        lines = watch.take()
-        if not is_changed and options.bookmarks and not watch.is_over:
-            lines.append(watch.bookmark())
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    """Whether something changed within *seconds*."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    event.clear()
-    return True
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 async def serve_log(
