@@ -13,7 +13,7 @@ class Reason(IntEnum):
 
     meaning: str
 
-    def __new__(cls, number: int, meaning: str) -> "Reason":
+    def __new__(cls, number: int, meaning: str = "") -> "Reason":
         member = int.__new__(cls, number)
         member._value_ = number
         member.meaning = meaning
