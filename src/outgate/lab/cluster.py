@@ -70,7 +70,7 @@ async def up(settings: LabSettings, config: Path, say: Say) -> None:
     await _until(folder, _nodes_are_ready, say)
     api = read_record(folder.api_address, ApiAddress)
     name = kubeconfig.context_name(settings.name)
-    write_record(folder.kubeconfigs, sorted(_named_in(folder, config)))
+    write_record(folder.kubeconfigs, sorted(map(str, _named_in(folder, config))))
     word = "now" if kubeconfig.install(config, api, settings.name) else "already"
     say(f"kubeconfig {config}: context {name} is {word} current")
     await _until(folder, _agents_run, say)

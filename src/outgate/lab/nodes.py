@@ -12,7 +12,6 @@ import asyncio
 import platform
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from outgate.errors import SourceError
 from outgate.lab.podstatus import RUNTIME, timestamp
 from outgate.lab.topology import Node, Topology
 from outgate.source.client import Client
+from outgate.telemetry.version import product_version
 
 HEARTBEAT_SECONDS = 300.0
 RETRY_SECONDS = 1.0
@@ -76,21 +76,14 @@ def node_status(node: Node, now: float, previous: Mapping[str, Any]) -> dict[str
             "operatingSystem": "linux",
             "kernelVersion": platform.release(),
             "osImage": _system_name(),
-            "containerRuntimeVersion": f"{RUNTIME}://{_release()}",
-            "kubeletVersion": f"v{_release()}-lab",
+            "containerRuntimeVersion": f"{RUNTIME}://{product_version()}",
+            "kubeletVersion": f"v{product_version()}",
             "kubeProxyVersion": "",
             "machineID": "",
             "systemUUID": "",
             "bootID": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         },
     }
-
-
-def _release() -> str:
-    try:
-        return metadata.version("outgate")
-    except metadata.PackageNotFoundError:
-        return "0.0.0"
 
 
 def _architecture() -> str:

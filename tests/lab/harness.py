@@ -1,0 +1,156 @@
+"""
+A lab of the tests' own, driven as users drive one: ``outgate lab`` and ``kubectl``.
+
+What it is: the two commands with the lab's name and kubeconfig filled in, and a few
+questions that stories ask often.
+What it is not: a way around the product; nothing here reads the lab's memory, apart
+from the pids that a story kills.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from outgate.lab.process import lock_owner
+from outgate.lab.settings import BASE, StateFolder
+
+PROJECT = Path(__file__).parents[2]
+PREFIX = "test-"
+POD_ADDRESSES = {
+    "net-tshoot-control-plane": ("10.0.0.174", "172.18.0.3"),
+    "net-tshoot-worker": ("10.0.1.42", "172.18.0.4"),
+    "net-tshoot-worker2": ("10.0.2.86", "172.18.0.5"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """One lab with its kubeconfig."""
+
+    name: str
+    kubeconfig: Path
+
+    @property
+    def folder(self) -> StateFolder:
+        return StateFolder.of(self.name)
+
+    def outgate(
+        self, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``outgate lab <arguments>`` for this lab."""
+        program = str(Path(sys.executable).with_name("outgate"))
+        own = ("--name", self.name, "--kubeconfig", str(self.kubeconfig))
+        return self._run([program, "lab", *arguments, *own], check=check)
+
+    def try_kubectl(
+        self, line: str, *more: str, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl with the words of *line*, then *more*; look at the exit code."""
+        return self._run(["kubectl", *line.split(), *more], text=text, check=False)
+
+    def kubectl(self, line: str, *more: str, text: str = "") -> str:
+        """Run kubectl, which must succeed; returns what it printed."""
+        done = self.try_kubectl(line, *more, text=text)
+        assert done.returncode == 0, f"kubectl {line} {more}: {done.stderr}"
+        return done.stdout
+
+    def _run(
+        self, command: list[str], *, text: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command,
+            input=text,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def seen_by_echo(self, pod: str) -> str:
+        """The address under which the server outside sees *pod*."""
+        return self.kubectl(f"exec {pod} -- wget -T 5 -q -O - echo").strip()
+
+    def agent_on(self, node: str) -> str:
+        """The name of the agent pod that serves *node* and is not going away."""
+        listed = json.loads(
+            self.kubectl(
+                "-n cilium get pod -l k8s-app=cilium -o json",
+                f"--field-selector=spec.nodeName={node}",
+            )
+        )
+        names = [
+            pod["metadata"]["name"]
+            for pod in listed["items"]
+            if "deletionTimestamp" not in pod["metadata"]
+        ]
+        return names[0] if names else ""
+
+    def first_process(self) -> int:
+        """The pid of the lab's first process, outside."""
+        owner = lock_owner(self.folder.lock)
+        assert owner is not None
+        return owner
+
+    def service(self, name: str) -> int:
+        """The pid, outside, of a supervised process of the lab."""
+        record = json.loads((self.folder.services / f"{name}.json").read_text())
+        inside = str(record["pid"])
+        for pid, inner in processes_of(self.first_process()).items():
+            if inner == inside:
+                return pid
+        raise AssertionError(f"{name} does not run")
+
+
+def new_name() -> str:
+    """A lab name that tells which test run made it."""
+    return f"{PREFIX}{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+def left_behind() -> list[str]:
+    """The names of labs whose test run has ended without taking them down."""
+    locks = BASE.glob(f"{PREFIX}*.lock") if BASE.exists() else ()
+    names = [lock.stem for lock in locks]
+    return [name for name in names if not Path("/proc", name.split("-")[1]).exists()]
+
+
+def processes_of(first: int) -> dict[int, str]:
+    """The descendants of *first*, a lab's first process: pid outside, pid inside."""
+    depth = len(_field(first, "NSpid"))
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(entry.name)] = int(_field(int(entry.name), "PPid")[0])
+    found = {first}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    inside = {}
+    for pid in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            inside[pid] = _field(pid, "NSpid")[depth - 1]
+    return inside
+
+
+def _field(pid: int, name: str) -> list[str]:
+    """The words of one line of a process's status."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return line.split()[1:]
+    raise AssertionError(f"/proc/{pid}/status has no {name}")
+
+
+def wait_until(question: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Ask until the answer is yes."""
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
