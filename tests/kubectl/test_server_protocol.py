@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from kubectl.driver import start_server
+from outgate.kubeapi.backend import BackendError, ExecRequest, ExecSession, LogRequest
 from outgate.kubeapi.server import ApiServer
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
@@ -147,6 +148,37 @@ async def test_binding_gives_a_pod_its_node_once(
     assert codes == [201, 409]
     assert bound["spec"]["nodeName"] == "n1"
     assert bound["status"]["conditions"][0]["type"] == "PodScheduled"
+
+
+class QuietBackend:
+    """Its one log line is followed by silence; ``is_closed`` tells of the end."""
+
+    def __init__(self) -> None:
+        self.is_closed = asyncio.Event()
+
+    async def exec(self, request: ExecRequest) -> ExecSession:
+        raise BackendError("nothing runs here")
+
+    async def logs(self, request: LogRequest) -> AsyncIterator[bytes]:
+        try:
+            yield b"hello\n"
+            await asyncio.Event().wait()
+        finally:
+            self.is_closed.set()
+
+
+async def test_followed_log_ends_with_its_client() -> None:
+    backend = QuietBackend()
+    server = ApiServer(backend=backend)
+    pods = "/api/v1/namespaces/default/pods"
+    spec = {"nodeName": "n1", "containers": [{"name": "c"}]}
+    async with aiohttp.ClientSession(await started(server)) as client:
+        await client.post(pods, json={"metadata": {"name": "p"}, "spec": spec})
+        log = await client.get(f"{pods}/p/log?follow=true")
+        assert await log.content.readline() == b"hello\n"
+        log.close()
+        await asyncio.wait_for(backend.is_closed.wait(), 2)
+    await server.stop()
 
 
 async def test_token_is_asked_of_everything_but_health() -> None:

@@ -90,8 +90,12 @@ class ApiServer:
         api = Api(self._objects, self._wakeups, backend, token)
         app = web.Application(client_max_size=_LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", api.respond)
+        # Cancelled when its client goes: a quiet log would never notice otherwise.
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
 
     async def start(
