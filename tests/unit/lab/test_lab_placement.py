@@ -1,0 +1,116 @@
+"""Where pods and agents go, and how a lab is shown."""
+
+from typing import Any
+
+from outgate.lab.agents import agent_pod, nodes_without_agent
+from outgate.lab.nodes import node_object, node_status
+from outgate.lab.overview import NodeLine, Overview, PodLine, describe
+from outgate.lab.scheduler import choose_node, is_unbound
+from outgate.lab.settings import GatewayPath, LabSettings, StateFolder
+from outgate.lab.topology import DEFAULT
+
+FOLDER = StateFolder.of("outgate")
+NODES: list[dict[str, Any]] = [node_object(node) for node in DEFAULT.nodes]
+
+
+def pod(node: str = "", **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"nodeName": node, **spec},
+    }
+
+
+def test_choose_node_takes_the_emptiest() -> None:
+    pods = [pod("k8s-guide-control-plane"), pod("k8s-guide-worker2")]
+
+    assert choose_node(pod(), NODES, pods) == "k8s-guide-worker"
+
+
+def test_choose_node_follows_the_node_selector() -> None:
+    wanted = {"kubernetes.io/hostname": "k8s-guide-worker2"}
+
+    assert choose_node(pod(nodeSelector=wanted), NODES, []) == "k8s-guide-worker2"
+    assert choose_node(pod(nodeSelector={"disk": "fast"}), NODES, []) is None
+
+
+def test_choose_node_leaves_cordoned_nodes_out() -> None:
+    cordoned = [{**node, "spec": {"unschedulable": True}} for node in NODES]
+
+    assert choose_node(pod(), cordoned, []) is None
+
+
+def test_deleted_pod_is_not_bound_any_more() -> None:
+    going = pod()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    assert is_unbound(pod())
+    assert not is_unbound(going)
+
+
+def test_nodes_without_agent_counts_no_agent_that_is_going() -> None:
+    pods = [agent_pod(node, LabSettings(), FOLDER, "x") for node in DEFAULT.nodes]
+    pods[1]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+    assert nodes_without_agent(DEFAULT, pods) == [DEFAULT.nodes[1]]
+
+
+def test_agent_pod_carries_the_gateway_path_and_the_pin_folder() -> None:
+    settings = LabSettings(gateway_path=GatewayPath.STACK)
+    container = agent_pod(DEFAULT.nodes[0], settings, FOLDER, "x")["spec"][
+        "containers"
+    ][0]
+
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    assert environment["OUTGATE_GATEWAY_PATH"] == "stack"
+    assert environment["OUTGATE_PIN_DIR"] == "/sys/fs/bpf/tc/globals"
+    assert container["command"][:2] == ["outgate", "agent"]
+
+
+def test_node_status_keeps_the_time_of_its_last_change() -> None:
+    first = node_status(DEFAULT.nodes[0], 10.0, {})
+    again = node_status(DEFAULT.nodes[0], 99.0, first)
+
+    ready = again["conditions"][0]
+    assert ready["lastTransitionTime"] == "1970-01-01T00:00:10Z"
+    assert ready["lastHeartbeatTime"] == "1970-01-01T00:01:39Z"
+
+
+def overview(agent_state: str) -> Overview:
+    agent = PodLine(
+        "cilium",
+        "cilium-abcde",
+        "n1",
+        "172.18.0.3",
+        agent_state,
+        is_ready=agent_state == "Running",
+        is_agent=True,
+    )
+    node = NodeLine("n1", "172.18.0.3", "10.0.0.0/24", is_ready=True)
+    return Overview(
+        "outgate", 42, "https://127.0.0.1:1", LabSettings(), (node,), (agent,)
+    )
+
+
+def test_overview_is_whole_only_with_running_agents() -> None:
+    assert overview("Running").is_whole
+    assert not overview("CrashLoopBackOff").is_whole
+
+
+def test_complaint_names_the_agent_and_the_next_command() -> None:
+    text = overview("CrashLoopBackOff").complaint(FOLDER.log)
+
+    assert text == (
+        "agent cilium-abcde on n1: CrashLoopBackOff; "
+        "see kubectl -n cilium logs cilium-abcde"
+    )
+
+
+def test_describe_shows_nodes_and_pods_as_tables() -> None:
+    text = describe(overview("Running"), "outgate")
+
+    assert "NODE   ADDRESS      PODS          STATE" in text
+    assert "cilium-abcde   cilium      n1     172.18.0.3   Running" in text
+
+
+def test_describe_of_nothing_says_how_to_start() -> None:
+    assert "outgate lab up" in describe(Overview("outgate", None), "")
