@@ -10,11 +10,13 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from outgate.lab import kubeconfig
@@ -29,7 +31,7 @@ from outgate.lab.process import (
     take_lock,
 )
 from outgate.lab.records import find_record, read_record, write_record
-from outgate.lab.settings import ApiAddress, LabSettings, StateFolder
+from outgate.lab.settings import LOOPBACK, ApiAddress, LabSettings, StateFolder
 from outgate.lab.waiting import has_ended
 
 READY_SECONDS = 60.0
@@ -76,6 +78,26 @@ async def up(settings: LabSettings, config: Path, say: Say) -> None:
     await _until(folder, _agents_run, say)
 
 
+def _check_port(folder: StateFolder, wanted: int) -> None:
+    """
+    Make sure that the API's port is free before anything starts.
+
+    A port that the lab chose itself and that is taken now is given up.
+    Errors: LabError when it is the one that the user asked for.
+    """
+    kept = find_record(folder.api_address, ApiAddress)
+    port = wanted or (kept.port if kept else 0)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            if wanted:
+                raise LabError(f"--port: {wanted}: {error.strerror}") from error
+            if kept is not None:
+                write_record(folder.api_address, replace(kept, port=0))
+
+
 def _named_in(folder: StateFolder, config: Path) -> set[Path]:
     """The kubeconfig files that may name the lab: *config*, and those of before."""
     known = find_record(folder.kubeconfigs, list[str]) or []
@@ -107,6 +129,7 @@ def _check_same(settings: LabSettings, folder: StateFolder) -> None:
 def _start(settings: LabSettings, folder: StateFolder, say: Say) -> None:
     """Start the first process, detached from this one."""
     say(f"starting the lab {settings.name}, log {folder.log}")
+    _check_port(folder, settings.port)
     write_record(folder.settings, settings)
     with folder.log.open("ab") as log:
         done = subprocess.run(

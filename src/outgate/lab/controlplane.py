@@ -32,13 +32,12 @@ from outgate.lab.nodes import keep_nodes
 from outgate.lab.records import find_record, read_record, write_record
 from outgate.lab.runtime import Runtime
 from outgate.lab.scheduler import keep_scheduled
-from outgate.lab.settings import ApiAddress, LabSettings, StateFolder
+from outgate.lab.settings import LOOPBACK, ApiAddress, LabSettings, StateFolder
 from outgate.lab.topology import DEFAULT, Topology
 from outgate.source.client import Client
 from outgate.source.connection import Connection
 
 BACKLOG = 1024
-LOOPBACK = "127.0.0.1"
 
 
 class Backend:

@@ -13,7 +13,8 @@ from typing import Any
 
 from outgate.errors import SourceError
 from outgate.lab.agents import is_agent
-from outgate.lab.process import lock_owner
+from outgate.lab.podstatus import timestamp
+from outgate.lab.process import lock_owner, read_process, started_at
 from outgate.lab.records import find_record
 from outgate.lab.settings import ApiAddress, LabSettings, StateFolder
 from outgate.source.client import Client
@@ -103,6 +104,8 @@ async def look(folder: StateFolder) -> Overview:
     settings = find_record(folder.settings, LabSettings)
     if api is None:
         return Overview(name, owner, settings=settings, error="it is starting")
+    first = read_process(owner)
+    began = timestamp(started_at(first)) if first else ""
     connection = Connection(api.server, token=api.token, ca_data=api.certificate)
     try:
         async with Client(connection) as client:
@@ -116,7 +119,7 @@ async def look(folder: StateFolder) -> Overview:
         api.server,
         settings,
         nodes=tuple(_node_line(node) for node in nodes["items"]),
-        all_pods=tuple(_pod_line(pod) for pod in pods["items"]),
+        all_pods=tuple(_pod_line(pod, began) for pod in pods["items"]),
     )
 
 
@@ -137,11 +140,14 @@ def _node_line(node: dict[str, Any]) -> NodeLine:
     )
 
 
-def _pod_line(pod: dict[str, Any]) -> PodLine:
+def _pod_line(pod: dict[str, Any], began: str) -> PodLine:
+    """What the API says of *pod*, unless it says so from before the lab *began*."""
     status = pod.get("status") or {}
     state = status.get("phase", "Pending")
     for container in status.get("containerStatuses") or ():
         state = container["state"].get("waiting", {}).get("reason", state)
+        if container["state"].get("running", {}).get("startedAt", began) < began:
+            state = "Starting"
     is_ready = _is_true(pod, "Ready") and state == "Running"
     if state == "Running" and not is_ready:
         state = "NotReady"

@@ -40,6 +40,13 @@ def read_process(pid: int, proc: Path = PROC) -> ProcessId | None:
     return None if state in "ZX" else ProcessId(pid, int(fields[18]))
 
 
+def started_at(process: ProcessId, proc: Path = PROC) -> float:
+    """When *process* started, in seconds since the epoch, to about a second."""
+    lines = (proc / "stat").read_text().splitlines()
+    boot = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
+    return boot + process.start / os.sysconf("SC_CLK_TCK")
+
+
 def is_alive(process: ProcessId, proc: Path = PROC) -> bool:
     """Whether exactly this process still runs."""
     return read_process(process.pid, proc) == process

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from outgate.lab.errors import LabError
 
+LOOPBACK = "127.0.0.1"
 BASE = Path("/run/outgate/lab")
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
@@ -68,7 +69,7 @@ class ApiAddress:
 
     @property
     def server(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{LOOPBACK}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
