@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from outgate.lab import kubeconfig
@@ -44,6 +45,8 @@ TOOLS = {
     "openssl": "openssl",
 }
 
+API_MODULES = ("jsonpatch", "jsonschema_rs")
+
 Say = Callable[[str], None]
 
 
@@ -56,6 +59,9 @@ def check_machine() -> None:
         missing.append("containernetworking-plugins")
     if missing:
         raise LabError(f"tools are missing: apt-get install {' '.join(missing)}")
+    for module in API_MODULES:
+        if find_spec(module) is None:
+            raise LabError(f"{module} is missing: pip install 'outgate[lab]'")
 
 
 async def up(settings: LabSettings, config: Path, say: Say) -> None:
