@@ -9,8 +9,8 @@ extra=${1:-lab}
 say() { printf 'setup: %s\n' "$*"; }
 
 packages=(
-  bpftool clang containernetworking-plugins ethtool iproute2 libbpf1 libc6-dev make
-  nftables python3-venv tcpdump util-linux wget
+  bpftool clang containernetworking-plugins ethtool iproute2 iputils-ping libbpf1 libc6-dev make
+  nftables openssl python3-venv tcpdump util-linux wget
 )
 if [[ $extra == test ]]; then
   packages+=(gcc)

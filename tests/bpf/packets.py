@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
 POD_MAC = "02:00:00:00:01:2a"
@@ -67,13 +68,14 @@ class Packet:
             header.options = [Raw(self.options)]
         return bytes(frame / header / self._transport() / Raw(self.payload))
 
-    def _transport(self) -> object:
+    def _transport(self) -> ScapyPacket:
         if self.protocol == TCP_NAME:
-            ports = {"sport": self.source_port, "dport": self.destination_port}
-            return TCP(**ports, flags=self.flags, seq=1, ack=2)
+            ports = (self.source_port, self.destination_port)
+            return TCP(sport=ports[0], dport=ports[1], flags=self.flags, seq=1, ack=2)
         if self.protocol == UDP_NAME:
-            ports = {"sport": self.source_port, "dport": self.destination_port}
-            return UDP(**ports, **({"chksum": 0} if self.zero_checksum else {}))
+            checksum = 0 if self.zero_checksum else None
+            ports = (self.source_port, self.destination_port)
+            return UDP(sport=ports[0], dport=ports[1], chksum=checksum)
         if self.is_reply:
             return ICMP(type=0, id=self.destination_port, seq=3)
         return ICMP(type=8, id=self.source_port, seq=3)

@@ -6,6 +6,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, GRE, Ether
+from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
 from bpf.harness import (
@@ -128,8 +129,11 @@ def test_from_container_leaves_other_families_alone(node: Node, frame: bytes) ->
     assert untouched(frame, PASS) == send(node, frame)
 
 
-def covered_ip(**fields: object) -> IP:
-    return Ether() / IP(src=TUNNELLED_POD, dst=SERVER, **fields)
+def covered_ip(flags: str = "", frag: int = 0, proto: int | None = None) -> ScapyPacket:
+    header = IP(src=TUNNELLED_POD, dst=SERVER, flags=flags, frag=frag)
+    if proto is not None:
+        header.proto = proto
+    return Ether() / header
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +121,23 @@ def left_behind() -> list[str]:
     locks = BASE.glob(f"{PREFIX}*.lock") if BASE.exists() else ()
     names = [lock.stem for lock in locks]
     return [name for name in names if not Path("/proc", name.split("-")[1]).exists()]
+
+
+@contextlib.contextmanager
+def started_lab(kubeconfig: Path, *options: str) -> Iterator[Lab]:
+    """Start a lab with the definitions and the three pods; take it down afterwards."""
+    for name in left_behind():
+        Lab(name, kubeconfig).outgate("down")
+    lab = Lab(new_name(), kubeconfig)
+    lab.outgate("down")
+    try:
+        lab.outgate("up", *options)
+        lab.kubectl("apply", "-f", str(PROJECT / "deploy/crds"))
+        lab.kubectl("apply", "-f", str(PROJECT / "deploy/lab/net-tshoot.yaml"))
+        lab.kubectl("wait pod --for=condition=Ready -l name=net-tshoot")
+        yield lab
+    finally:
+        lab.outgate("down")
 
 
 def processes_of(first: int) -> dict[int, str]:
