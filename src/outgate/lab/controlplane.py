@@ -21,6 +21,7 @@ from outgate.kubeapi.backend import ExecRequest, ExecSession, LogRequest
 from outgate.kubeapi.server import ApiServer
 from outgate.lab.agents import keep_agents, make_namespace
 from outgate.lab.certificate import make_certificate, server_context
+from outgate.lab.definitions import definition_folder, make_definitions
 from outgate.lab.exec import start_session
 from outgate.lab.holders import read_host
 from outgate.lab.informer import Informer
@@ -127,6 +128,7 @@ async def run_loops(
     pods = Informer(client, "/api/v1/pods")
     nodes = Informer(client, "/api/v1/nodes")
     await make_namespace(client)
+    await make_definitions(client, definition_folder())
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     loops = (
