@@ -8,7 +8,7 @@ although they are not wanted: those of bad policies.
 
 from collections.abc import Callable
 
-from outgate.policy.compile import Compiled, compile_node
+from outgate.policy.compile import Compiled, compile_node, compile_unlisted
 from outgate.policy.model import Cluster
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
@@ -50,10 +50,11 @@ class CompiledTarget:
         """Return what the last round wanted."""
         return self.compiled.snapshot
 
-    def target(self) -> Target:
-        """Return what should be there now; nothing before the first full list."""
+    def target(self, actual: Snapshot) -> Target:
+        """Return what should be there now; only programs before the first full list."""
         if not self._source.is_listed:
-            return Target({}, is_complete=False, keep=_keep_none)
+            self.compiled = compile_unlisted(actual, self._facts(), self._tunnel)
+            return Target(self.compiled.snapshot, is_complete=False, keep=_keep_none)
         inputs = self._source.cluster, self._facts()
         # Compiling is pure: the same inputs would only give the same again.
         if self._compiled_from is None or not (

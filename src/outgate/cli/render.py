@@ -234,7 +234,7 @@ def _source_text(source: dict[str, Any]) -> str:
         return "complete"
     if source["listed"]:
         return "failing: entries are added, none is removed"
-    return "not listed yet: nothing is changed"
+    return "not listed yet: programs follow interfaces, no row is changed"
 
 
 def _round_text(last: dict[str, Any] | None, age: float | None) -> str:

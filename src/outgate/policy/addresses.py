@@ -27,6 +27,7 @@ from outgate.state.entries import (
     Value,
 )
 from outgate.state.facts import NodeFacts
+from outgate.state.snapshot import Snapshot
 
 Holders = Mapping[IPv4Address, Endpoint]
 
@@ -40,6 +41,17 @@ def link_addresses(facts: NodeFacts) -> frozenset[IPv4Address]:
         for link in facts.links
         for address in link.addresses
         if not address.is_loopback
+    )
+
+
+def held_node_addresses(held: Snapshot) -> frozenset[IPv4Address]:
+    """Return the node's own addresses as a kernel that was filled before has them."""
+    return frozenset(
+        key.network.network_address
+        for key, value in held.items()
+        if isinstance(key, IpcacheKey)
+        and isinstance(value, IpcacheEntry)
+        and value.identity == HOST
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from outgate.policy.addresses import (
     endpoint_entries,
+    held_node_addresses,
     ipcache_entries,
     link_addresses,
     local_pods,
@@ -92,6 +93,24 @@ def compile_node(
         problems=tuple(sorted(set(problems), key=_order)),
         kept_policies=frozenset(b.id for b in cluster.bad_policies if b.id not in good),
     )
+
+
+def compile_unlisted(
+    held: Snapshot, facts: NodeFacts, tunnel: TunnelDevice
+) -> Compiled:
+    """
+    Return what a node should hold before its cluster is known: its programs.
+
+    Which interfaces get programs depends on the node alone.  Where an earlier agent
+    filled the maps (*held*), they are needed at once: without them the packets of a
+    pod that comes now would leak for as long as the source is away.  Empty maps
+    cover nothing; there, programs wait until the maps are filled.
+    """
+    own = held_node_addresses(held)
+    if not own:
+        return Compiled(snapshot={})
+    attachments = attachment_entries(facts, own, tunnel.name)
+    return Compiled(snapshot={TunnelKey(): tunnel, **attachments})
 
 
 def _decide_policies(

@@ -122,7 +122,7 @@ class Reconciler:
 
     async def _reconcile(self, started: float) -> Round:
         actual = await self._kernel.observe()
-        target = self._desired.target()
+        target = self._desired.target(actual)
         keep = target.keep if target.is_complete else _keep_all
         plan = diff(target.snapshot, actual, keep)
         self.ledger.begin(target.snapshot, actual, plan, Seconds(started))

@@ -49,9 +49,9 @@ class Target:
 class Desired(Protocol):
     """The desired side."""
 
-    def target(self) -> Target:
+    def target(self, actual: Snapshot) -> Target:
         """
-        Return what should be there now; called after the kernel was observed.
+        Return what should be there now, the kernel having been observed as *actual*.
 
         Errors: an OutgateError fails the round, which is tried again later.
         """

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from outgate.agent.agent import Agent
-from outgate.agent.ask import ask
+from outgate.agent.ask import AgentAbsentError, ask
 from outgate.agent.config import AgentConfig, load_config
 from outgate.errors import ConfigError
 from outgate.kernel.fake import FakeKernel
@@ -27,6 +27,9 @@ from outgate.policy.model import (
 from outgate.policy.selectors import Selector
 from outgate.source.interface import KindStatistics
 from outgate.state.entries import (
+    Attachment,
+    AttachmentKey,
+    Hook,
     InterfaceIndex,
     NodeName,
     PolicyId,
@@ -98,6 +101,16 @@ class Bench:
         self.source = MemorySource()
         self.stop = asyncio.Event()
 
+    def add_pod_interface(self, name: str) -> None:
+        facts = self.kernel.facts
+        index = InterfaceIndex(len(facts.links) + 2)
+        link = Link(name, index, kind="veth", peer_elsewhere=True)
+        self.kernel.set_facts(replace(facts, links=(*facts.links, link)))
+
+    async def is_attached(self, interface: str, hook: Hook) -> bool:
+        held = await self.kernel.observe()
+        return held.get(AttachmentKey(interface, hook)) is Attachment.CURRENT
+
     async def ask(self, path: str) -> Any:
         return await asyncio.to_thread(ask, self.config.status_socket, path)
 
@@ -105,7 +118,7 @@ class Bench:
         """Return the status once round *number* is over."""
         async with asyncio.timeout(5):
             while True:
-                if self.config.status_socket.exists():
+                with suppress(AgentAbsentError):
                     status = await self.ask("/status")
                     if status["lastRound"] and status["lastRound"]["number"] >= number:
                         return status
@@ -113,9 +126,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path) -> AsyncIterator[Bench]:
+async def running(tmp_path: Path, bench: Bench | None = None) -> AsyncIterator[Bench]:
+    """Run an agent, over the kernel that an earlier *bench* has left behind."""
     flags = {"node": NODE, "status-socket": str(tmp_path / "agent.sock")}
-    bench = Bench(load_config(flags, {}))
+    earlier, bench = bench, Bench(load_config(flags, {}))
+    if earlier:
+        bench.kernel = earlier.kernel
     task = asyncio.create_task(
         Agent(bench.config, bench.kernel, bench.source).run(bench.stop)
     )
@@ -165,6 +181,54 @@ async def test_nothing_is_changed_before_the_first_list(tmp_path: Path) -> None:
         await bench.after_round(1)
 
         assert await bench.kernel.observe() == {}
+
+
+async def test_a_new_pods_interface_gets_its_programs_while_the_source_fails(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        bench.source.change(CLUSTER, is_complete=False)
+        await bench.after_round(2)
+        bench.add_pod_interface("veth1")
+        await bench.after_round(3)
+
+        assert await bench.is_attached("veth1", Hook.FROM_CONTAINER)
+
+
+async def test_a_new_agent_attaches_before_the_first_list_where_maps_are_filled(
+    tmp_path: Path,
+) -> None:
+    """The API is away: a new pod's covered traffic must be dropped, not leak."""
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+    held = await bench.kernel.observe()
+    bench.kernel.restart()
+    bench.add_pod_interface("veth1")
+    async with running(tmp_path, bench) as again:
+        again.source.is_listed = again.source.is_complete = False
+        status = await again.after_round(1)
+
+        after = await again.kernel.observe()
+        assert {key: after[key] for key in held} == held
+        assert await again.is_attached("veth1", Hook.FROM_CONTAINER)
+        assert await again.is_attached("eth0", Hook.TO_NETDEV)
+        assert not await again.is_attached("eth0", Hook.FROM_CONTAINER)
+        assert status["failures"] == []
+
+
+async def test_an_interface_after_the_start_is_attached_before_the_first_list(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+    async with running(tmp_path, bench) as again:
+        again.source.is_listed = again.source.is_complete = False
+        await again.after_round(1)
+        again.add_pod_interface("veth2")
+        await again.after_round(2)
+
+        assert await again.is_attached("veth2", Hook.FROM_CONTAINER)
 
 
 async def test_a_deleted_policy_leaves_the_kernel(tmp_path: Path) -> None:

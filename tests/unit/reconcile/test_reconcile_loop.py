@@ -35,7 +35,7 @@ class Wanted:
         self.keep: Callable[[Key, Value], bool] = lambda key, value: False
         self.changed = asyncio.Event()
 
-    def target(self) -> Target:
+    def target(self, actual: Snapshot) -> Target:
         if self.error:
             raise self.error
         return Target(self.snapshot, self.is_complete, self.keep)
