@@ -4,7 +4,8 @@
 What this is: the session behind the API's exec, with pipes or with a terminal.
 What this is not: the protocol; ``kubeapi`` speaks it.
 
-A command that the client leaves behind is killed with its process group.
+A command that the client leaves behind is killed with its process group; what runs
+on a terminal also gets the terminal's hangup.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import subprocess
 import termios
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 from outgate.kubeapi.backend import BackendError, ExecRequest
 from outgate.lab.errors import LabError
@@ -27,6 +29,7 @@ from outgate.lab.runtime import Runtime
 from outgate.lab.workload import DEFAULT_PATH
 
 STDOUT, STDERR = 1, 2
+ON_TERMINAL = ("/usr/bin/setsid", "--ctty", "--wait")
 CHUNK_BYTES = 1 << 16
 TERMINAL_TYPE = "xterm"
 
@@ -169,11 +172,23 @@ class TerminalSession:
 
     async def kill(self) -> None:
         self._close()
-        _kill_group(self._process.pid)
+        for pid in (*_children(self._process.pid), self._process.pid):
+            _kill_group(pid)
 
 
 def _exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
+
+
+def _children(pid: int) -> list[int]:
+    """The children of *pid*: the command that nsenter started and waits for."""
+    try:
+        return [
+            int(word)
+            for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _kill_group(pid: int) -> None:
@@ -192,11 +207,12 @@ async def start_session(
     name = choose_container(folder, request.container)
     spec = find_record(folder.run(name, folder.attempts(name)[-1]).spec, RunSpec)
     environment = dict(spec.environment) if spec else {"PATH": DEFAULT_PATH}
-    command = enter_command(
-        holder, spec.working_folder if spec else "/", request.command
-    )
+    working_folder = spec.working_folder if spec else "/"
     if request.tty:
+        inner = (*ON_TERMINAL, *request.command)
+        command = enter_command(holder, working_folder, inner)
         return await _start_on_terminal(command, environment)
+    command = enter_command(holder, working_folder, request.command)
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=subprocess.PIPE if request.stdin else subprocess.DEVNULL,
@@ -211,18 +227,21 @@ async def start_session(
 async def _start_on_terminal(
     command: list[str], environment: dict[str, str]
 ) -> TerminalSession:
-    """setsid(1) makes the terminal the controlling one before the command starts."""
+    """
+    Start *command* on a new terminal.
+
+    setsid(1) is part of *command*: a session must begin inside the pod's PID
+    namespace, or a shell there sees no process group of its terminal to give back.
+    """
     ours, theirs = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
-            "setsid",
-            "--ctty",
-            "--wait",
             *command,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env={"TERM": TERMINAL_TYPE, **environment},
+            start_new_session=True,
         )
     except OSError:
         os.close(ours)
