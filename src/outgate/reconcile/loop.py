@@ -90,15 +90,15 @@ class Reconciler:
 
     async def _pause(self) -> None:
         """Wait for a change, the next attempt or the resync, whatever is first."""
+        if self._broken_rounds:
+            # A broken side may call at once, again and again, and no entry that is
+            # due could be tried: wait for the delay.
+            await asyncio.sleep(delay(self._broken_rounds))
+            return
         pause = float(self._pace.resync)
         due = self.ledger.next_attempt()
         if due is not None:
             pause = min(pause, max(due - self._pace.clock(), 0.0))
-        if self._broken_rounds:
-            pause = min(pause, delay(self._broken_rounds))
-            # A broken side may call at once, again and again: wait for the delay.
-            await asyncio.sleep(pause)
-            return
         try:
             async with asyncio.timeout(pause):
                 await self._wake.wait()

@@ -172,3 +172,18 @@ async def test_run_tries_a_refused_entry_again_without_any_event() -> None:
     running.cancel()
 
     assert (refused.failed, again.added) == (1, 1)
+
+
+async def test_run_waits_after_a_broken_round_although_an_entry_is_due() -> None:
+    bench = Bench({A: ENTRY})
+    bench.kernel.refuse(A, KernelError("write map", errno.ENOSPC))
+    await bench.round()
+    bench.wanted.error = SourceError("the API is away")
+    bench.now += 3600
+    running = asyncio.create_task(bench.loop.run())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    running.cancel()
+
+    # One refused round, one broken one, and then a pause.
+    assert bench.rounds.qsize() == 2
