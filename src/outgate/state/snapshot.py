@@ -25,6 +25,7 @@ from outgate.state.entries import (
     EndpointFlag,
     EndpointKey,
     Excluded,
+    Hook,
     IpcacheEntry,
     IpcacheKey,
     Key,
@@ -60,9 +61,28 @@ Programs are attached last, when what they read is complete.
 """
 
 
-def sort_key(key: Key) -> tuple[int, Key]:
-    """Order keys by kind, then by value: the one order of plans and texts."""
-    return KEY_ORDER.index(type(key)), key
+ATTACH_ORDER = (
+    Hook.TO_NETDEV,
+    Hook.FROM_NETDEV,
+    Hook.FROM_OVERLAY,
+    Hook.TO_CONTAINER,
+    Hook.FROM_CONTAINER,
+)
+"""
+Hooks, in the order in which they are attached.
+
+The guard first; then the ways back, and the memory of flows that begin outside; last
+the hook that captures what pods send, which counts on all of them.
+"""
+
+_KIND_RANKS = {kind: rank for rank, kind in enumerate(KEY_ORDER)}
+_HOOK_RANKS = {hook: rank for rank, hook in enumerate(ATTACH_ORDER)}
+
+
+def sort_key(key: Key) -> tuple[int, int, Key]:
+    """Order keys by kind, hooks by rank, then by value: in plans and in texts."""
+    hook_rank = _HOOK_RANKS[key.hook] if isinstance(key, AttachmentKey) else 0
+    return _KIND_RANKS[type(key)], hook_rank, key
 
 
 def render(snapshot: Snapshot) -> str:

@@ -43,6 +43,26 @@ def test_diff_puts_rows_before_the_pod_and_attaches_last() -> None:
     assert expected == diff(desired, {})
 
 
+def test_diff_attaches_the_guard_and_the_way_back_before_pods_are_captured() -> None:
+    desired: dict[Key, Value] = {
+        AttachmentKey(interface, hook): Attachment.CURRENT
+        for interface, hooks in (
+            ("cali1", (Hook.FROM_CONTAINER, Hook.TO_CONTAINER)),
+            ("ens3", (Hook.FROM_NETDEV, Hook.TO_NETDEV)),
+            ("outgate_vx", (Hook.FROM_OVERLAY,)),
+        )
+        for hook in hooks
+    }
+
+    assert [operation.key for operation in diff(desired, {})] == [
+        AttachmentKey("ens3", Hook.TO_NETDEV),
+        AttachmentKey("ens3", Hook.FROM_NETDEV),
+        AttachmentKey("outgate_vx", Hook.FROM_OVERLAY),
+        AttachmentKey("cali1", Hook.TO_CONTAINER),
+        AttachmentKey("cali1", Hook.FROM_CONTAINER),
+    ]
+
+
 def test_diff_removes_in_the_reverse_order() -> None:
     actual = dict([ROW, COVERED, ENDPOINT])
 
