@@ -46,14 +46,13 @@ def diff(
     *keep* is asked for each entry that would be removed; True leaves it there (a
     policy that became bad keeps what it covered; a broken source keeps all).
     """
-    puts = [
-        Put(key, desired[key])
-        for key in sorted(desired, key=sort_key)
-        if actual.get(key) != desired[key]
+    changed = [key for key, value in desired.items() if actual.get(key) != value]
+    unwanted = [
+        key
+        for key, value in actual.items()
+        if key not in desired and not keep(key, value)
     ]
-    removes = [
-        Remove(key)
-        for key in sorted(actual, key=sort_key, reverse=True)
-        if key not in desired and not keep(key, actual[key])
-    ]
-    return (*puts, *removes)
+    return (
+        *(Put(key, desired[key]) for key in sorted(changed, key=sort_key)),
+        *(Remove(key) for key in sorted(unwanted, key=sort_key, reverse=True)),
+    )
