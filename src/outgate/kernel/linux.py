@@ -1,8 +1,8 @@
 """
 The real kernel of this node: observed and changed through the doors beside this file.
 
-Satisfies ``reconcile.ports.Kernel`` by shape.  Remembers nothing of entries: each
-round reads maps, links and devices anew.  What it holds open are the programs that
+Satisfies ``reconcile.ports.Kernel`` by shape.  Each round reads maps, links and
+devices anew; what is remembered of rows saves the decoding of the same bytes.  What it holds open are the programs that
 this agent loaded (a link is current when it runs one of those) and the maps.
 
 Everything acts on the network namespace and the mounts of the calling thread.
@@ -52,6 +52,7 @@ STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
 
 Failures = dict[Key, KernelError]
+Entry = tuple[Key, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class LinuxKernel:
         self._config = config
         self._programs: dict[Hook, Program] = {}
         self._maps: dict[MapName, PinnedMap] = {}
+        self._decoded: dict[MapName, dict[tuple[bytes, bytes], Entry | None]] = {}
         self._changed = asyncio.Event()
         self.facts = NodeFacts()
 
@@ -133,11 +135,18 @@ class LinuxKernel:
         if seen.tunnel:
             snapshot[TunnelKey()] = seen.tunnel
         for name in DECODERS:
-            for key, value in self._maps[name].rows():
-                if entry := decode_entry(name, key, value):
-                    snapshot[entry[0]] = entry[1]
+            snapshot.update(self._observe_map(name))
         snapshot.update(self._observe_attachments())
         return snapshot
+
+    def _observe_map(self, name: MapName) -> list[Entry]:
+        """Return the entries of one map; only rows of new bytes are decoded."""
+        known = self._decoded.get(name, {})
+        self._decoded[name] = decoded = {
+            row: known[row] if row in known else decode_entry(name, *row)
+            for row in self._maps[name].rows()
+        }
+        return [entry for entry in decoded.values() if entry]
 
     def _observe_attachments(self) -> Snapshot:
         ours = {program.number for program in self._programs.values()}
