@@ -132,20 +132,25 @@ class PinnedMap:
         value_buffer = ctypes.create_string_buffer(values)
         start = 0
         while start < len(keys):
+            size = min(CHUNK, len(keys) - start)
             batch = Batch(
                 keys=ctypes.addressof(key_buffer) + start * self.shape.key_size,
                 values=ctypes.addressof(value_buffer) + start * self.shape.value_size,
-                count=min(CHUNK, len(keys) - start),
+                count=size,
                 map_fd=self._fd,
             )
             try:
                 syscall.bpf(command, batch)
             except OSError as error:
-                start += batch.count
+                # A call that is refused as a whole leaves the count as it was.
+                is_counted = batch.count < size
+                start += batch.count if is_counted else 0
+                refused = keys[start : start + (1 if is_counted else size)]
                 if error.errno != errno.ENOENT:
                     operation = f"{verb} map {self.name}"
-                    failures[keys[start]] = KernelError(operation, error.errno or 0)
-                start += 1
+                    failure = KernelError(operation, error.errno or 0)
+                    failures.update(dict.fromkeys(refused, failure))
+                start += len(refused)
             else:
                 start += batch.count
         return failures
