@@ -116,8 +116,9 @@ async def create_tunnel(device: TunnelDevice) -> None:
     """
     Make a collect-metadata VXLAN device as *device* says, and bring it up.
 
-    A device of that name which is not as it must be is replaced.  Errors:
-    KernelError that names the setting ``tunnel-port`` when the port is taken.
+    A VXLAN device of that name which is not as it must be is replaced.  Errors:
+    KernelError that names the setting ``tunnel-port`` when the port is taken, or
+    ``tunnel-device`` when the name is that of a device of another kind.
     """
     mend = f"is UDP port {device.port} taken? choose another tunnel-port"
     await remove_tunnel(device.name)
@@ -141,10 +142,15 @@ async def create_tunnel(device: TunnelDevice) -> None:
 
 
 async def remove_tunnel(name: str) -> None:
-    """Make the device *name* be gone; only ever called with our tunnel's name."""
-    with _translated(f"remove tunnel device {name}"):
+    """Make the VXLAN device *name* be gone; a device of another kind stays."""
+    operation = f"remove tunnel device {name}"
+    with _translated(operation):
         async with AsyncIPRoute() as netlink:
             for index in await netlink.link_lookup(ifname=name):
+                (message,) = await netlink.link("get", index=index)
+                if message.get(("linkinfo", "kind")) != "vxlan":
+                    mend = f"{name} is no VXLAN device; choose another tunnel-device"
+                    raise KernelError(operation, errno.EEXIST, mend)
                 await netlink.link("del", index=index)
 
 
