@@ -1,6 +1,8 @@
 """What only the real kernel can show: programs, links, devices, and its refusals."""
 
 import asyncio
+import errno
+import shutil
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -144,6 +146,53 @@ def test_an_attachment_follows_a_renamed_interface_without_a_gap() -> None:
     isolated(body)
 
 
+def test_a_link_whose_pin_was_removed_is_made_anew() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        await kernel.observe()
+        await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
+        shutil.rmtree(PIN_DIR)
+        desired: Snapshot = {UPLINK: Attachment.CURRENT}
+        failures = await kernel.apply(diff(desired, await kernel.observe()))
+
+        assert failures == {}
+        assert await kernel.observe() == desired
+
+    isolated(body)
+
+
+def test_a_pin_that_cannot_be_written_is_a_failure_of_its_attachment() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        await kernel.observe()
+        ip_mount = ("mount", "-o", "remount,ro", str(BPF_FS))
+        subprocess.run(ip_mount, check=True)
+        failures = await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
+
+        assert "Read-only file system" in str(failures[UPLINK])
+
+    isolated(body)
+
+
+def test_a_batch_that_the_kernel_does_not_count_is_refused_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(command: object, attribute: object) -> int:
+        raise OSError(errno.EPERM, "bpf")
+
+    async def body() -> None:
+        kernel = await start()
+        rows = {bytes([i, 0, 0, 0]): bytes(4) for i in range(3)}
+        with PinnedMap(PIN_DIR / MapName.NODE) as opened:
+            monkeypatch.setattr(syscall, "bpf", refuse)
+            assert opened.put_many(rows).keys() == rows.keys()
+        kernel.close()
+
+    isolated(body)
+
+
 def test_config_follows_the_tunnel_device() -> None:
     async def body() -> None:
         kernel = await start()
@@ -163,13 +212,28 @@ def test_config_follows_the_tunnel_device() -> None:
 
 def test_a_tunnel_device_that_is_otherwise_is_made_anew() -> None:
     async def body() -> None:
-        ip("link", "add", TUNNEL.name, "type", "veth", "peer", "name", "v1")
+        ip("link", "add", TUNNEL.name, *"type vxlan id 7 dstport 4789".split())
         kernel = await start()
         before = await kernel.observe()
         await kernel.apply([Put(TunnelKey(), TUNNEL)])
 
         assert before == {}
         assert await kernel.observe() == {TunnelKey(): TUNNEL}
+
+    isolated(body)
+
+
+def test_a_device_that_is_no_tunnel_is_never_replaced_by_one() -> None:
+    """Who sets tunnel-device to the name of the uplink keeps the uplink."""
+
+    async def body() -> None:
+        ip("link", "add", TUNNEL.name, "type", "veth", "peer", "name", "v1")
+        index = socket.if_nametoindex(TUNNEL.name)
+        kernel = await start()
+        failures = await kernel.apply([Put(TunnelKey(), TUNNEL)])
+
+        assert "another tunnel-device" in str(failures[TunnelKey()])
+        assert socket.if_nametoindex(TUNNEL.name) == index
 
     isolated(body)
 

@@ -87,8 +87,11 @@ def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, program: int) -> Non
     path = pin_dir / FOLDER / pin_name(key)
     if path.exists() and _is_updated(path, ifindex, program):
         return
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused("pin", key, error) from error
     try:
         fd = syscall.link_create(program, ifindex, ATTACH_TYPES[key.hook])
     except OSError as error:
@@ -109,7 +112,10 @@ def _is_renamed(pin_dir: Path, key: AttachmentKey, ifindex: int) -> bool:
     for link in observe_links(pin_dir):
         if link.ifindex == ifindex and link.key.hook == key.hook:
             folder = pin_dir / FOLDER
-            (folder / pin_name(link.key)).rename(folder / pin_name(key))
+            try:
+                (folder / pin_name(link.key)).rename(folder / pin_name(key))
+            except OSError as error:
+                raise _refused("rename the pin of", key, error) from error
             return True
     return False
 
@@ -144,7 +150,10 @@ def detach(pin_dir: Path, key: AttachmentKey) -> None:
             raise _refused("detach", key, error) from error
     finally:
         os.close(fd)
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused("unpin", key, error) from error
 
 
 def _open(path: Path) -> int:

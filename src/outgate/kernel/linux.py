@@ -2,8 +2,9 @@
 The real kernel of this node: observed and changed through the doors beside this file.
 
 Satisfies ``reconcile.ports.Kernel`` by shape.  Each round reads maps, links and
-devices anew; what is remembered of rows saves the decoding of the same bytes.  What it holds open are the programs that
-this agent loaded (a link is current when it runs one of those) and the maps.
+devices anew; what is remembered of rows saves the decoding of the same bytes.  What
+it holds open are the programs that this agent loaded (a link is current when it runs
+one of those) and the maps.
 
 Everything acts on the network namespace and the mounts of the calling thread.
 """
