@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from lab.egress import WORKER, agent_process
 from lab.harness import POD_ADDRESSES, Lab, wait_until
 from lab.test_lab_pods import pod
 
@@ -74,11 +75,11 @@ def test_stopped_control_plane_stops_no_traffic(lab: Lab) -> None:
 
 
 def test_killed_agent_comes_back_by_itself(lab: Lab) -> None:
-    agent = lab.agent_on("k8s-guide-worker")
+    agent = lab.agent_on(WORKER)
     form = "jsonpath={.status.containerStatuses[0].restartCount}"
     before = int(lab.kubectl("-n", "cilium", "get", "pod", agent, "-o", form))
 
-    lab.kubectl(f"-n cilium exec {agent} -- pkill -9 -f", "outgate agent")
+    os.kill(agent_process(lab, WORKER), signal.SIGKILL)
 
     def restarts() -> int:
         return int(lab.kubectl("-n", "cilium", "get", "pod", agent, "-o", form))
@@ -105,6 +106,16 @@ def test_agent_pod_is_on_its_node_with_its_bpffs(lab: Lab) -> None:
 
     assert text.split()[0] == "k8s-guide-worker2"
     assert "cilium_egress_v4" in text.split()
+
+
+def test_deleted_node_is_registered_again_and_its_pods_live_on(lab: Lab) -> None:
+    before = running_pods(lab)
+    lab.kubectl("delete node", WORKER)
+
+    lab.kubectl(f"wait node/{WORKER} --for=create --timeout=10s")
+    lab.kubectl(f"wait node/{WORKER} --for=condition=Ready --timeout=10s")
+    assert running_pods(lab) == before
+    assert lab.outgate("status").returncode == 0
 
 
 def test_net_tshoot_pods_still_stand(lab: Lab) -> None:
