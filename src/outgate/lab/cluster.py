@@ -184,17 +184,16 @@ def _api_answers(overview: Overview) -> str | None:
 
 
 def _nodes_are_ready(overview: Overview) -> str | None:
-    if not overview.nodes or not all(node.is_ready for node in overview.nodes):
+    if overview.nodes_not_ready:
         return None
     names = ", ".join(f"{node.name} {node.address}" for node in overview.nodes)
     return f"nodes: {names}"
 
 
 def _agents_run(overview: Overview) -> str | None:
-    agents = overview.agents
-    if len(agents) < len(overview.nodes) or not all(a.is_ready for a in agents):
+    if overview.nodes_without_agent:
         return None
-    return f"agents: {', '.join(agent.name for agent in agents)}"
+    return f"agents: {', '.join(agent.name for agent in overview.agents)}"
 
 
 async def down(name: str, config: Path, say: Say) -> None:

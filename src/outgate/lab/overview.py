@@ -17,6 +17,7 @@ from outgate.lab.podstatus import timestamp
 from outgate.lab.process import lock_owner, read_process, started_at
 from outgate.lab.records import find_record
 from outgate.lab.settings import ApiAddress, LabSettings, StateFolder
+from outgate.lab.topology import DEFAULT
 from outgate.source.client import Client
 from outgate.source.connection import Connection
 
@@ -70,28 +71,36 @@ class Overview:
         return tuple(pod for pod in self.all_pods if pod.is_agent)
 
     @property
+    def nodes_not_ready(self) -> tuple[str, ...]:
+        """The lab's own nodes that are missing or not Ready; others do not count."""
+        ready = {node.name for node in self.nodes if node.is_ready}
+        return tuple(node.name for node in DEFAULT.nodes if node.name not in ready)
+
+    @property
+    def nodes_without_agent(self) -> tuple[str, ...]:
+        """The lab's own nodes where no agent is ready."""
+        served = {agent.node for agent in self.agents if agent.is_ready}
+        return tuple(node.name for node in DEFAULT.nodes if node.name not in served)
+
+    @property
     def is_whole(self) -> bool:
         return (
-            self.answers
-            and 0 < len(self.nodes) == len(self.agents)
-            and all(node.is_ready for node in self.nodes)
-            and all(agent.is_ready for agent in self.agents)
+            self.answers and not self.nodes_not_ready and not self.nodes_without_agent
         )
 
     def complaint(self, log: Path) -> str:
         """What is not as it should be, and where to read on."""
         if self.error:
             return f"the lab's API does not answer: {self.error}; see {log}"
-        for node in self.nodes:
-            if not node.is_ready:
-                return f"node {node.name} is not Ready; see {log}"
+        for name in self.nodes_not_ready:
+            return f"node {name} is not Ready; see {log}"
         for agent in self.agents:
-            if not agent.is_ready:
+            if agent.node in self.nodes_without_agent:
                 return (
                     f"agent {agent.name} on {agent.node}: {agent.state}; "
                     f"see kubectl -n {agent.namespace} logs {agent.name}"
                 )
-        return f"the lab has {len(self.nodes)} nodes, {len(self.agents)} agents"
+        return f"no agent on {', '.join(self.nodes_without_agent)}; see {log}"
 
 
 async def look(folder: StateFolder) -> Overview:
