@@ -177,3 +177,31 @@ def test_deleted_container_gets_its_time_to_end(lab: Lab) -> None:
         return lab.try_kubectl("get", "pod", "polite").returncode != 0
 
     wait_until(is_gone, seconds=5.0)
+
+
+def events_about(lab: Lab, name: str) -> str:
+    """The messages of the events about pod *name*."""
+    form = "jsonpath={.items[*].message}"
+    selected = f"--field-selector=involvedObject.name={name}"
+    return lab.kubectl("get events", selected, "-o", form)
+
+
+def test_pod_on_an_unknown_node_is_told_so_and_can_be_deleted(lab: Lab) -> None:
+    lab.kubectl("apply -f -", text=pod("stray", nodeName="nowhere"))
+    wait_until(lambda: "has no node nowhere" in events_about(lab, "stray"))
+
+    lab.kubectl("delete pod stray --timeout=10s")
+
+
+def test_pod_that_fits_no_node_is_told_so(lab: Lab) -> None:
+    lab.kubectl("apply -f -", text=pod("unfit", nodeSelector={"disk": "ssd"}))
+    wait_until(lambda: "with disk=ssd" in events_about(lab, "unfit"))
+
+    lab.kubectl("delete pod unfit --timeout=10s")
+
+
+def test_logs_of_a_run_that_never_was_are_a_bad_request(lab: Lab) -> None:
+    done = lab.try_kubectl("logs net-tshoot-worker --previous")
+
+    assert "BadRequest" in done.stderr
+    assert 'previous terminated container "net-tshoot"' in done.stderr

@@ -34,6 +34,7 @@ from outgate.lab.records import find_record, read_record, write_record
 from outgate.lab.runtime import Runtime
 from outgate.lab.scheduler import keep_scheduled
 from outgate.lab.settings import LOOPBACK, ApiAddress, LabSettings, StateFolder
+from outgate.lab.strays import keep_strays
 from outgate.lab.topology import DEFAULT, Topology
 from outgate.source.client import Client
 from outgate.source.connection import Connection
@@ -134,9 +135,10 @@ async def run_loops(
     loops = (
         pods.run(),
         nodes.run(),
-        keep_nodes(client, topology),
+        keep_nodes(client, nodes, topology),
         Kubelet(client, pods, runtime, topology).run(),
         keep_scheduled(client, pods, nodes),
+        keep_strays(client, pods, topology),
         keep_agents(client, pods, topology, settings, folder),
     )
     async with asyncio.TaskGroup() as group:

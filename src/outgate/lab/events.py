@@ -15,9 +15,13 @@ from outgate.source.client import Client
 
 
 async def post_event(
-    client: Client, workload: Workload, reason: str, message: str
+    client: Client,
+    workload: Workload,
+    reason: str,
+    message: str,
+    component: str = "kubelet",
 ) -> None:
-    """Post a warning about *workload*; an API that is away loses it."""
+    """Warn about *workload* as *component* does; an API that is away loses it."""
     now = timestamp(time.time())
     event = {
         "apiVersion": "v1",
@@ -39,8 +43,8 @@ async def post_event(
         "count": 1,
         "firstTimestamp": now,
         "lastTimestamp": now,
-        "source": {"component": "kubelet", "host": workload.node},
-        "reportingComponent": "kubelet",
+        "source": {"component": component, "host": workload.node},
+        "reportingComponent": component,
         "reportingInstance": workload.node,
     }
     path = f"/api/v1/namespaces/{workload.namespace}/events"

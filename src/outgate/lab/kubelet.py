@@ -124,7 +124,7 @@ class PodWorker:
                 await self._runtime.tear_down(self._uid, workload.grace_seconds)
             case Remove():
                 await self._runtime.tear_down(self._uid, workload.grace_seconds)
-                await self._delete_object(client, workload)
+                await delete_for_good(client, workload)
                 await self._sleep(MAX_RETRY_SECONDS)
             case Wait(until):
                 await self._sleep(None if until is None else until - time.time())
@@ -191,18 +191,20 @@ class PodWorker:
         if self._uid in self._pods.objects:
             self._pods.objects[self._uid] = answer
 
-    async def _delete_object(self, client: Client, workload: Workload) -> None:
-        body = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "gracePeriodSeconds": 0,
-            "preconditions": {"uid": self._uid},
-        }
-        try:
-            await client.request("DELETE", _path(workload), body=body)
-        except SourceError as error:
-            if error.status not in (404, 409):
-                raise
+
+async def delete_for_good(client: Client, workload: Workload) -> None:
+    """Tell the API that nothing of a deleted pod is left; errors: SourceError."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "gracePeriodSeconds": 0,
+        "preconditions": {"uid": workload.uid},
+    }
+    try:
+        await client.request("DELETE", _path(workload), body=body)
+    except SourceError as error:
+        if error.status not in (404, 409):
+            raise
 
 
 def _path(workload: Workload) -> str:

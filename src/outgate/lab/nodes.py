@@ -1,5 +1,5 @@
 """
-The Node objects: made once, kept Ready, with what ``kubectl get nodes -owide`` shows.
+The Node objects and their leases: made once, kept Ready, as ``kubectl`` shows them.
 
 What this is: the part of a kubelet that reports its node.
 What this is not: a judge of nodes; in the lab a node is there as long as the lab is.
@@ -12,10 +12,13 @@ import asyncio
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from outgate.errors import SourceError
+from outgate.lab.informer import Informer
 from outgate.lab.podstatus import RUNTIME, timestamp
 from outgate.lab.topology import Node, Topology
 from outgate.source.client import Client
@@ -25,6 +28,7 @@ HEARTBEAT_SECONDS = 300.0
 RETRY_SECONDS = 1.0
 MAX_PODS = 110
 MERGE_PATCH = "application/merge-patch+json"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 def node_object(node: Node) -> dict[str, Any]:
@@ -103,17 +107,28 @@ def _processors() -> str:
     return str(Path("/proc/cpuinfo").read_text().count("processor\t:"))
 
 
-async def keep_nodes(client: Client, topology: Topology) -> None:
-    """Register every node and keep it Ready until cancelled."""
+async def keep_nodes(client: Client, nodes: Informer, topology: Topology) -> None:
+    """Register every node, also one that a user deleted, and keep it Ready."""
+    changed = asyncio.Event()
+    nodes.on_change(lambda _: changed.set())
+    heartbeat_at = 0.0
     while True:
+        changed.clear()
+        due = time.monotonic() >= heartbeat_at
+        known = {item["metadata"]["name"] for item in nodes.objects.values()}
         try:
             for node in topology.nodes:
-                await _keep_node(client, node)
+                if due or node.name not in known:
+                    await _keep_node(client, node)
         except SourceError as error:
             print(f"nodes: {error}; trying again", flush=True)
             await asyncio.sleep(RETRY_SECONDS)
-        else:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            continue
+        if due:
+            heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(heartbeat_at - time.monotonic()):
+                await changed.wait()
 
 
 async def _keep_node(client: Client, node: Node) -> None:
@@ -128,3 +143,30 @@ async def _keep_node(client: Client, node: Node) -> None:
     await client.request(
         "PATCH", f"{path}/status", body={"status": status}, content_type=MERGE_PATCH
     )
+    await _renew_lease(client, lease_object(node, time.time()))
+
+
+def lease_object(node: Node, now: float) -> dict[str, Any]:
+    """The lease that ``kubectl describe node`` shows."""
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": node.name, "namespace": "kube-node-lease"},
+        "spec": {
+            "holderIdentity": node.name,
+            "leaseDurationSeconds": int(2 * HEARTBEAT_SECONDS),
+            "renewTime": moment,
+        },
+    }
+
+
+async def _renew_lease(client: Client, lease: dict[str, Any]) -> None:
+    path = f"{LEASES}/{lease['metadata']['name']}"
+    change = {"spec": lease["spec"]}
+    try:
+        await client.request("PATCH", path, body=change, content_type=MERGE_PATCH)
+    except SourceError as error:
+        if error.status != 404:
+            raise
+        await client.request("POST", LEASES, body=lease)

@@ -1,8 +1,9 @@
 """
 The scheduler: a node for each pod that names none.
 
-What this is: the node with the fewest pods, among those that are schedulable and
-have the labels that the pod's ``nodeSelector`` asks for.
+What this is: the node with the fewest pods, among those that are Ready, schedulable
+and have the labels that the pod's ``nodeSelector`` asks for.  A pod that no node
+fits is told so by an event.
 What this is not: Kubernetes' scheduler; affinity, taints and resources do not count.
 """
 
@@ -11,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from outgate.errors import SourceError
+from outgate.lab.events import post_event
 from outgate.lab.informer import Informer
-from outgate.lab.workload import Json
+from outgate.lab.workload import Json, parse_workload
 from outgate.source.client import Client
 
 RETRY_SECONDS = 1.0
@@ -25,10 +27,17 @@ def choose_node(pod: Json, nodes: Iterable[Json], pods: Iterable[Json]) -> str |
     names = [
         node["metadata"]["name"]
         for node in nodes
-        if not (node.get("spec") or {}).get("unschedulable")
+        if is_ready(node)
+        and not (node.get("spec") or {}).get("unschedulable")
         and wanted <= (node["metadata"].get("labels") or {}).items()
     ]
     return min(names, key=lambda name: (load[name], name), default=None)
+
+
+def is_ready(node: Json) -> bool:
+    """Whether a kubelet reports for *node*; a Node that a user made has none."""
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def is_unbound(pod: Json) -> bool:
@@ -40,6 +49,7 @@ def is_unbound(pod: Json) -> bool:
 
 async def keep_scheduled(client: Client, pods: Informer, nodes: Informer) -> None:
     """Bind every unbound pod until cancelled."""
+    told: set[str] = set()
     changed = asyncio.Event()
     pods.on_change(lambda _: changed.set())
     nodes.on_change(lambda _: changed.set())
@@ -48,9 +58,21 @@ async def keep_scheduled(client: Client, pods: Informer, nodes: Informer) -> Non
         changed.clear()
         for pod in [pod for pod in pods.objects.values() if is_unbound(pod)]:
             name = choose_node(pod, nodes.objects.values(), pods.objects.values())
-            if name is not None and not await _bind(client, pod, name):
+            if name is None:
+                if nodes.is_complete and pod["metadata"]["uid"] not in told:
+                    told.add(pod["metadata"]["uid"])
+                    await _tell_unfit(client, pod)
+            elif not await _bind(client, pod, name):
                 changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _tell_unfit(client: Client, pod: Json) -> None:
+    wanted = pod["spec"].get("nodeSelector") or {}
+    labels = ", ".join(f"{key}={value}" for key, value in wanted.items())
+    message = "no node is Ready and schedulable" + (f" with {labels}" if labels else "")
+    workload = parse_workload(pod)
+    await post_event(client, workload, "FailedScheduling", message, "default-scheduler")
 
 
 async def _bind(client: Client, pod: Json, node: str) -> bool:

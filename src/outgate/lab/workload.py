@@ -90,7 +90,7 @@ def parse_workload(pod: Json) -> Workload:
         requested_ip=_requested_ip(metadata.get("annotations") or {}),
         is_deleting="deletionTimestamp" in metadata,
         grace_seconds=grace,
-        ignored=tuple(_ignored(spec)),
+        ignored=tuple(_ignored(metadata, spec)),
     )
 
 
@@ -148,8 +148,14 @@ def _requested_ip(annotations: Mapping[str, str]) -> IPv4Address | None:
         return None
 
 
-def _ignored(spec: Json) -> list[str]:
+def _ignored(metadata: Json, spec: Json) -> list[str]:
     names = [f"spec.{name}" for name in IGNORED_POD_FIELDS if spec.get(name)]
+    annotations = metadata.get("annotations") or {}
+    if annotations.get(IP_ANNOTATION) and _requested_ip(annotations) is None:
+        names.append(
+            f"metadata.annotations[{IP_ANNOTATION}] "
+            f"({annotations[IP_ANNOTATION]!r} is no IPv4 address)"
+        )
     for number, container in enumerate(spec["containers"]):
         names += [
             f"spec.containers[{number}].{name}"

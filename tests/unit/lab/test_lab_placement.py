@@ -1,5 +1,7 @@
 """Where pods and agents go, and how a lab is shown."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from outgate.lab.agents import agent_pod, nodes_without_agent
@@ -7,16 +9,20 @@ from outgate.lab.nodes import node_object, node_status
 from outgate.lab.overview import NodeLine, Overview, PodLine, describe
 from outgate.lab.scheduler import choose_node, is_unbound
 from outgate.lab.settings import GatewayPath, LabSettings, StateFolder
-from outgate.lab.topology import DEFAULT
+from outgate.lab.strays import find_strays
+from outgate.lab.topology import DEFAULT, Node
 
 FOLDER = StateFolder.of("outgate")
-NODES: list[dict[str, Any]] = [node_object(node) for node in DEFAULT.nodes]
+NODES: list[dict[str, Any]] = [
+    {**node_object(node), "status": node_status(node, 0.0, {})}
+    for node in DEFAULT.nodes
+]
 
 
 def pod(node: str = "", **spec: Any) -> dict[str, Any]:
     return {
-        "metadata": {"name": "a", "namespace": "default"},
-        "spec": {"nodeName": node, **spec},
+        "metadata": {"name": "a", "namespace": "default", "uid": "u1"},
+        "spec": {"nodeName": node, "containers": [], **spec},
     }
 
 
@@ -37,6 +43,18 @@ def test_choose_node_leaves_cordoned_nodes_out() -> None:
     cordoned = [{**node, "spec": {"unschedulable": True}} for node in NODES]
 
     assert choose_node(pod(), cordoned, []) is None
+
+
+def test_choose_node_leaves_nodes_without_a_kubelet_out() -> None:
+    made_by_a_user = {"metadata": {"name": "a"}, "spec": {}}
+
+    assert choose_node(pod(), [made_by_a_user], []) is None
+
+
+def test_pods_of_unknown_nodes_are_strays_and_unbound_ones_are_not() -> None:
+    pods = [pod(), pod("k8s-guide-worker"), pod("nowhere")]
+
+    assert [stray.node for stray in find_strays(DEFAULT, pods)] == ["nowhere"]
 
 
 def test_deleted_pod_is_not_bound_any_more() -> None:
@@ -75,19 +93,32 @@ def test_node_status_keeps_the_time_of_its_last_change() -> None:
     assert ready["lastHeartbeatTime"] == "1970-01-01T00:01:39Z"
 
 
-def overview(agent_state: str) -> Overview:
-    agent = PodLine(
+def node_line(node: Node, *, is_ready: bool = True) -> NodeLine:
+    return NodeLine(node.name, str(node.address), str(node.pod_network), is_ready)
+
+
+def agent_line(node: Node, state: str = "Running") -> PodLine:
+    return PodLine(
         "cilium",
-        "cilium-abcde",
-        "n1",
-        "172.18.0.3",
-        agent_state,
-        is_ready=agent_state == "Running",
+        f"cilium-{node.name[-7:]}",
+        node.name,
+        str(node.address),
+        state,
+        is_ready=state == "Running",
         is_agent=True,
     )
-    node = NodeLine("n1", "172.18.0.3", "10.0.0.0/24", is_ready=True)
+
+
+def overview(agent_state: str) -> Overview:
+    """A whole lab, but for the state of its last agent."""
+    *others, last = DEFAULT.nodes
     return Overview(
-        "outgate", 42, "https://127.0.0.1:1", LabSettings(), (node,), (agent,)
+        "outgate",
+        42,
+        "https://127.0.0.1:1",
+        LabSettings(),
+        tuple(map(node_line, DEFAULT.nodes)),
+        (*map(agent_line, others), agent_line(last, agent_state)),
     )
 
 
@@ -96,20 +127,44 @@ def test_overview_is_whole_only_with_running_agents() -> None:
     assert not overview("CrashLoopBackOff").is_whole
 
 
+def test_overview_is_not_whole_before_every_node_is_registered() -> None:
+    whole = overview("Running")
+    early = replace(whole, nodes=whole.nodes[:2], all_pods=whole.all_pods[:2])
+
+    assert early.nodes_not_ready == ("k8s-guide-worker2",)
+    assert early.nodes_without_agent == ("k8s-guide-worker2",)
+    assert not early.is_whole
+
+
+def test_overview_stays_whole_beside_a_node_that_a_user_made() -> None:
+    whole = overview("Running")
+    extra = NodeLine("extra", "none", "none", is_ready=False)
+
+    assert replace(whole, nodes=(*whole.nodes, extra)).is_whole
+
+
 def test_complaint_names_the_agent_and_the_next_command() -> None:
     text = overview("CrashLoopBackOff").complaint(FOLDER.log)
 
     assert text == (
-        "agent cilium-abcde on n1: CrashLoopBackOff; "
-        "see kubectl -n cilium logs cilium-abcde"
+        "agent cilium-worker2 on k8s-guide-worker2: CrashLoopBackOff; "
+        "see kubectl -n cilium logs cilium-worker2"
     )
+
+
+def test_complaint_names_the_nodes_that_have_no_agent() -> None:
+    bare = replace(overview("Running"), all_pods=())
+
+    assert bare.complaint(FOLDER.log).startswith("no agent on k8s-guide-control-plane,")
 
 
 def test_describe_shows_nodes_and_pods_as_tables() -> None:
     text = describe(overview("Running"), "outgate")
 
-    assert "NODE   ADDRESS      PODS          STATE" in text
-    assert "cilium-abcde   cilium      n1     172.18.0.3   Running" in text
+    assert "NODE                      ADDRESS      PODS          STATE" in text
+    assert re.search(
+        r"cilium-worker2 +cilium +k8s-guide-worker2 +172.18.0.5 +Running", text
+    )
 
 
 def test_describe_of_nothing_says_how_to_start() -> None:

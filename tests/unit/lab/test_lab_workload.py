@@ -49,6 +49,17 @@ def test_parse_workload_names_what_the_lab_does_not_act_on() -> None:
     assert parsed.ignored == ("spec.volumes", "spec.containers[0].readinessProbe")
 
 
+def test_parse_workload_names_an_address_that_is_none() -> None:
+    asked = pod({})
+    asked["metadata"]["annotations"] = {"lab.outgate.io/ip": "10.0.1.x"}
+    parsed = parse_workload(asked)
+
+    assert parsed.requested_ip is None
+    assert parsed.ignored == (
+        "metadata.annotations[lab.outgate.io/ip] ('10.0.1.x' is no IPv4 address)",
+    )
+
+
 def test_parse_workload_reads_an_http_probe() -> None:
     get = {"port": 80, "path": "/ready"}
     parsed = parse_workload(pod({"readinessProbe": {"httpGet": get}}))
