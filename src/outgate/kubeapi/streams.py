@@ -118,7 +118,8 @@ async def serve_log(
     except BackendError as error:
         if response.prepared:
             return response
-        raise ApiError(error.code, "InternalError", error.message) from error
+        reason = "BadRequest" if error.code == 400 else "InternalError"
+        raise ApiError(error.code, reason, error.message) from error
     if not response.prepared:
         await response.prepare(request)
     await response.write_eof()

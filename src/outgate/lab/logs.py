@@ -55,7 +55,9 @@ def find_run(runtime: Runtime, request: LogRequest) -> RunFolder:
             if request.previous:
                 attempts = attempts[:-1]
             if not attempts:
-                raise BackendError(f"previous run of {name} not found", 400)
+                which = "previous terminated " if request.previous else ""
+                missing = f'{which}container "{name}" in pod "{request.pod}" not found'
+                raise BackendError(missing, 400)
             return folder.run(name, attempts[-1])
     raise BackendError(f"pod {request.namespace}/{request.pod} was not started", 400)
 
