@@ -43,9 +43,19 @@ static __always_inline __u64 lifetime(__u8 protocol, __u8 tcp)
 	return seconds * settings.jiffies_per_second;
 }
 
+/*
+ * Signed: another CPU may have touched the entry after this one read its clock, and an
+ * entry of the future is not a dead one.
+ */
 static __always_inline _Bool is_live(__u64 last_seen, __u8 protocol, __u8 tcp, __u64 now)
 {
-	return now - last_seen <= lifetime(protocol, tcp);
+	return (__s64)(now - last_seen) <= (__s64)lifetime(protocol, tcp);
+}
+
+/* At most once a second an entry's time is written: its cache line stays shared. */
+static __always_inline _Bool is_stale(__u64 last_seen, __u64 now)
+{
+	return (__s64)(now - last_seen) >= (__s64)settings.jiffies_per_second;
 }
 
 /* The bits that one packet adds to an entry's TCP state. */
@@ -66,12 +76,12 @@ static __always_inline _Bool is_reopened(const struct packet *packet, __u8 tcp)
 	return packet->tcp_syn && (tcp & (TCP_RESET | TCP_FIN_BOTH));
 }
 
-/* Write at most once a second, or when the TCP state moves: the entry's line stays shared. */
+/* Write only when the time is stale, or when the TCP state moves. */
 static __always_inline void flow_touch(struct flow_entry *flow, __u8 bits, __u64 now)
 {
 	if (bits & ~flow->tcp)
 		flow->tcp |= bits;
-	if (now - flow->last_seen >= settings.jiffies_per_second)
+	if (is_stale(flow->last_seen, now))
 		flow->last_seen = now;
 }
 

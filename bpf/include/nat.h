@@ -291,7 +291,7 @@ static __always_inline int nat_touch_forward(struct nat_entry *forward, const st
 	struct tuple4 reply;
 
 	if (!(bits & ~forward->tcp) && forward->tunnel_endpoint == origin->tunnel_endpoint &&
-	    now - forward->last_seen < settings.jiffies_per_second)
+	    !is_stale(forward->last_seen, now))
 		return 0;
 	forward->tcp |= bits;
 	forward->last_seen = now;
@@ -319,7 +319,7 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
 	struct nat_entry *forward;
 	struct tuple4 key;
 
-	if (!(bits & ~reverse->tcp) && now - reverse->last_seen < settings.jiffies_per_second)
+	if (!(bits & ~reverse->tcp) && !is_stale(reverse->last_seen, now))
 		return;
 	reverse->tcp |= bits;
 	reverse->last_seen = now;

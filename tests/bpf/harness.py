@@ -63,6 +63,10 @@ CONTEXT_SIZE = 192
 MARK, IFINDEX, CB = 8, 40, 48
 """Offsets in ``struct __sk_buff``."""
 
+JIFFIES_PER_SECOND = 250
+FLOW_STAMP, NAT_STAMP = 32, 40
+"""Offsets of ``last_seen`` in ``struct flow_entry`` and ``struct nat_entry``."""
+
 MARK_TRANSLATED, MARK_OVERLAY, MARK_MASK = 0x20, 0x40, 0x60
 
 
@@ -140,7 +144,7 @@ class Node:
             mark_mask=MARK_MASK,
             mark_translated=MARK_TRANSLATED,
             mark_overlay=MARK_OVERLAY,
-            jiffies_per_second=250,
+            jiffies_per_second=JIFFIES_PER_SECOND,
             port_first=self._setup.ports[0],
             port_last=self._setup.ports[1],
             gateway_path=self._setup.gateway_path,
@@ -221,6 +225,19 @@ class Node:
         """Return both halves of every translation."""
         with self._table(MapName.SNAT) as table:
             return {Tuple4.decode(k): NatRecord.decode(v) for k, v in table.rows()}
+
+    def age(self, seconds: int) -> None:
+        """
+        Let *seconds* pass for every flow and translation.
+
+        Negative: another CPU touched them after a program looked at the clock.
+        """
+        for name, stamp in ((MapName.FLOW, FLOW_STAMP), (MapName.SNAT, NAT_STAMP)):
+            with self._table(name) as table:
+                for key, value in list(table.rows()):
+                    (seen,) = unpack_from("=Q", value, stamp)
+                    older = seen - seconds * JIFFIES_PER_SECOND
+                    table.put(key, value[:stamp] + older.to_bytes(8, sys.byteorder))
 
     def forget_nat(self, keys: set[Tuple4]) -> None:
         """Remove NAT entries, as an eviction would."""

@@ -1,0 +1,97 @@
+"""How long entries live, and who gets a tuple that was somebody else's before."""
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from bpf.harness import PASS, REDIRECT, Node, Outcome, needs_root
+from bpf.packets import TCP_NAME, UDP_NAME, Packet, outbound
+from bpf.world import (
+    ELSEWHERE,
+    HERE,
+    REMOTE_POD,
+    SERVER,
+    TUNNELLED_POD,
+    row,
+    via,
+)
+from outgate.state.entries import Hook
+
+pytestmark = [needs_root, pytest.mark.kernel]
+
+WORKER = IPv4Address(ELSEWHERE)
+OTHER_POD = "10.0.1.43"
+NETWORK = "203.0.113.0/24"
+OTHER_EGRESS_IP = "172.18.0.50"
+
+
+def receive(node: Node, packet: Packet) -> Outcome:
+    return node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=WORKER)
+
+
+def source_port(outcome: Outcome) -> int:
+    return int.from_bytes(outcome.packet[34:36], "big")
+
+
+def answer(node: Node, packet: Packet, port: int = 40000) -> Outcome:
+    """Let the server answer *packet*, which left under the egress IP from *port*."""
+    wire = packet.but(source=HERE, source_port=port)
+    return node.run(Hook.FROM_NETDEV, wire.reply().build())
+
+
+def test_a_port_touched_after_the_clock_was_read_is_not_given_away(node: Node) -> None:
+    """Another CPU may write a later time than the one that this packet sees."""
+    node.put({row(OTHER_POD, NETWORK): via(HERE)})
+    receive(node, outbound(UDP_NAME, REMOTE_POD, SERVER))
+    node.age(-3600)
+
+    assert 40000 != source_port(receive(node, outbound(UDP_NAME, OTHER_POD, SERVER)))
+
+
+def test_a_flow_touched_after_the_clock_was_read_is_not_over(node: Node) -> None:
+    packet = outbound(UDP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    node.remove(row(TUNNELLED_POD, NETWORK))
+    node.age(-3600)
+
+    assert REDIRECT == node.run(Hook.FROM_CONTAINER, packet.build()).verdict
+
+
+def test_an_unanswered_connection_is_forgotten_after_a_minute(node: Node) -> None:
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    node.remove(row(TUNNELLED_POD, NETWORK))
+    node.age(61)
+
+    assert PASS == node.run(Hook.FROM_CONTAINER, packet.build()).verdict
+
+
+def test_a_repeated_first_packet_keeps_its_port(node: Node) -> None:
+    """The server's answer was lost on its way to the pod."""
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    before = receive(node, packet)
+    answer(node, packet)
+
+    assert before == receive(node, packet)
+    assert 2 == len(node.nats())
+
+
+def test_a_reply_to_a_flow_that_is_over_is_the_hosts(node: Node) -> None:
+    packet = outbound(UDP_NAME, REMOTE_POD, SERVER)
+    receive(node, packet)
+    node.age(301)
+
+    assert PASS == answer(node, packet).verdict
+
+
+def test_an_inbound_flow_may_use_the_tuple_of_a_covered_one_that_is_over(
+    node: Node,
+) -> None:
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    node.run(Hook.FROM_CONTAINER, packet.but(flags="FA").build())
+    receive(node, packet.reply().but(flags="FA"))
+    node.run(Hook.TO_CONTAINER, packet.reply().but(flags="S").build())
+    reply = node.run(Hook.FROM_CONTAINER, packet.but(flags="SA").build())
+
+    assert PASS == reply.verdict
