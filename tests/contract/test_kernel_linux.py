@@ -167,8 +167,7 @@ def test_a_pin_that_cannot_be_written_is_a_failure_of_its_attachment() -> None:
         ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
         kernel = await start()
         await kernel.observe()
-        ip_mount = ("mount", "-o", "remount,ro", str(BPF_FS))
-        subprocess.run(ip_mount, check=True)
+        make_read_only(BPF_FS)
         failures = await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
 
         assert "Read-only file system" in str(failures[UPLINK])
@@ -212,7 +211,7 @@ def test_config_follows_the_tunnel_device() -> None:
 
 def test_a_tunnel_device_that_is_otherwise_is_made_anew() -> None:
     async def body() -> None:
-        ip("link", "add", TUNNEL.name, *"type vxlan id 7 dstport 4789".split())
+        ip("link", "add", TUNNEL.name, "type", "vxlan", "id", "7", "dstport", "4789")
         kernel = await start()
         before = await kernel.observe()
         await kernel.apply([Put(TunnelKey(), TUNNEL)])
@@ -384,6 +383,10 @@ def send_probes(interface: str, count: int) -> None:
         probe.bind((interface, 0))
         for _ in range(count):
             probe.send(frame)
+
+
+def make_read_only(mount: Path) -> None:
+    subprocess.run(("mount", "-o", "remount,ro", str(mount)), check=True)
 
 
 def nft_tables() -> str:
