@@ -5,6 +5,7 @@ Tables are laid out as Go's tabwriter does with a minimum of 5 and a padding of 
 because users of the field have scripts and eyes for that.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -99,8 +100,8 @@ def map_rows(name: MapName, rows: Sequence[tuple[bytes, bytes]]) -> list[MapRow]
 def _written_row(name: MapName, key: bytes, value: bytes) -> MapRow:
     try:
         return _RENDERERS[name](key, value)
-    except ValueError:
-        # A newer datapath than this CLI wrote a number that it does not know.
+    except (ValueError, struct.error):
+        # Another datapath than this CLI knows wrote it.
         return MapRow(key.hex(" "), value.hex(" "))
 
 

@@ -12,6 +12,7 @@ Pure: no file descriptor, no system call.  ``kernel.pinned`` moves the bytes,
 ``kernel.linux`` joins the two, ``outgate map get`` prints what is decoded here.
 """
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -182,12 +183,12 @@ def decode_entry(name: MapName, key: bytes, value: bytes) -> tuple[Key, Value] |
     """
     Return the entry in a row of map *name*, or None when it is not one of ours.
 
-    A foreign row has a kind, a family or a prefix that this module never writes.
+    A foreign row has a kind, a family, a prefix or a size that this module never writes.
     It is left alone, and overwritten when its key is wanted.
     """
     try:
         return DECODERS[name](key, value)
-    except ValueError:
+    except (ValueError, struct.error):
         return None
 
 

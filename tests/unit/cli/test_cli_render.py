@@ -161,3 +161,7 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         " (for 3 s, next attempt in 1 s)",
         "problem          P: spec: is wrong",
     ]
+
+
+def test_a_row_of_other_sizes_is_printed_as_bytes() -> None:
+    assert map_rows(MapName.FLOW, [(b"\x01", b"\x02")]) == [MapRow("01", "02")]
