@@ -226,14 +226,19 @@ def _check_together(config: AgentConfig) -> None:
 def _read_file(file: Path) -> dict[str, str]:
     try:
         read = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"config file {file}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"config file {file}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        # PyYAML lets the ValueError of a number like 0x_ through.
+        raise ConfigError(f"config file {file}: no YAML: {error}") from error
     if read is not None and not isinstance(read, dict):
         raise ConfigError(f"config file {file}: is not a mapping of settings")
     known = {setting.name for setting in SETTINGS}
-    for name in read or {}:
+    for name, value in (read or {}).items():
         if name not in known:
             raise ConfigError(f"config file {file}: unknown setting '{name}'")
+        if isinstance(value, dict):
+            raise ConfigError(f"config file {file}: {name}: is not a single value")
     return {
         name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in (read or {}).items()

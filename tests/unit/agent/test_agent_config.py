@@ -85,6 +85,18 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         load_config({"node": "n"}, {}, file)
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"node: [", b"0x_: 1", b"- node", b"node: {a: b}"]
+)
+def test_a_file_that_holds_no_settings_is_refused(
+    tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^config file {file}: "):
+        load_config({"node": "n"}, {}, file)
+
+
 def test_a_node_must_be_named() -> None:
     with pytest.raises(ConfigError, match=r"^node: not set"):
         load_config({}, {})
