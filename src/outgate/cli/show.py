@@ -5,6 +5,7 @@ Maps are read from their pins, with or without an agent; the agent only adds whe
 a row is what it should be.  Nothing is changed here.
 """
 
+import errno
 import json
 import os
 from collections import Counter
@@ -16,7 +17,7 @@ import typer
 
 from outgate.agent.ask import AgentAbsentError, ask
 from outgate.cli.render import MapRow, Output, map_rows, status_text, table
-from outgate.errors import ConfigError
+from outgate.errors import ConfigError, KernelError
 from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
 
@@ -136,14 +137,16 @@ def read_rows(pin_dir: Path, name: MapName) -> list[MapRow]:
 
 def read_raw(pin_dir: Path, name: MapName) -> list[tuple[bytes, bytes]]:
     """Return the rows of a pinned map as bytes, in no order."""
-    path = pin_dir / name
-    if not path.exists():
+    try:
+        with PinnedMap(pin_dir / name) as opened:
+            return list(opened.rows())
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
         raise ConfigError(
             f"no map {name} pinned in {pin_dir}; "
             "start an agent, run 'outgate datapath load', or give --pin"
-        )
-    with PinnedMap(path) as opened:
-        return list(opened.rows())
+        ) from error
 
 
 EntryStates = Mapping[tuple[str, str], dict[str, Any]]

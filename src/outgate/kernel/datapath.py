@@ -28,7 +28,10 @@ def jiffies_per_second() -> int:
 
 def prepare_pin_dir(pin_dir: Path) -> None:
     """Create *pin_dir*; KernelError unless it lies on a bpf file system."""
-    existing = next(p for p in (pin_dir, *pin_dir.parents) if p.is_dir())
+    try:
+        existing = next(p for p in (pin_dir, *pin_dir.parents) if p.is_dir())
+    except OSError as error:
+        raise KernelError(f"look up {pin_dir}", error.errno or 0) from error
     if not syscall.is_on_bpf_fs(existing):
         mend = "mount -t bpf bpf /sys/fs/bpf, or choose another pin directory"
         raise KernelError(
@@ -91,12 +94,11 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
     lie there too.
     """
     links = pin_dir / LINK_FOLDER
-    if links.is_dir() and any(links.iterdir()):
-        raise KernelError(
-            f"unload {pin_dir}", 0, "an agent's links are pinned there; nothing removed"
-        )
-    removed = _pins(pin_dir)
     try:
+        if links.is_dir() and any(links.iterdir()):
+            mend = "an agent's links are pinned there; nothing removed"
+            raise KernelError(f"unload {pin_dir}", 0, mend)
+        removed = _pins(pin_dir)
         for path in removed:
             path.unlink()
         for folder in (pin_dir / PROGRAM_FOLDER, pin_dir):

@@ -121,20 +121,21 @@ def build_cluster(
 
 def read_documents(path: Path) -> Iterator[Document]:
     """Yield the objects of a file, of stdin, or of a folder's files by name."""
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.suffix in SUFFIXES and file.is_file():
-                yield from read_documents(file)
-        return
     name = "standard input" if path == STANDARD_INPUT else str(path)
     try:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                if file.suffix in SUFFIXES and file.is_file():
+                    yield from read_documents(file)
+            return
         text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text()
         for number, value in enumerate(yaml.load_all(text, _Loader), 1):
             if value is not None:
                 yield from _flatten(Document(f"{name}, document {number}", value))
     except OSError as e:
         raise SourceError(f"{name}: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError) as e:
+        # PyYAML lets the ValueError of a number like 0x_ through.
         raise SourceError(f"{name}: no YAML: {e}") from e
 
 

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from outgate.cli import main
@@ -19,6 +20,30 @@ def test_an_expected_error_is_one_line(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"outgate: no agent answers at {tmp_path}/none.sock")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("map", "list", "--pin"),
+        ("map", "get", "cilium_lxc", "--pin"),
+        ("datapath", "load", "--pin"),
+        ("datapath", "unload", "--pin"),
+        ("policy", "plan", "--node", "n", "-f"),
+        ("agent", "--node", "n", "--config"),
+        ("agent", "--node", "n", "--kubeconfig"),
+        ("status", "--socket"),
+    ],
+)
+def test_a_path_that_cannot_be_looked_up_is_one_line(
+    arguments: tuple[str, ...],
+) -> None:
+    """Too long a name is refused to root too; no permission takes the same way."""
+    done = outgate(*arguments, "/" + "x" * 300)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("outgate: ")
     assert len(done.stderr.splitlines()) == 1
 
 

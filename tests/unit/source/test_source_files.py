@@ -116,3 +116,8 @@ def test_load_refuses_with_the_place(tmp_path: Path, text: str, message: str) ->
 def test_load_names_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none.yaml: No such file"):
         load_cluster([tmp_path / "none.yaml"])
+
+
+def test_a_number_that_is_none_is_answered_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"objects\.yaml: no YAML"):
+        _load(tmp_path, "kind: Pod\nmetadata: {name: 0x_}\n")
