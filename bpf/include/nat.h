@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Claim a port, rewrite, rewrite back. Two entries a flow (forward and reverse) live and
- * die together: each refresh of one refreshes, or puts back, the other.
+ * Open a translation, rewrite, rewrite back. Two entries a flow (forward and reverse) live
+ * and die together: each refresh of one refreshes, or puts back, the other.
  */
 #ifndef OUTGATE_NAT_H
 #define OUTGATE_NAT_H
@@ -11,30 +11,11 @@
 #include "csum.h"
 #include "encap.h"
 #include "flow.h"
+#include "port.h"
 #include "verdict.h"
 
 /* No port lies further: 14 bytes of Ethernet, at most 60 of IPv4, 4 to an echo id. */
 #define OFFSET_MASK 127
-
-static __always_inline struct tuple4 forward_key(const struct tuple4 *tuple)
-{
-	struct tuple4 key = *tuple;
-
-	key.direction = NAT_FORWARD;
-	return key;
-}
-
-/* The tuple of a reply to @tuple once it is translated to @egress_ip and @port. */
-static __always_inline struct tuple4 reverse_key(const struct tuple4 *tuple, __be32 egress_ip,
-						 __be16 port)
-{
-	struct tuple4 key = tuple_reverse(tuple);
-
-	key.destination = egress_ip;
-	key.destination_port = port;
-	key.direction = NAT_REVERSE;
-	return key;
-}
 
 /**
  * nat_write - write one translation into a packet
@@ -115,107 +96,6 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 	return 0;
 }
 
-/* Two halves of 32 bits, well mixed (the finalizer of MurmurHash3). */
-static __always_inline __u32 flow_hash(const struct tuple4 *tuple)
-{
-	__u32 hash = tuple->source ^ tuple->destination * 0x9e3779b1;
-
-	hash ^= ((__u32)tuple->source_port << 16 | tuple->destination_port) * 0x85ebca6b;
-	hash ^= tuple->protocol;
-	hash ^= hash >> 16;
-	hash *= 0x85ebca6b;
-	hash ^= hash >> 13;
-	hash *= 0xc2b2ae35;
-	return hash ^ hash >> 16;
-}
-
-/* Does a socket of this node, bound or connected, own the destination of @reply? */
-static __always_inline _Bool is_host_socket(struct context *context, const struct tuple4 *reply)
-{
-	struct bpf_sock_tuple tuple = {
-		.ipv4 = {
-			.saddr = reply->source, .daddr = reply->destination,
-			.sport = reply->source_port, .dport = reply->destination_port,
-		},
-	};
-	struct bpf_sock *socket = 0;
-
-	if (reply->protocol == IPPROTO_TCP)
-		socket = bpf_sk_lookup_tcp(context->skb, &tuple, sizeof(tuple.ipv4),
-					   BPF_F_CURRENT_NETNS, 0);
-	else if (reply->protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(context->skb, &tuple, sizeof(tuple.ipv4),
-					   BPF_F_CURRENT_NETNS, 0);
-	if (!socket)
-		return 0;
-	bpf_sk_release(socket);
-	return 1;
-}
-
-struct port_claim {
-	struct context *context;
-	struct tuple4 reply; /* on success its destination port is ours */
-	struct nat_entry entry;
-	__u64 now;
-	__u32 seed;
-	__u16 wanted; /* host order: the pod's own port */
-	int result;
-};
-
-/**
- * claim_port - try the port of one step of the walk; a callback of bpf_loop()
- *
- * Step 0 is the pod's own port (RFC 4787, 4.2.1, port preservation), the others walk the
- * whole range once from a place that the flow's hash chooses. Two CPUs may race for one
- * port; BPF_NOEXIST lets exactly one have it.
- *
- * Return: 1 to end the walk, 0 to go on.
- */
-static long claim_port(__u64 step, struct port_claim *claim)
-{
-	__u32 span = (__u32)settings.port_last - settings.port_first + 1;
-	__u32 port = claim->wanted;
-	struct nat_entry *taken;
-	long error;
-
-	if (step)
-		port = settings.port_first + (claim->seed + (__u32)step) % span;
-	else if (port < settings.port_first || port > settings.port_last)
-		return 0;
-	claim->reply.destination_port = bpf_htons(port);
-
-	/* Look before inserting: in an LRU map even a refused insert may evict somebody. */
-	taken = bpf_map_lookup_elem(&outgate_snat_v4, &claim->reply);
-	if (taken) {
-		if (is_live(taken->last_seen, claim->reply.protocol, taken->tcp, claim->now))
-			return 0;
-		bpf_map_delete_elem(&outgate_snat_v4, &claim->reply);
-	}
-	if (is_host_socket(claim->context, &claim->reply))
-		return 0;
-	error = bpf_map_update_elem(&outgate_snat_v4, &claim->reply, &claim->entry, BPF_NOEXIST);
-	if (error == -17 /* EEXIST: another CPU was first */)
-		return 0;
-	claim->result = error ? -DROP_NAT_TABLE_FULL : 0;
-	return 1;
-}
-
-/* The reverse half of a flow from @tuple's source. */
-static __always_inline struct nat_entry nat_reverse_entry(const struct tuple4 *tuple,
-							  const struct origin *origin,
-							  __u32 policy, __u8 tcp, __u64 now)
-{
-	struct nat_entry entry = {
-		.address = tuple->source, .port = tuple->source_port, .tcp = tcp,
-		.tunnel_endpoint = origin->tunnel_endpoint, .policy = policy,
-		.ifindex = origin->ifindex, .last_seen = now,
-	};
-
-	__builtin_memcpy(entry.pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(entry.host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
-	return entry;
-}
-
 /**
  * nat_open - create both entries of a new flow
  * @tuple:  as the pod wrote it
@@ -256,10 +136,10 @@ static __always_inline int nat_open(struct context *context, const struct tuple4
 	forward.port = claim.reply.destination_port;
 	if (bpf_map_update_elem(&outgate_snat_v4, &key, &forward, BPF_NOEXIST)) {
 		/* Another CPU opened the same flow first (use its port), or there is no room. */
-		const struct nat_entry *first;
+		const struct nat_entry *first = bpf_map_lookup_elem(&outgate_snat_v4, &key);
 
-		bpf_map_delete_elem(&outgate_snat_v4, &claim.reply);
-		first = bpf_map_lookup_elem(&outgate_snat_v4, &key);
+		if (!first || !leads_to(first, forward.address, forward.port))
+			bpf_map_delete_elem(&outgate_snat_v4, &claim.reply);
 		if (!first)
 			return -DROP_NAT_TABLE_FULL;
 		forward = *first;
@@ -268,13 +148,15 @@ static __always_inline int nat_open(struct context *context, const struct tuple4
 	return 0;
 }
 
-/* Forget both halves of a flow that is over. */
+/* Forget both halves of a live flow, the reverse one only if no other flow has it now. */
 static __always_inline void nat_close(const struct tuple4 *tuple, const struct nat_entry *forward)
 {
 	struct tuple4 reply = reverse_key(tuple, forward->address, forward->port);
 	struct tuple4 key = forward_key(tuple);
+	const struct nat_entry *reverse = bpf_map_lookup_elem(&outgate_snat_v4, &reply);
 
-	bpf_map_delete_elem(&outgate_snat_v4, &reply);
+	if (reverse && leads_to(reverse, tuple->source, tuple->source_port))
+		bpf_map_delete_elem(&outgate_snat_v4, &reply);
 	bpf_map_delete_elem(&outgate_snat_v4, &key);
 }
 
@@ -303,8 +185,7 @@ static __always_inline int nat_touch_forward(struct nat_entry *forward, const st
 	if (!reverse)
 		return bpf_map_update_elem(&outgate_snat_v4, &reply, &entry, BPF_NOEXIST) ?
 			       -DROP_SNAT_NO_PORT : 0;
-	if (reverse->address != entry.address || reverse->port != entry.port ||
-	    (reverse->flags & NAT_HOST_SOCKET))
+	if (!leads_to(reverse, entry.address, entry.port))
 		return -DROP_SNAT_NO_PORT;
 	entry.tcp |= reverse->tcp;
 	*reverse = entry;
@@ -363,8 +244,12 @@ static __always_inline int nat_find(struct context *context, const struct packet
 	forward = bpf_map_lookup_elem(&outgate_snat_v4, &key);
 	if (!forward)
 		return 1;
-	if (!is_live(forward->last_seen, packet->tuple.protocol, forward->tcp, now) ||
-	    is_reopened(packet, forward->tcp)) {
+	if (!is_live(forward->last_seen, packet->tuple.protocol, forward->tcp, now)) {
+		/* Its reverse half, dead as well, is for whoever takes it. */
+		bpf_map_delete_elem(&outgate_snat_v4, &key);
+		return 1;
+	}
+	if (is_reopened(packet, forward->tcp)) {
 		nat_close(&packet->tuple, forward);
 		return 1;
 	}

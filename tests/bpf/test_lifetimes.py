@@ -15,6 +15,7 @@ from bpf.world import (
     row,
     via,
 )
+from outgate.kernel.records import NatDirection
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
@@ -55,6 +56,50 @@ def test_a_flow_touched_after_the_clock_was_read_is_not_over(node: Node) -> None
     node.age(-3600)
 
     assert REDIRECT == node.run(Hook.FROM_CONTAINER, packet.build()).verdict
+
+
+def test_a_flow_that_comes_back_leaves_the_next_owner_its_port(node: Node) -> None:
+    node.put({row(OTHER_POD, NETWORK): via(HERE)})
+    first = outbound(UDP_NAME, REMOTE_POD, SERVER)
+    second = outbound(UDP_NAME, OTHER_POD, SERVER)
+    receive(node, first)
+    node.age(301)
+    assert 40000 == source_port(receive(node, second))
+
+    assert 40000 != source_port(receive(node, first))
+    expected = second.reply().but(ttl=63).build()
+    assert expected == answer(node, second).packet
+
+
+def test_a_lost_forward_half_is_rebuilt_with_the_same_port(node: Node) -> None:
+    """The pod speaks first: no reply has put the half back."""
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    before = receive(node, packet)
+    pair = set(node.nats())
+    node.forget_nat({key for key in pair if key.direction is NatDirection.FORWARD})
+    after = receive(node, packet.but(flags="A"))
+
+    assert source_port(before) == source_port(after)
+    assert pair == set(node.nats())
+
+
+def test_a_lost_forward_half_of_a_walked_port_is_rebuilt_too(node: Node) -> None:
+    node.put({row(OTHER_POD, NETWORK): via(HERE)})
+    receive(node, outbound(TCP_NAME, OTHER_POD, SERVER))
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    before = receive(node, packet)
+    pairs = set(node.nats())
+    node.forget_nat(
+        {
+            key
+            for key in pairs
+            if key.direction is NatDirection.FORWARD and str(key.source) == REMOTE_POD
+        }
+    )
+    after = receive(node, packet.but(flags="A"))
+
+    assert 40000 != source_port(before) == source_port(after)
+    assert pairs == set(node.nats())
 
 
 def test_an_unanswered_connection_is_forgotten_after_a_minute(node: Node) -> None:
