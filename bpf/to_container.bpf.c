@@ -23,6 +23,16 @@ static __always_inline _Bool begins(const struct packet *packet)
 	}
 }
 
+/* May this packet begin a flow where there is a live one already? */
+static __always_inline _Bool begins_anew(const struct packet *packet,
+					 const struct flow_entry *flow)
+{
+	if (flow->decision == FLOW_INBOUND)
+		return is_reopened(packet, flow->tcp);
+	/* Not before the pod's own connection is over: a forged SYN would uncover it. */
+	return packet->tcp_syn && is_closed(flow->tcp);
+}
+
 SEC("tc")
 int to_container(struct __sk_buff *skb)
 {
@@ -39,9 +49,10 @@ int to_container(struct __sk_buff *skb)
 		return VERDICT_PASS;
 	view = tuple_reverse(&packet.tuple);
 	flow = flow_lookup_reply(&view, now);
-	if (flow && !(packet.tcp_syn && (flow->decision != FLOW_INBOUND ||
-					 is_reopened(&packet, flow->tcp)))) {
-		flow_touch(flow, tcp_bits(&packet, 1), now);
+	if (flow && !begins_anew(&packet, flow)) {
+		/* A pod's own flow gets no answer this way: what claims to be one is forged. */
+		if (flow->decision == FLOW_INBOUND)
+			flow_touch(flow, tcp_bits(&packet, 1), now);
 		return VERDICT_PASS;
 	}
 	if (!begins(&packet))

@@ -27,14 +27,19 @@ struct origin {
 	__u8 host_mac[ETH_ADDRESS_SIZE];
 };
 
+/* Is the connection over, from both its sides' view? */
+static __always_inline _Bool is_closed(__u8 tcp)
+{
+	return (tcp & TCP_RESET) || (tcp & TCP_FIN_BOTH) == TCP_FIN_BOTH;
+}
+
 static __always_inline __u64 lifetime(__u8 protocol, __u8 tcp)
 {
 	__u64 seconds = LIFETIME_ICMP;
 
 	if (protocol == IPPROTO_UDP)
 		seconds = LIFETIME_UDP;
-	else if (protocol == IPPROTO_TCP && ((tcp & TCP_RESET) ||
-					     (tcp & TCP_FIN_BOTH) == TCP_FIN_BOTH))
+	else if (protocol == IPPROTO_TCP && is_closed(tcp))
 		seconds = LIFETIME_TCP_CLOSING;
 	else if (protocol == IPPROTO_TCP && !(tcp & TCP_REPLIED))
 		seconds = LIFETIME_TCP_OPENING;

@@ -129,6 +129,42 @@ def test_a_reply_to_a_flow_that_is_over_is_the_hosts(node: Node) -> None:
     assert PASS == answer(node, packet).verdict
 
 
+@pytest.mark.parametrize("protocol", [TCP_NAME, UDP_NAME])
+def test_a_stranger_cannot_turn_a_covered_flow_into_an_inbound_one(
+    node: Node, protocol: str
+) -> None:
+    """A forged first packet on the tuple of a live flow, straight to the pod."""
+    packet = outbound(protocol, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    node.run(Hook.TO_CONTAINER, packet.reply().but(flags="S").build())
+    later = node.run(Hook.FROM_CONTAINER, packet.but(flags="A").build())
+
+    assert REDIRECT == later.verdict
+
+
+def test_a_stranger_cannot_end_a_covered_flow(node: Node) -> None:
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    for flags in ("R", "FA", "S"):
+        node.run(Hook.TO_CONTAINER, packet.reply().but(flags=flags).build())
+    later = node.run(Hook.FROM_CONTAINER, packet.but(flags="A").build())
+
+    assert REDIRECT == later.verdict
+
+
+def test_a_stranger_cannot_turn_a_half_closed_flow_into_an_inbound_one(
+    node: Node,
+) -> None:
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    receive(node, packet.reply())
+    node.run(Hook.FROM_CONTAINER, packet.but(flags="FA").build())
+    node.run(Hook.TO_CONTAINER, packet.reply().but(flags="S").build())
+    later = node.run(Hook.FROM_CONTAINER, packet.but(flags="A").build())
+
+    assert REDIRECT == later.verdict
+
+
 def test_an_inbound_flow_may_use_the_tuple_of_a_covered_one_that_is_over(
     node: Node,
 ) -> None:
