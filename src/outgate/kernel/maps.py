@@ -183,8 +183,8 @@ def decode_entry(name: MapName, key: bytes, value: bytes) -> tuple[Key, Value] |
     """
     Return the entry in a row of map *name*, or None when it is not one of ours.
 
-    A foreign row has a kind, a family, a prefix or a size that this module never writes.
-    It is left alone, and overwritten when its key is wanted.
+    A foreign row has a kind, a family, a prefix or a size that this module never
+    writes.  It is left alone, and overwritten when its key is wanted.
     """
     try:
         return DECODERS[name](key, value)
