@@ -86,6 +86,7 @@ def compile_node(
         *(p.decision.problem for p in policies if p.decision.problem),
         *defeats,
         *contested,
+        *_missing_node(cluster, node),
     )
     good = {policy.id for policy in cluster.policies}
     return Compiled(
@@ -122,6 +123,16 @@ def _decide_policies(
         DecidedPolicy(policy, decide(policy, owners, node, own))
         for policy in sorted(cluster.policies, key=lambda policy: policy.seniority)
     )
+
+
+def _missing_node(cluster: Cluster, node: NodeName) -> tuple[Problem, ...]:
+    if any(other.name == node for other in cluster.nodes):
+        return ()
+    message = (
+        "the cluster has no such node, so no pod is known here and covered traffic is"
+        " dropped; is the agent's setting node the name of a Node?"
+    )
+    return (Problem(f"Node {node}", "metadata.name", message),)
 
 
 def _covered_entries(

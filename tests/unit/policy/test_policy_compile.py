@@ -284,3 +284,11 @@ def test_hooks_go_on_pod_veths_uplinks_and_the_tunnel() -> None:
         ("vethpod", Hook.TO_CONTAINER): Attachment.CURRENT,
         ("outgate_vx", Hook.FROM_OVERLAY): Attachment.CURRENT,
     }
+
+
+def test_agent_of_a_node_that_the_cluster_lacks_is_told() -> None:
+    """A misspelt node has no pods: all of them would be dropped without a word."""
+    (problem,) = _compile(CLUSTER, NodeName("tow")).problems
+
+    assert problem.object == "Node tow"
+    assert "setting node" in problem.message
