@@ -12,7 +12,7 @@ class Event(StrEnum):
     """Log events; the text under each is its meaning."""
 
     AGENT_STARTED = "agent.started"
-    """Programs are loaded and maps adopted; ``node``, ``pin_dir``, ``api``."""
+    """Programs are loaded and maps adopted; ``node``, ``pin_dir``."""
 
     AGENT_STOPPED = "agent.stopped"
     """A clean stop; maps, links and flows stay, traffic goes on."""
