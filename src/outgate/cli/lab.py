@@ -22,6 +22,7 @@ from outgate.lab.settings import GatewayPath, LabSettings, PodNetwork, StateFold
 app = typer.Typer(
     help="A whole cluster on this machine: nodes, pods, an API, an agent per node.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 PASSED_ON = ("OUTGATE_BPF_OBJECTS", "OUTGATE_LIBBPF")
@@ -50,7 +51,10 @@ def up(
         GatewayPath, typer.Option(help="How gateways send on tunnelled packets.")
     ] = GatewayPath.DIRECT,
     port: Annotated[
-        int, typer.Option(help="The API's port on loopback; 0 chooses one.")
+        int,
+        typer.Option(
+            help="The API's port on loopback; 0 chooses one.", min=0, max=65535
+        ),
     ] = 0,
 ) -> None:
     """Start the lab, or check the one that runs; make it kubectl's current context."""
