@@ -198,6 +198,7 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
 {
 	__u8 bits = tcp_bits(packet, 1);
 	struct nat_entry *forward;
+	struct flow_entry *flow;
 	struct tuple4 key;
 
 	if (!(bits & ~reverse->tcp) && !is_stale(reverse->last_seen, now))
@@ -208,6 +209,12 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
 	key = tuple_reverse(&packet->tuple);
 	key.source = reverse->address;
 	key.source_port = reverse->port;
+	if (!reverse->tunnel_endpoint || settings.gateway_path == GATEWAY_STACK) {
+		/* The flow entry is on this node too, and no other hook sees the answers. */
+		flow = bpf_map_lookup_elem(&outgate_flow_v4, &key);
+		if (flow)
+			flow_touch(flow, bits, now);
+	}
 	key.direction = NAT_FORWARD;
 	forward = bpf_map_lookup_elem(&outgate_snat_v4, &key);
 	if (forward) {

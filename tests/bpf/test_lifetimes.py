@@ -4,17 +4,20 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bpf.harness import PASS, REDIRECT, Node, Outcome, needs_root
+from bpf.harness import PASS, REDIRECT, Node, Outcome, Setup, needs_root
 from bpf.packets import TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import (
     ELSEWHERE,
     HERE,
+    LOCAL_POD,
     REMOTE_POD,
     SERVER,
     TUNNELLED_POD,
+    gateway_entries,
     row,
     via,
 )
+from outgate.kernel.maps import GatewayPath
 from outgate.kernel.records import NatDirection
 from outgate.state.entries import Hook
 
@@ -100,6 +103,37 @@ def test_a_lost_forward_half_of_a_walked_port_is_rebuilt_too(node: Node) -> None
 
     assert 40000 != source_port(before) == source_port(after)
     assert pairs == set(node.nats())
+
+
+@pytest.mark.parametrize("path", list(GatewayPath))
+def test_a_local_pods_flow_is_established_once_it_was_answered(
+    path: GatewayPath,
+) -> None:
+    """After more idle time than an unanswered connection gets."""
+    packet = outbound(TCP_NAME, LOCAL_POD, SERVER)
+    with Node(Setup(gateway_path=path)) as node:
+        node.put(gateway_entries())
+        opened = node.run(Hook.FROM_CONTAINER, packet.build())
+        node.run(Hook.TO_NETDEV, opened.packet, mark=opened.mark)
+        answer(node, packet)
+        node.remove(row(LOCAL_POD, NETWORK))
+        node.age(600)
+        later = node.run(Hook.FROM_CONTAINER, packet.but(flags="A").build())
+
+        assert (opened.verdict, opened.mark) == (later.verdict, later.mark)
+
+
+def test_a_tunnelled_flow_is_established_once_it_was_answered_by_the_stack() -> None:
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    with Node(Setup(gateway_path=GatewayPath.STACK)) as node:
+        node.put(gateway_entries())
+        opened = receive(node, packet)
+        node.run(Hook.TO_NETDEV, opened.packet, mark=opened.mark)
+        answer(node, packet)
+        node.remove(row(REMOTE_POD, NETWORK))
+        node.age(600)
+
+        assert PASS == receive(node, packet.but(flags="A")).verdict
 
 
 def test_an_unanswered_connection_is_forgotten_after_a_minute(node: Node) -> None:
