@@ -75,10 +75,13 @@ static __always_inline __u8 tcp_bits(const struct packet *packet, _Bool reverse)
 	return bits;
 }
 
-/* A SYN on an entry whose connection is over begins a new connection. */
+/*
+ * A SYN after anything but SYNs begins a new connection: the old one is closed, or its pod
+ * was killed, or the answer to the first SYN was lost and deciding anew changes nothing.
+ */
 static __always_inline _Bool is_reopened(const struct packet *packet, __u8 tcp)
 {
-	return packet->tcp_syn && (tcp & (TCP_RESET | TCP_FIN_BOTH));
+	return packet->tcp_syn && tcp;
 }
 
 /* Write only when the time is stale, or when the TCP state moves. */

@@ -145,6 +145,31 @@ def test_an_unanswered_connection_is_forgotten_after_a_minute(node: Node) -> Non
     assert PASS == node.run(Hook.FROM_CONTAINER, packet.build()).verdict
 
 
+def test_a_new_connection_on_a_silent_ones_tuple_gets_todays_egress_ip(
+    node: Node,
+) -> None:
+    """The old one ended without FIN or RST: its pod was killed."""
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    receive(node, packet)
+    answer(node, packet)
+    node.put({row(REMOTE_POD, NETWORK): via(HERE, OTHER_EGRESS_IP)})
+    expected = packet.but(source=OTHER_EGRESS_IP, ttl=63).build()
+
+    assert expected == receive(node, packet).packet
+
+
+def test_a_new_connection_on_a_silent_ones_tuple_gets_todays_gateway(
+    node: Node,
+) -> None:
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    receive(node, packet.reply())
+    node.put({row(TUNNELLED_POD, NETWORK): via(HERE)})
+    expected = packet.but(source=HERE, ttl=63).build()
+
+    assert expected == node.run(Hook.FROM_CONTAINER, packet.build()).packet
+
+
 def test_a_repeated_first_packet_keeps_its_port(node: Node) -> None:
     """The server's answer was lost on its way to the pod."""
     packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
