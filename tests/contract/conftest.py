@@ -24,3 +24,8 @@ def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sid
     objects: Path = request.getfixturevalue("tiny_objects")
     monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
     return LinuxSide()
+
+
+@pytest.fixture
+def tiny_datapath(tiny_objects: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tiny_objects))

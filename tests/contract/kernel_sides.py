@@ -16,7 +16,7 @@ from outgate.kernel.fake import FakeKernel
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.kernel.maps import DatapathSettings, GatewayPath, MapName
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Hook, InterfaceIndex, PolicyKey
+from outgate.state.entries import Hook, InterfaceIndex, PolicyKey, TunnelDevice
 from outgate.state.facts import Link, NodeFacts
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +32,8 @@ SETTINGS = DatapathSettings(
     port_last=65535,
     gateway_path=GatewayPath.DIRECT,
 )
+
+TUNNEL = TunnelDevice("outgate_vx", 4789)
 
 AnyKernel = FakeKernel | LinuxKernel
 
@@ -84,15 +86,10 @@ class LinuxSide:
     """A namespace of its own, with programs that pass everything."""
 
     def run(self, body: Callable[[Side], Awaitable[None]]) -> None:
-        async def call() -> None:
-            await body(self)
-
-        run_isolated(lambda: asyncio.run(call()))
+        isolated(lambda: body(self))
 
     async def start(self) -> AnyKernel:
-        kernel = LinuxKernel(KernelConfig(PIN_DIR, "outgate_vx", SETTINGS))
-        await kernel.open()
-        return kernel
+        return await start()
 
     async def restart(self, kernel: AnyKernel) -> AnyKernel:
         kernel.close()
@@ -109,6 +106,20 @@ class LinuxSide:
             for i in range(4):
                 source = IPv4Address(i).packed
                 opened.put(b"\x20\0\0\0" + source + bytes(4), bytes(16))
+
+
+def isolated(body: Callable[[], Awaitable[None]]) -> None:
+    async def call() -> None:
+        await body()
+
+    run_isolated(lambda: asyncio.run(call()))
+
+
+async def start(gateway_path: GatewayPath = GatewayPath.DIRECT) -> LinuxKernel:
+    settings = replace(SETTINGS, gateway_path=gateway_path)
+    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings))
+    await kernel.open()
+    return kernel
 
 
 def ip(*arguments: str) -> None:

@@ -1,22 +1,19 @@
 """What only the real kernel can show: programs, links, devices, and its refusals."""
 
 import asyncio
-import errno
 import shutil
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from contract.isolation import BPF_FS, run_isolated
-from contract.kernel_sides import PIN_DIR, SETTINGS, compile_object, ip
+from contract.isolation import BPF_FS
+from contract.kernel_sides import PIN_DIR, SETTINGS, TUNNEL, ip, isolated, start
 from outgate.errors import KernelError
 from outgate.kernel import netlink, syscall
 from outgate.kernel.datapath import load_programs, pin_programs, unpin_programs
-from outgate.kernel.linux import KernelConfig, LinuxKernel
+from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricDirection, MetricRecord
@@ -26,7 +23,6 @@ from outgate.state.entries import (
     AttachmentKey,
     Hook,
     PolicyId,
-    TunnelDevice,
     TunnelKey,
 )
 from outgate.state.facts import NodeFacts
@@ -35,28 +31,8 @@ from outgate.state.snapshot import Snapshot
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
 
-TUNNEL = TunnelDevice("outgate_vx", 4789)
 PROBES = 200_000
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
-
-
-@pytest.fixture
-def tiny_datapath(tiny_objects: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tiny_objects))
-
-
-def isolated(body: Callable[[], Awaitable[None]]) -> None:
-    async def call() -> None:
-        await body()
-
-    run_isolated(lambda: asyncio.run(call()))
-
-
-async def start(gateway_path: GatewayPath = GatewayPath.DIRECT) -> LinuxKernel:
-    settings = replace(SETTINGS, gateway_path=gateway_path)
-    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings))
-    await kernel.open()
-    return kernel
 
 
 def runtime_config() -> RuntimeConfig:
@@ -146,48 +122,16 @@ def test_an_attachment_follows_a_renamed_interface_without_a_gap() -> None:
     isolated(body)
 
 
-def test_a_link_whose_pin_was_removed_is_made_anew() -> None:
+def test_a_removed_pin_directory_is_made_again() -> None:
     async def body() -> None:
         ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
         kernel = await start()
-        await kernel.observe()
-        await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
         shutil.rmtree(PIN_DIR)
         desired: Snapshot = {UPLINK: Attachment.CURRENT}
         failures = await kernel.apply(diff(desired, await kernel.observe()))
 
         assert failures == {}
         assert await kernel.observe() == desired
-
-    isolated(body)
-
-
-def test_a_pin_that_cannot_be_written_is_a_failure_of_its_attachment() -> None:
-    async def body() -> None:
-        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
-        kernel = await start()
-        await kernel.observe()
-        make_read_only(BPF_FS)
-        failures = await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
-
-        assert "Read-only file system" in str(failures[UPLINK])
-
-    isolated(body)
-
-
-def test_a_batch_that_the_kernel_does_not_count_is_refused_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(command: object, attribute: object) -> int:
-        raise OSError(errno.EPERM, "bpf")
-
-    async def body() -> None:
-        kernel = await start()
-        rows = {bytes([i, 0, 0, 0]): bytes(4) for i in range(3)}
-        with PinnedMap(PIN_DIR / MapName.NODE) as opened:
-            monkeypatch.setattr(syscall, "bpf", refuse)
-            assert opened.put_many(rows).keys() == rows.keys()
-        kernel.close()
 
     isolated(body)
 
@@ -218,34 +162,6 @@ def test_a_tunnel_device_that_is_otherwise_is_made_anew() -> None:
 
         assert before == {}
         assert await kernel.observe() == {TunnelKey(): TUNNEL}
-
-    isolated(body)
-
-
-def test_a_device_that_is_no_tunnel_is_never_replaced_by_one() -> None:
-    """Who sets tunnel-device to the name of the uplink keeps the uplink."""
-
-    async def body() -> None:
-        ip("link", "add", TUNNEL.name, "type", "veth", "peer", "name", "v1")
-        index = socket.if_nametoindex(TUNNEL.name)
-        kernel = await start()
-        failures = await kernel.apply([Put(TunnelKey(), TUNNEL)])
-
-        assert "another tunnel-device" in str(failures[TunnelKey()])
-        assert socket.if_nametoindex(TUNNEL.name) == index
-
-    isolated(body)
-
-
-def test_a_taken_tunnel_port_is_answered_with_the_setting() -> None:
-    async def body() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-            taken.bind(("0.0.0.0", TUNNEL.port))
-            kernel = await start()
-            failures = await kernel.apply([Put(TunnelKey(), TUNNEL)])
-
-        assert "tunnel-port" in str(failures[TunnelKey()])
-        assert await kernel.observe() == {}
 
     isolated(body)
 
@@ -322,49 +238,6 @@ def test_unload_leaves_the_maps_of_a_running_agent() -> None:
     isolated(body)
 
 
-def test_a_pin_directory_elsewhere_is_answered_with_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(KernelError, match="mount -t bpf"):
-        load_programs(tmp_path / "pins", SETTINGS)
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_pinned_map_of_another_version_is_named(
-    tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Path(__file__).parent / "tiny.bpf.c"
-    for hook in Hook:
-        compile_object(source, tmp_path, hook, ("-DEGRESS_ROOM=8",))
-
-    async def body() -> None:
-        pin_programs(PIN_DIR, SETTINGS)
-        monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
-        with pytest.raises(KernelError, match=r"cilium_egress_v4.*another version"):
-            load_programs(PIN_DIR, SETTINGS)
-
-    isolated(body)
-
-
-def test_a_refusal_of_the_verifier_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "bad.bpf.c"
-    source.write_text(
-        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
-        'SEC("tc") int HOOK(struct __sk_buff *skb)\n'
-        "{ return *(char *)(long)skb->data; }\n"
-        'char _license[] SEC("license") = "GPL";\n'
-    )
-    compile_object(source, tmp_path, Hook.FROM_CONTAINER)
-    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
-
-    async def body() -> None:
-        with pytest.raises(KernelError, match="invalid access to packet"):
-            load_programs(PIN_DIR, SETTINGS)
-
-    isolated(body)
-
-
 async def adopt(former: LinuxKernel | None, key: AttachmentKey) -> LinuxKernel:
     """Let a new agent take the place of *former*, and attach its program."""
     if former:
@@ -383,10 +256,6 @@ def send_probes(interface: str, count: int) -> None:
         probe.bind((interface, 0))
         for _ in range(count):
             probe.send(frame)
-
-
-def make_read_only(mount: Path) -> None:
-    subprocess.run(("mount", "-o", "remount,ro", str(mount)), check=True)
 
 
 def nft_tables() -> str:
