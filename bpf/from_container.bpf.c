@@ -95,9 +95,11 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	struct origin origin;
 
 	context_parse(context, packet);
-	if (packet->class == PACKET_OTHER || !packet->l4)
-		/* Not IPv4, or a header that the kernel itself will refuse to route. */
+	if (packet->class == PACKET_OTHER)
 		return VERDICT_PASS;
+	if (!packet->l4)
+		/* Who talks to whom cannot be told, so neither that no policy covers it. */
+		return -DROP_INVALID;
 
 	origin_of_pod(&origin, packet, context->skb->ifindex);
 	if (packet->class == PACKET_FLOW)

@@ -87,6 +87,9 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	if (packet->class == PACKET_OTHER)
 		/* Not IPv4: no policy covers it. */
 		return VERDICT_PASS;
+	if (!packet->l4)
+		/* Who talks to whom cannot be told, so neither that no policy covers it. */
+		return -DROP_INVALID;
 
 	endpoint = endpoint_lookup(packet->tuple.source);
 	if (endpoint && (endpoint->flags & ENDPOINT_HOST)) {

@@ -38,7 +38,7 @@ static __always_inline __u32 context_size(struct context *context)
  * context_parse - parse, after the headers were brought into the linear part
  *
  * A packet's headers may lie in page fragments (GRO, AF_PACKET senders); only then is the
- * pull paid for.
+ * pull paid for. Without memory for it the packet is PACKET_BROKEN, and no l4 is set.
  */
 static __always_inline enum packet_class context_parse(struct context *context,
 							struct packet *packet)

@@ -55,15 +55,16 @@ struct packet {
 	_Bool echo_request;
 };
 
+/* @size is what the IP header says; what follows it in the frame is padding. */
 static inline __attribute__((always_inline)) enum packet_class
-parse_l4(struct packet *packet, void *end)
+parse_l4(struct packet *packet, void *end, __u32 size)
 {
 	struct tuple4 *tuple = &packet->tuple;
 
 	if (tuple->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = packet->l4;
 
-		if ((void *)(tcp + 1) > end)
+		if ((void *)(tcp + 1) > end || size < sizeof(*tcp))
 			return PACKET_BROKEN;
 		tuple->source_port = tcp->source;
 		tuple->destination_port = tcp->dest;
@@ -75,7 +76,7 @@ parse_l4(struct packet *packet, void *end)
 	if (tuple->protocol == IPPROTO_UDP) {
 		struct udphdr *udp = packet->l4;
 
-		if ((void *)(udp + 1) > end)
+		if ((void *)(udp + 1) > end || size < sizeof(*udp))
 			return PACKET_BROKEN;
 		tuple->source_port = udp->source;
 		tuple->destination_port = udp->dest;
@@ -84,7 +85,7 @@ parse_l4(struct packet *packet, void *end)
 	if (tuple->protocol == IPPROTO_ICMP) {
 		struct icmp_echo *icmp = packet->l4;
 
-		if ((void *)(icmp + 1) > end)
+		if ((void *)(icmp + 1) > end || size < sizeof(*icmp))
 			return PACKET_BROKEN;
 		if (icmp->type == ICMP_ECHO) {
 			tuple->source_port = icmp->id;
@@ -124,6 +125,9 @@ parse_packet(void *start, void *end, struct packet *packet)
 		return packet->class;
 	header_size = packet->ip->ihl * 4;
 	total_size = bpf_ntohs(packet->ip->tot_len);
+	if (!total_size)
+		/* Too long to say: a super-packet of more than 64 KiB, as long as its frame. */
+		total_size = ~0U;
 	if (packet->ip->version != 4 || header_size < sizeof(struct iphdr) ||
 	    total_size < header_size)
 		return packet->class;
@@ -136,7 +140,7 @@ parse_packet(void *start, void *end, struct packet *packet)
 	if (packet->ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET))
 		packet->class = PACKET_FRAGMENT;
 	else
-		packet->class = parse_l4(packet, end);
+		packet->class = parse_l4(packet, end, total_size - header_size);
 	return packet->class;
 }
 

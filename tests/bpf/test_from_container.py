@@ -156,10 +156,11 @@ def covered_ip(flags: str = "", frag: int = 0, proto: int | None = None) -> Scap
         (bytes(covered_ip(frag=10, proto=17) / Raw(bytes(64))), Reason.DROP_FRAGMENT),
         (bytes(covered_ip(flags="MF") / UDP() / Raw(bytes(64))), Reason.DROP_FRAGMENT),
         (bytes(covered_ip(proto=6) / Raw(bytes(12))), Reason.DROP_INVALID),
+        (bytes(covered_ip(proto=6)) + bytes(26), Reason.DROP_INVALID),
     ],
     ids=[
         *("unknown-pod", "no-gateway", "no-egress-ip", "gre", "icmp-error"),
-        *("fragment", "first-fragment", "cut-tcp"),
+        *("fragment", "first-fragment", "cut-tcp", "ports-in-padding"),
     ],
 )
 def test_from_container_drops_what_it_cannot_translate(
@@ -168,6 +169,35 @@ def test_from_container_drops_what_it_cannot_translate(
     assert untouched(frame, DROP) == send(node, frame)
     assert {(reason, OUT, POLICY): 1} == node.counts()
     assert {} == node.flows()
+
+
+@pytest.mark.parametrize("pod", [TUNNELLED_POD, FREE_POD])
+def test_from_container_drops_what_it_cannot_read(node: Node, pod: str) -> None:
+    """An IP header that contradicts itself: the kernel would refuse it as well."""
+    frame = bytearray(outbound(TCP_NAME, pod, SERVER).build())
+    frame[14] = 0x44
+
+    assert untouched(bytes(frame), DROP) == send(node, bytes(frame))
+    assert {(Reason.DROP_INVALID, OUT, 0): 1} == node.counts()
+
+
+def without_length(packet: Packet) -> bytes:
+    """Return *packet* as a super-packet of more than 64 KiB says it: total length 0."""
+    frame = Ether(packet.build())
+    frame[IP].len = 0
+    del frame[IP].chksum
+    return bytes(frame)
+
+
+def test_from_container_translates_packets_too_long_to_say_how_long(
+    node: Node,
+) -> None:
+    packet = outbound(TCP_NAME, LOCAL_POD, SERVER)
+    translated = without_length(packet.but(source=HERE, ttl=63))
+
+    assert untouched(translated, REDIRECT, mark=0x20) == send(
+        node, without_length(packet)
+    )
 
 
 def test_from_container_knows_a_pod_as_soon_as_it_is_entered(node: Node) -> None:

@@ -92,6 +92,22 @@ def test_to_netdev_guards_protocols_that_it_cannot_translate(node: Node) -> None
     assert DROP == node.run(Hook.TO_NETDEV, frame).verdict
 
 
+def test_to_netdev_guards_packets_too_long_to_say_how_long(node: Node) -> None:
+    frame = Ether(outbound(TCP_NAME, LOCAL_POD, SERVER).build())
+    frame[IP].len = 0
+    node.run(Hook.TO_NETDEV, bytes(frame))
+
+    assert {(Reason.DROP_UNTRANSLATED, OUT, POLICY): 1} == node.counts()
+
+
+def test_to_netdev_guards_what_it_cannot_read(node: Node) -> None:
+    frame = bytearray(outbound(TCP_NAME, LOCAL_POD, SERVER).build())
+    frame[14] = 0x44
+
+    assert DROP == node.run(Hook.TO_NETDEV, bytes(frame)).verdict
+    assert {(Reason.DROP_INVALID, OUT, 0): 1} == node.counts()
+
+
 def test_to_netdev_guards_against_pods_that_are_not_known_yet(node: Node) -> None:
     node.run(Hook.TO_NETDEV, outbound(TCP_NAME, UNKNOWN_POD, SERVER).build())
 

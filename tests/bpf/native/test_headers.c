@@ -113,11 +113,24 @@ static void a_tuple_is_read_as_its_sender_wrote_it(void)
 	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FRAGMENT);
 }
 
+static void padding_is_not_read_as_ports(void)
+{
+	__u8 frame[sizeof(TCP_SYN)];
+	struct packet packet;
+
+	memcpy(frame, TCP_SYN, sizeof(frame));
+	frame[17] = 39; /* total length: the TCP header's last byte is padding */
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_BROKEN);
+	frame[17] = 0; /* longer than the field can say */
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FLOW);
+}
+
 int main(void)
 {
 	an_incremental_checksum_equals_a_full_one();
 	no_cut_packet_is_read_beyond_its_end(TCP_SYN, sizeof(TCP_SYN));
 	random_frames_are_read_within_their_ends();
 	a_tuple_is_read_as_its_sender_wrote_it();
+	padding_is_not_read_as_ports();
 	return failures != 0;
 }
