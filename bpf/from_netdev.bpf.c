@@ -42,8 +42,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return VERDICT_PASS;
 	if (reverse->flags & NAT_HOST_SOCKET) {
 		/* A socket of this node. */
-		reverse->tcp |= tcp_bits(packet, 1);
-		reverse->last_seen = now;
+		touch_host_port(reverse, tcp_bits(packet, 1), now);
 		return VERDICT_PASS;
 	}
 	if (!is_live(reverse->last_seen, key.protocol, reverse->tcp, now))

@@ -49,6 +49,18 @@ static __always_inline int translate(struct context *context, const struct packe
 	return VERDICT_PASS;
 }
 
+/*
+ * Must this port be kept from pods? Answers need no entry: their socket is found by looking
+ * it up, and anybody outside can make the node answer, each time on another tuple.
+ */
+static __always_inline _Bool needs_entry(const struct packet *packet)
+{
+	if (packet->tcp_accept || packet->tcp_rst ||
+	    (packet->tuple.protocol == IPPROTO_ICMP && !packet->echo_request))
+		return 0;
+	return is_in_range(packet->tuple.source_port);
+}
+
 /* A packet of the node itself from an egress IP: its port is not for pods. */
 static __always_inline int keep_host_port(const struct packet *packet)
 {
@@ -59,14 +71,16 @@ static __always_inline int keep_host_port(const struct packet *packet)
 	struct nat_entry host = { .flags = NAT_HOST_SOCKET, .last_seen = now };
 
 	if (taken && (taken->flags & NAT_HOST_SOCKET)) {
-		taken->tcp = packet->tcp_syn ? 0 : taken->tcp | tcp_bits(packet, 0);
-		taken->last_seen = now;
+		if (is_reopened(packet, taken->tcp))
+			taken->tcp = 0;
+		touch_host_port(taken, tcp_bits(packet, 0), now);
 		return VERDICT_PASS;
 	}
 	if (taken && is_live(taken->last_seen, tuple->protocol, taken->tcp, now))
 		/* Its reply would go to the pod: the socket must try another port. */
 		return -DROP_HOST_PORT_TAKEN;
-	bpf_map_update_elem(&outgate_snat_v4, &reply, &host, BPF_ANY);
+	if (needs_entry(packet) && own_reply(&reply, &host, taken, now) == REPLY_TAKEN)
+		return -DROP_HOST_PORT_TAKEN;
 	return VERDICT_PASS;
 }
 

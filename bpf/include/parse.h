@@ -50,6 +50,7 @@ struct packet {
 	enum packet_class class;
 	struct tuple4 tuple; /* as the sender wrote it */
 	_Bool tcp_syn; /* SYN without ACK */
+	_Bool tcp_accept; /* SYN with ACK */
 	_Bool tcp_fin;
 	_Bool tcp_rst;
 	_Bool echo_request;
@@ -69,6 +70,7 @@ parse_l4(struct packet *packet, void *end, __u32 size)
 		tuple->source_port = tcp->source;
 		tuple->destination_port = tcp->dest;
 		packet->tcp_syn = tcp->syn && !tcp->ack;
+		packet->tcp_accept = tcp->syn && tcp->ack;
 		packet->tcp_fin = tcp->fin;
 		packet->tcp_rst = tcp->rst;
 		return PACKET_FLOW;

@@ -80,6 +80,23 @@ static __always_inline long own_reply(const struct tuple4 *reply, const struct n
 	return bpf_map_update_elem(&outgate_snat_v4, reply, entry, BPF_ANY);
 }
 
+/* Note a packet of a host socket in its entry. */
+static __always_inline void touch_host_port(struct nat_entry *host, __u8 bits, __u64 now)
+{
+	if (bits & ~host->tcp)
+		host->tcp |= bits;
+	if (is_stale(host->last_seen, now))
+		host->last_seen = now;
+}
+
+/* May the walk give this port (network order) to a pod? */
+static __always_inline _Bool is_in_range(__be16 port)
+{
+	__u16 host = bpf_ntohs(port);
+
+	return host >= settings.port_first && host <= settings.port_last;
+}
+
 /* Two halves of 32 bits, well mixed (the finalizer of MurmurHash3). */
 static __always_inline __u32 flow_hash(const struct tuple4 *tuple)
 {

@@ -18,7 +18,16 @@ from bpf.harness import (
     Setup,
     needs_root,
 )
-from bpf.packets import HOST_MAC, POD_MAC, PROTOCOLS, TCP_NAME, UDP_NAME, outbound
+from bpf.packets import (
+    ECHO_NAME,
+    HOST_MAC,
+    POD_MAC,
+    PROTOCOLS,
+    TCP_NAME,
+    UDP_NAME,
+    Packet,
+    outbound,
+)
 from bpf.world import (
     ELSEWHERE,
     FREE_POD,
@@ -161,6 +170,44 @@ def test_a_port_of_the_node_itself_is_not_given_to_a_pod(
 
     assert Outcome(PASS, own, 0) == passed
     assert 40000 != int.from_bytes(translated.packet[34:36], "big")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        outbound(TCP_NAME, HERE, SERVER).but(flags="SA"),
+        outbound(TCP_NAME, HERE, SERVER).but(flags="RA"),
+        outbound(ECHO_NAME, SERVER, HERE).reply(),
+        outbound(UDP_NAME, HERE, SERVER, port=53),
+    ],
+    ids=["accept", "refuse", "echo", "port-not-for-pods"],
+)
+def test_nobody_outside_can_fill_the_table_by_making_the_node_answer(
+    node: Node, answer: Packet
+) -> None:
+    assert PASS == node.run(Hook.TO_NETDEV, answer.build()).verdict
+    assert {} == node.nats()
+
+
+def test_a_connection_of_the_node_is_known_from_its_middle_too(node: Node) -> None:
+    """Its first packets may have left before this program was there."""
+    node.run(Hook.TO_NETDEV, outbound(TCP_NAME, HERE, SERVER).but(flags="A").build())
+
+    [entry] = node.nats().values()
+    assert entry.is_host_socket
+
+
+def test_a_port_whose_flow_is_over_may_be_taken_by_the_node(node: Node) -> None:
+    packet = outbound(UDP_NAME, REMOTE_POD, SERVER)
+    node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=WORKER)
+    node.age(301)
+    own = outbound(UDP_NAME, HERE, SERVER)
+    taken = node.run(Hook.TO_NETDEV, own.build())
+    answered = node.run(Hook.FROM_NETDEV, own.reply().build())
+    again = node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=WORKER)
+
+    assert (PASS, PASS) == (taken.verdict, answered.verdict)
+    assert 40000 != int.from_bytes(again.packet[34:36], "big")
 
 
 def test_a_reply_to_the_node_itself_goes_to_its_stack(node: Node) -> None:
