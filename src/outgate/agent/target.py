@@ -9,6 +9,7 @@ although they are not wanted: those of bad policies.
 from collections.abc import Callable
 
 from outgate.policy.compile import Compiled, compile_node, compile_unlisted
+from outgate.policy.doubt import withhold_new_pods
 from outgate.policy.model import Cluster
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
@@ -43,7 +44,8 @@ class CompiledTarget:
         self._tunnel = tunnel
         self._facts = facts
         self._compiled_from: tuple[Cluster, NodeFacts] | None = None
-        self.compiled = Compiled(snapshot={})
+        self._from_cluster = Compiled(snapshot={})
+        self.compiled = self._from_cluster
 
     @property
     def snapshot(self) -> Snapshot:
@@ -60,8 +62,11 @@ class CompiledTarget:
         if self._compiled_from is None or not (
             inputs[0] is self._compiled_from[0] and inputs[1] == self._compiled_from[1]
         ):
-            self.compiled = compile_node(inputs[0], self._node, inputs[1], self._tunnel)
+            self._from_cluster = compile_node(
+                inputs[0], self._node, inputs[1], self._tunnel
+            )
             self._compiled_from = inputs
+        self.compiled = withhold_new_pods(self._from_cluster, actual)
         return Target(
             self.compiled.snapshot,
             self._source.is_complete,

@@ -21,7 +21,7 @@ from outgate.policy.addresses import (
     node_entries,
 )
 from outgate.policy.attachments import attachment_entries
-from outgate.policy.endpoints import address_holders
+from outgate.policy.endpoints import DoubtfulPod, address_holders, find_doubtful_pods
 from outgate.policy.gateways import decide, nodes_by_address
 from outgate.policy.model import Cluster, Problem
 from outgate.policy.rows import DecidedPolicy, compile_rows
@@ -46,12 +46,14 @@ class Compiled:
     What a node should hold, what the user should know, and what must stay.
 
     *kept_policies* are bad policies of which no good version is known: what the
-    kernel still holds for them stays as it is.
+    kernel still holds for them stays as it is.  *doubtful_pods* are the pods of this
+    node that such policies select (``doubt`` says what becomes of them).
     """
 
     snapshot: Snapshot
     problems: tuple[Problem, ...] = ()
     kept_policies: frozenset[PolicyId] = frozenset()
+    doubtful_pods: tuple[DoubtfulPod, ...] = ()
 
 
 def compile_node(
@@ -89,10 +91,12 @@ def compile_node(
         *_missing_node(cluster, node),
     )
     good = {policy.id for policy in cluster.policies}
+    kept = [bad for bad in cluster.bad_policies if bad.id not in good]
     return Compiled(
         snapshot=snapshot,
         problems=tuple(sorted(set(problems), key=_order)),
-        kept_policies=frozenset(b.id for b in cluster.bad_policies if b.id not in good),
+        kept_policies=frozenset(bad.id for bad in kept),
+        doubtful_pods=find_doubtful_pods(node, holders, namespaces, kept),
     )
 
 

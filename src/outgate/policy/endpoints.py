@@ -6,10 +6,21 @@ What it is not: the choice of pods for a policy (``rows`` does that).
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from outgate.policy.model import Endpoint, Namespace, Problem
+from outgate.policy.model import BadPolicy, Endpoint, Namespace, Problem
 from outgate.policy.selectors import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX
+from outgate.state.entries import NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulPod:
+    """A pod that *policy* selects, of which no good version is known."""
+
+    address: IPv4Address
+    reference: str
+    policy: BadPolicy
 
 
 def identity_labels(endpoint: Endpoint, namespace: Namespace) -> dict[str, str]:
@@ -59,6 +70,28 @@ def address_holders(
         if pod is not holders[address]
     )
     return holders, problems
+
+
+def find_doubtful_pods(
+    node: NodeName,
+    holders: Mapping[IPv4Address, Endpoint],
+    namespaces: Mapping[str, Namespace],
+    policies: Iterable[BadPolicy],
+) -> tuple[DoubtfulPod, ...]:
+    """Return the pods of *node* that *policies* select, as far as these can be read."""
+    policies = tuple(policy for policy in policies if policy.selectors)
+    found = []
+    for address, pod in holders.items() if policies else ():
+        namespace = namespaces.get(pod.namespace)
+        if pod.node != node or namespace is None:
+            continue
+        labels = identity_labels(pod, namespace)
+        found += [
+            DoubtfulPod(address, pod.reference, policy)
+            for policy in policies
+            if any(selector.matches(labels) for selector in policy.selectors)
+        ]
+    return tuple(sorted(found, key=lambda doubt: (doubt.address, doubt.policy.name)))
 
 
 def _claim(endpoint: Endpoint) -> tuple[bool, str, str, str]:

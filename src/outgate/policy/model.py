@@ -140,13 +140,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class BadPolicy:
-    """A policy with at least one wrong field: shown, and never compiled."""
+    """
+    A policy with at least one wrong field: shown, and never compiled.
+
+    *selectors* are as in ``EgressPolicy``, empty when they are what is wrong.
+    """
 
     kind: str
     name: str
     uid: str
     id: PolicyId
     problems: tuple[Problem, ...]
+    selectors: tuple[Selector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

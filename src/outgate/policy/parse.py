@@ -56,6 +56,7 @@ def parse_policy(document: Mapping[str, object]) -> EgressPolicy | BadPolicy:
                 Problem(f"{KIND} {name}", problem.path, problem.reason)
                 for problem in root.problems
             ),
+            selectors=selectors,
         )
     return EgressPolicy(
         kind=KIND,
@@ -88,9 +89,10 @@ def _parse_spec(
     if not spec.require_object(("egress", "destinationCIDRs", "egressSourceIP")):
         return (), (), None
     rules = [parse_rule(rule) for rule in spec.get("egress").items()]
+    is_selection_whole = not spec.problems and None not in rules
     networks = [parse_network(cidr) for cidr in spec.get("destinationCIDRs").items()]
     return (
-        tuple(rule for rule in rules if rule is not None),
+        tuple(rule for rule in rules if rule) if is_selection_whole else (),
         tuple(network for network in networks if network is not None),
         parse_address(spec.get("egressSourceIP")),
     )

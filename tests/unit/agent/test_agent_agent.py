@@ -24,11 +24,12 @@ from outgate.policy.model import (
     Namespace,
     Node,
 )
-from outgate.policy.selectors import Selector
+from outgate.policy.selectors import Operator, Requirement, Selector
 from outgate.source.interface import KindStatistics
 from outgate.state.entries import (
     Attachment,
     AttachmentKey,
+    EndpointKey,
     Hook,
     InterfaceIndex,
     NodeName,
@@ -248,6 +249,43 @@ async def test_what_a_bad_policy_covered_stays(tmp_path: Path) -> None:
         await bench.after_round(2)
 
         assert ROW in await bench.kernel.observe()
+
+
+async def test_a_new_pod_of_a_policy_that_is_bad_since_a_restart_stays_unknown(
+    tmp_path: Path,
+) -> None:
+    """Nobody knows any more what it covers; unknown pods drop, known ones stay."""
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+    selected = Selector((Requirement("app", Operator.IN, frozenset({"a"})),))
+    bad = BadPolicy(POLICY.kind, "egress-all", "u", POLICY.id, (), (selected,))
+    new, other = IPv4Address("10.0.2.87"), IPv4Address("10.0.2.88")
+    pods = (
+        *CLUSTER.endpoints,
+        Endpoint("default", "new", addresses=(new,), labels={"app": "a"}, node=NODE),
+        Endpoint("default", "other", addresses=(other,), node=NODE),
+    )
+    async with running(tmp_path, bench) as again:
+        again.source.cluster = replace(
+            CLUSTER, policies=(), bad_policies=(bad,), endpoints=pods
+        )
+        status = await again.after_round(1)
+
+        held = await again.kernel.observe()
+        assert {EndpointKey(POD), EndpointKey(other), ROW} <= set(held)
+        assert EndpointKey(new) not in held
+        assert [problem["object"] for problem in status["problems"]] == [
+            "Pod default/new"
+        ]
+
+
+async def test_a_policy_that_was_never_good_holds_no_pod_back(tmp_path: Path) -> None:
+    bad = BadPolicy(POLICY.kind, "bad", "v", PolicyId(9), (), (Selector(),))
+    async with running(tmp_path) as bench:
+        bench.source.cluster = replace(CLUSTER, bad_policies=(bad,))
+        await bench.after_round(1)
+
+        assert EndpointKey(POD) in await bench.kernel.observe()
 
 
 async def test_a_stop_leaves_everything_in_the_kernel(tmp_path: Path) -> None:

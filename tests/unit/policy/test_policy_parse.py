@@ -135,3 +135,20 @@ def test_refuse_kind_says_what_is_supported() -> None:
         "CiliumEgressGatewayPolicy (cilium.io/v2) is not supported yet;"
         " there is: CiliumEgressNATPolicy (cilium.io/v2alpha1)"
     )
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([{"podSelector": {}}], (Selector(),)),
+        ([{"podSelector": {}}, {}], ()),
+    ],
+)
+def test_a_bad_policy_still_tells_whom_it_selects_unless_that_is_what_is_wrong(
+    rules: list[object], expected: tuple[Selector, ...]
+) -> None:
+    spec = {"egress": rules, "destinationCIDRs": ["x"], "egressSourceIP": "192.0.2.1"}
+    bad = parse_policy({"metadata": {"name": "a"}, "spec": spec})
+
+    assert isinstance(bad, BadPolicy)
+    assert bad.selectors == expected
