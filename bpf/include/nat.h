@@ -112,17 +112,17 @@ static __always_inline int nat_open(struct context *context, const struct tuple4
 		.address = egress_ip, .policy = policy, .last_seen = now,
 		.tunnel_endpoint = origin->tunnel_endpoint,
 	};
+	__u32 span = (__u32)settings.port_last - settings.port_first + 1;
 	struct port_claim claim = {
 		.context = context,
 		.reply = reverse_key(tuple, egress_ip, 0),
 		.entry = nat_reverse_entry(tuple, origin, policy, 0, now),
 		.now = now,
-		.seed = flow_hash(tuple),
+		.seed = flow_hash(tuple) % span,
 		.wanted = bpf_ntohs(tuple->source_port),
 		.result = -DROP_SNAT_NO_PORT,
 	};
 	struct tuple4 key = forward_key(tuple);
-	__u32 span = (__u32)settings.port_last - settings.port_first + 1;
 	int error;
 
 	if (settings.gateway_path == GATEWAY_DIRECT) {

@@ -139,7 +139,7 @@ struct port_claim {
 	struct tuple4 reply; /* on success its destination port is ours */
 	struct nat_entry entry;
 	__u64 now;
-	__u32 seed;
+	__u32 seed; /* less than the range is wide, so that the walk's sums do not wrap */
 	__u16 wanted; /* host order: the pod's own port */
 	int result;
 };

@@ -12,7 +12,7 @@ import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -37,9 +37,13 @@ from outgate.kernel.objects import load_program
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import (
+    NAT,
+    NAT_HOST_SOCKET,
+    TUPLE,
     FlowRecord,
     MetricDirection,
     MetricRecord,
+    NatDirection,
     NatRecord,
     Tuple4,
 )
@@ -66,6 +70,11 @@ MARK, IFINDEX, CB = 8, 40, 48
 JIFFIES_PER_SECOND = 250
 FLOW_STAMP, NAT_STAMP = 32, 40
 """Offsets of ``last_seen`` in ``struct flow_entry`` and ``struct nat_entry``."""
+
+HTTP = (80).to_bytes(2, "big")
+NO_ROUTE = (bytes(4), 0, 0, bytes(4), 0, bytes(6), bytes(6))
+FAR_FUTURE = 1 << 60
+"""Parts of a translation's key and value that :meth:`Node.take_ports` writes."""
 
 MARK_TRANSLATED, MARK_OVERLAY, MARK_MASK = 0x20, 0x40, 0x60
 
@@ -238,6 +247,20 @@ class Node:
                     (seen,) = unpack_from("=Q", value, stamp)
                     older = seen - seconds * JIFFIES_PER_SECOND
                     table.put(key, value[:stamp] + older.to_bytes(8, sys.byteorder))
+
+    def take_ports(self, server: IPv4Address, ports: Iterable[int]) -> None:
+        """Let sockets of this node have these TCP ports towards port 80 of *server*."""
+        taken = NAT.pack(bytes(4), bytes(2), 0, NAT_HOST_SOCKET, *NO_ROUTE, FAR_FUTURE)
+        egress_ip, direction = UPLINK_ADDRESS.packed, NatDirection.REVERSE
+        rows = {
+            TUPLE.pack(
+                *(server.packed, egress_ip, HTTP, port.to_bytes(2, "big")),
+                *(socket.IPPROTO_TCP, direction),
+            ): taken
+            for port in ports
+        }
+        with self._table(MapName.SNAT) as table:
+            assert not table.put_many(rows)
 
     def forget_nat(self, keys: set[Tuple4]) -> None:
         """Remove NAT entries, as an eviction would."""

@@ -126,6 +126,17 @@ def test_from_overlay_finds_every_port_of_the_range_then_drops() -> None:
         assert 1 == node.counts()[(Reason.DROP_SNAT_NO_PORT, OUT, POLICY)]
 
 
+def test_from_overlay_finds_the_last_port_wherever_the_walk_starts(
+    node: Node,
+) -> None:
+    """This tuple's hash is so near 2^32 that a sum with a step could wrap."""
+    server, last = "203.0.113.1", 41944
+    node.take_ports(IPv4Address(server), {*range(1024, 65536)} - {last})
+    outcome = receive(node, outbound(TCP_NAME, REMOTE_POD, server, port=36767))
+
+    assert (REDIRECT, last) == (outcome.verdict, source_port(outcome))
+
+
 def test_from_overlay_uses_a_taken_port_towards_another_server(node: Node) -> None:
     receive(node, outbound(TCP_NAME, REMOTE_POD, SERVER))
     node.put({row("10.0.1.43", "203.0.113.0/24"): via(HERE)})
