@@ -17,7 +17,13 @@ import typer
 
 from outgate.lab import cluster, kubeconfig
 from outgate.lab.overview import describe, look
-from outgate.lab.settings import GatewayPath, LabSettings, PodNetwork, StateFolder
+from outgate.lab.settings import (
+    DEFAULT_NAME,
+    GatewayPath,
+    LabSettings,
+    PodNetwork,
+    StateFolder,
+)
 
 app = typer.Typer(
     help="A whole cluster on this machine: nodes, pods, an API, an agent per node.",
@@ -42,7 +48,7 @@ def _say(line: str) -> None:
 
 @app.command()
 def up(
-    name: Name = "outgate",
+    name: Name = DEFAULT_NAME,
     config: ConfigOption = None,
     network: Annotated[
         PodNetwork, typer.Option(help="The CNI plugin of the pods.")
@@ -71,14 +77,14 @@ def up(
 
 
 @app.command()
-def down(name: Name = "outgate", config: ConfigOption = None) -> None:
+def down(name: Name = DEFAULT_NAME, config: ConfigOption = None) -> None:
     """Take the lab away with every trace of it."""
     LabSettings(name=name)
     asyncio.run(cluster.down(name, config or kubeconfig.default_path(), _say))
 
 
 @app.command()
-def status(name: Name = "outgate", config: ConfigOption = None) -> None:
+def status(name: Name = DEFAULT_NAME, config: ConfigOption = None) -> None:
     """Show the lab's nodes, agents and pods, and whether kubectl reaches it."""
     LabSettings(name=name)
     overview = asyncio.run(look(StateFolder.of(name)))

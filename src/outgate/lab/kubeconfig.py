@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from outgate.lab.errors import LabError
-from outgate.lab.settings import ApiAddress
+from outgate.lab.settings import DEFAULT_NAME, ApiAddress
 
 EXTENSION = "lab.outgate.io"
 
@@ -33,7 +33,7 @@ def context_name(lab: str) -> str:
     >>> context_name("outgate"), context_name("two")
     ('outgate', 'outgate-two')
     """
-    return lab if lab == "outgate" else f"outgate-{lab}"
+    return lab if lab == DEFAULT_NAME else f"outgate-{lab}"
 
 
 def new_config(api: ApiAddress, server: str, name: str) -> Config:

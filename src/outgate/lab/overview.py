@@ -16,7 +16,12 @@ from outgate.lab.agents import is_agent
 from outgate.lab.podstatus import timestamp
 from outgate.lab.process import lock_owner, read_process, started_at
 from outgate.lab.records import find_record
-from outgate.lab.settings import ApiAddress, LabSettings, StateFolder
+from outgate.lab.settings import (
+    DEFAULT_NAME,
+    ApiAddress,
+    LabSettings,
+    StateFolder,
+)
 from outgate.lab.topology import DEFAULT
 from outgate.source.client import Client
 from outgate.source.connection import Connection
@@ -193,7 +198,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def describe(overview: Overview, current_context: str) -> str:
     """The text of ``outgate lab status``."""
     if overview.owner is None:
-        return f"no lab {overview.name} is running; start it: outgate lab up"
+        option = f" --name {overview.name}" if overview.name != DEFAULT_NAME else ""
+        return f"no lab {overview.name} is running; start it: outgate lab up{option}"
     settings = overview.settings or LabSettings(overview.name)
     head = [
         ("lab", f"{overview.name} (process {overview.owner})"),

@@ -18,6 +18,7 @@ from outgate.lab.errors import LabError
 
 LOOPBACK = "127.0.0.1"
 BASE = Path("/run/outgate/lab")
+DEFAULT_NAME = "outgate"
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -44,7 +45,7 @@ class LabSettings:
     *port* is the API's port on loopback; 0 lets the lab choose one and keep it.
     """
 
-    name: str = "outgate"
+    name: str = DEFAULT_NAME
     network: PodNetwork = PodNetwork.PTP
     gateway_path: GatewayPath = GatewayPath.DIRECT
     pod_mtu: int = 1450

@@ -168,4 +168,5 @@ def test_describe_shows_nodes_and_pods_as_tables() -> None:
 
 
 def test_describe_of_nothing_says_how_to_start() -> None:
-    assert "outgate lab up" in describe(Overview("outgate", None), "")
+    assert describe(Overview("outgate", None), "").endswith(": outgate lab up")
+    assert describe(Overview("two", None), "").endswith("outgate lab up --name two")
