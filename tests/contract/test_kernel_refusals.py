@@ -1,6 +1,7 @@
 """What the real kernel refuses, and what the agent may not do to a node."""
 
 import errno
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ from contract.kernel_sides import (
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.datapath import load_programs, pin_programs
-from outgate.kernel.maps import MapName
+from outgate.kernel.maps import GatewayPath, MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import Attachment, AttachmentKey, Hook, TunnelKey
 from outgate.state.plan import Put
@@ -127,6 +128,22 @@ def test_a_refusal_of_the_verifier_is_shown(
     async def body() -> None:
         with pytest.raises(KernelError, match="invalid access to packet"):
             load_programs(PIN_DIR, SETTINGS)
+
+    isolated(body)
+
+
+def test_path_direct_starts_on_a_kernel_without_nftables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nft"
+    program.write_text("#!/bin/sh\necho 'Operation not supported' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def body() -> None:
+        (await start(GatewayPath.DIRECT)).close()
+        with pytest.raises(KernelError, match="Operation not supported"):
+            await start(GatewayPath.STACK)
 
     isolated(body)
 

@@ -47,12 +47,13 @@ async def install_table(mark_mask: int, mark_overlay: int) -> None:
 
 
 async def remove_table() -> None:
-    """Make the table be gone; nothing to do where nft itself is missing."""
+    """Make the table be gone, where it is there."""
     try:
-        await _load(f"table ip {TABLE}\ndelete table ip {TABLE}")
-    except KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
+        await _load(f"list table ip {TABLE}")
+    except KernelError:
+        # No such table, no program nft, or a kernel without nftables.
+        return
+    await _load(f"delete table ip {TABLE}")
 
 
 async def _load(text: str) -> None:
