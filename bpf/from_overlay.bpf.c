@@ -62,6 +62,7 @@ static __always_inline int translate(struct context *context, const struct packe
 	int result, error;
 
 	result = nat_find(context, packet, &origin, &forward);
+	*policy = forward.policy;
 	if (result > 0) {
 		row = gateway_row(&packet->tuple, policy, &error);
 		if (!row)
@@ -71,7 +72,6 @@ static __always_inline int translate(struct context *context, const struct packe
 	}
 	if (result)
 		return result;
-	*policy = forward.policy;
 	return snat_send(context, packet, &forward);
 }
 

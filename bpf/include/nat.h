@@ -234,7 +234,7 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
 
 /**
  * nat_find - the translation of a packet that leaves through this node
- * @found: a copy of the forward entry on success
+ * @found: a copy of the forward entry on success; on failure its policy at least
  *
  * An entry that is over is closed first, so that the caller decides anew.
  * Return: 0, or -DROP_SNAT_NO_PORT (the flow lost its port) or 1 (no entry).
@@ -260,6 +260,7 @@ static __always_inline int nat_find(struct context *context, const struct packet
 		nat_close(&packet->tuple, forward);
 		return 1;
 	}
+	found->policy = forward->policy;
 	error = nat_touch_forward(forward, packet, origin, now);
 	if (error) {
 		bpf_map_delete_elem(&outgate_snat_v4, &key);

@@ -50,7 +50,8 @@ static __always_inline void count(__u8 reason, __u8 direction, __u32 policy, __u
 	}
 	struct metric_value first = { .packets = 1, .bytes = bytes };
 
-	bpf_map_update_elem(&outgate_metrics, &key, &first, BPF_NOEXIST);
+	/* ANY: where another CPU made the row meanwhile, this writes only this CPU's part. */
+	bpf_map_update_elem(&outgate_metrics, &key, &first, BPF_ANY);
 }
 
 #endif

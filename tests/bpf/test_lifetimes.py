@@ -4,12 +4,13 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bpf.harness import PASS, REDIRECT, Node, Outcome, Setup, needs_root
+from bpf.harness import DROP, PASS, REDIRECT, Node, Outcome, Setup, needs_root
 from bpf.packets import TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import (
     ELSEWHERE,
     HERE,
     LOCAL_POD,
+    POLICY,
     REMOTE_POD,
     SERVER,
     TUNNELLED_POD,
@@ -18,11 +19,13 @@ from bpf.world import (
     via,
 )
 from outgate.kernel.maps import GatewayPath
-from outgate.kernel.records import NatDirection
+from outgate.kernel.reasons import Reason
+from outgate.kernel.records import MetricDirection, NatDirection
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
+OUT = MetricDirection.TO_WORLD
 WORKER = IPv4Address(ELSEWHERE)
 OTHER_POD = "10.0.1.43"
 NETWORK = "203.0.113.0/24"
@@ -103,6 +106,22 @@ def test_a_lost_forward_half_of_a_walked_port_is_rebuilt_too(node: Node) -> None
 
     assert 40000 != source_port(before) == source_port(after)
     assert pairs == set(node.nats())
+
+
+def test_a_flow_whose_port_went_to_another_pod_is_dropped_and_counted(
+    node: Node,
+) -> None:
+    """Its reverse half was evicted, and the other pod came first."""
+    node.put({row(OTHER_POD, NETWORK): via(HERE)})
+    packet = outbound(UDP_NAME, REMOTE_POD, SERVER)
+    receive(node, packet)
+    node.forget_nat({k for k in node.nats() if k.direction is NatDirection.REVERSE})
+    receive(node, outbound(UDP_NAME, OTHER_POD, SERVER))
+    node.age(2)
+
+    assert DROP == receive(node, packet).verdict
+    assert 1 == node.counts()[(Reason.DROP_SNAT_NO_PORT, OUT, POLICY)]
+    assert 40000 != source_port(receive(node, packet))
 
 
 @pytest.mark.parametrize("path", list(GatewayPath))
