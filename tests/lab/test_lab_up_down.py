@@ -76,8 +76,9 @@ def test_down_after_a_killed_first_process_leaves_no_trace(own: Lab) -> None:
 
     os.kill(own.first_process(), signal.SIGKILL)
     wait_until(lambda: lock_owner(own.folder.lock) is None)
-    own.outgate("down")
+    said = own.outgate("down").stdout
 
+    assert "what it left is removed" in said
     assert_no_trace(own, processes)
     assert machine() == before
 

@@ -212,11 +212,17 @@ async def down(name: str, config: Path, say: Say) -> None:
     if first is not None:
         say(f"ending the lab {name} (process {first.pid}) and everything in it")
         await _end(first)
+    was_left = folder.root.exists()
     _remove_files(folder)
     for path in sorted(configs):
         if kubeconfig.uninstall(path, name):
             say(f"kubeconfig {path}: context {kubeconfig.context_name(name)} removed")
-    say(f"the lab {name} is gone" if first else f"no lab {name} was running")
+    if first is None and not was_left:
+        say(f"no lab {name} was running")
+    elif first is None:
+        say(f"the lab {name} had ended before; what it left is removed")
+    else:
+        say(f"the lab {name} is gone")
 
 
 async def _end(first: ProcessId) -> None:
