@@ -21,6 +21,8 @@ static __always_inline int reverse_nat(struct context *context, const struct pac
 		return error;
 	if (entry->tunnel_endpoint)
 		return encap_redirect(context, entry->tunnel_endpoint);
+	if (context_untag(context))
+		return -DROP_REWRITE;
 	if (context_write_macs(context, entry->pod_mac, entry->host_mac))
 		return -DROP_INVALID;
 	return context_redirect_pod(context, entry->ifindex);

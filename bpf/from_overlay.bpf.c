@@ -29,6 +29,8 @@ static __always_inline int deliver(struct context *context, const struct packet 
 	*policy = flow->policy;
 	flow_touch(flow, tcp_bits(packet, 1), now);
 	ifindex = flow->ifindex;
+	if (context_untag(context))
+		return -DROP_REWRITE;
 	if (context_write_macs(context, flow->pod_mac, flow->host_mac))
 		return -DROP_INVALID;
 	return context_redirect_pod(context, ifindex);

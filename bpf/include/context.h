@@ -93,6 +93,16 @@ static __always_inline void context_mark(struct context *context, __u32 mask, __
 	context->skb->mark = (context->skb->mark & ~mask) | mark;
 }
 
+/*
+ * A VLAN tag lies beside the packet, not in it. It was meant for the link that the packet
+ * came from; on the next one it would choose a network there. Packet pointers are invalid
+ * afterwards. Return: 0, or a negative errno.
+ */
+static __always_inline int context_untag(struct context *context)
+{
+	return context->skb->vlan_present ? bpf_skb_vlan_pop(context->skb) : 0;
+}
+
 /* Send out of @ifindex; the kernel resolves @next_hop's MAC. */
 static __always_inline int context_redirect_next_hop(__u32 ifindex, __be32 next_hop)
 {

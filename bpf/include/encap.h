@@ -32,6 +32,8 @@ static __always_inline int encap_redirect(struct context *context, __be32 endpoi
 
 	if (!config || !config->tunnel_ifindex)
 		return -DROP_NO_TUNNEL;
+	if (context_untag(context))
+		return -DROP_REWRITE;
 	if (bpf_skb_set_tunnel_key(context->skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX))
 		return -DROP_NO_TUNNEL;
 	return bpf_redirect(config->tunnel_ifindex, 0);

@@ -287,6 +287,8 @@ static __always_inline int snat_send(struct context *context, const struct packe
 
 	if (error)
 		return error;
+	if (context_untag(context))
+		return -DROP_REWRITE;
 	context_mark(context, settings.mark_mask, settings.mark_translated);
 	return context_redirect_next_hop(forward->ifindex, forward->next_hop);
 }

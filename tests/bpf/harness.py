@@ -47,11 +47,16 @@ from outgate.kernel.records import (
     NatRecord,
     Tuple4,
 )
+from outgate.kernel.syscall import AttachType
 from outgate.state.entries import Hook, Key, Value
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+ETH_P_ALL, ETH_P_8021Q, ETH_IPV4 = 3, 0x8100, b"\x08\x00"
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10
+"""From <linux/if_ether.h> and <linux/if_packet.h>."""
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -86,6 +91,14 @@ class Outcome:
     verdict: int
     packet: bytes
     mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A frame as it came out of the node, and the VLAN that it was tagged with."""
+
+    frame: bytes
+    vlan: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +237,30 @@ class Node:
         )
         (mark_after,) = unpack_from("=I", outcome.context, MARK)
         return Outcome(outcome.verdict, outcome.packet, mark_after)
+
+    def send_tagged(self, hook: Hook, packet: bytes, vlan: int) -> Wire:
+        """Run *hook* on a frame that really arrives, with a VLAN tag, on the uplink."""
+        return self.inside(lambda: self._send_tagged(hook, packet, vlan))
+
+    def _send_tagged(self, hook: Hook, packet: bytes, vlan: int) -> Wire:
+        tag = ETH_P_8021Q.to_bytes(2, "big") + vlan.to_bytes(2, "big")
+        everything = socket.htons(ETH_P_ALL)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, everything) as wire:
+            wire.bind(("wire", ETH_P_ALL))
+            wire.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+            wire.settimeout(2)
+            ingress = AttachType.TCX_INGRESS
+            link = syscall.link_create(self._programs[hook], self.uplink, ingress)
+            try:
+                wire.send(packet[:12] + tag + packet[12:])
+                while True:
+                    frame, [(_, _, auxiliary)], _, source = wire.recvmsg(2048, 256)
+                    if source[2] != socket.PACKET_OUTGOING and frame[12:14] == ETH_IPV4:
+                        status, vlan_after = unpack_from("=I12xH", auxiliary)
+                        has_tag = bool(status & TP_STATUS_VLAN_VALID)
+                        return Wire(frame, vlan_after if has_tag else None)
+            finally:
+                os.close(link)
 
     def flows(self) -> dict[Tuple4, FlowRecord]:
         """Return the flow entries."""

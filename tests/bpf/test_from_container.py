@@ -17,6 +17,7 @@ from bpf.harness import (
     Node,
     Outcome,
     Setup,
+    Wire,
     needs_root,
 )
 from bpf.packets import ECHO_NAME, PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
@@ -309,3 +310,11 @@ def test_echo_ids_of_both_sides_do_not_mix(node: Node) -> None:
         send(node, ping.reply()).verdict,
         send(node, own).verdict,
     )
+
+
+@pytest.mark.parametrize("vlan", [0, 5])
+def test_a_pods_vlan_tag_does_not_go_along(node: Node, vlan: int) -> None:
+    """Else a pod would choose the VLAN in which the gateway sends its packet."""
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER).build()
+
+    assert Wire(packet, None) == node.send_tagged(Hook.FROM_CONTAINER, packet, vlan)

@@ -16,6 +16,7 @@ from bpf.harness import (
     Node,
     Outcome,
     Setup,
+    Wire,
     needs_root,
 )
 from bpf.packets import (
@@ -295,3 +296,12 @@ def test_a_reply_after_the_policy_went_still_reaches_its_pod(node: Node) -> None
     reply = packet.but(source=HERE).reply()
 
     assert REDIRECT == node.run(Hook.FROM_NETDEV, reply.build()).verdict
+
+
+def test_a_replys_vlan_tag_does_not_go_into_the_tunnel(node: Node) -> None:
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=WORKER)
+    reply = packet.but(source=HERE).reply()
+    expected = reply.but(destination=REMOTE_POD, ttl=63).build()
+
+    assert Wire(expected, None) == node.send_tagged(Hook.FROM_NETDEV, reply.build(), 5)
