@@ -37,13 +37,16 @@ static __always_inline const struct ipcache_value *ipcache_lookup(__be32 address
 	return bpf_map_lookup_elem(&cilium_ipcache, &key);
 }
 
-/* 0/8, 127/8, 169.254/16, 224/4, 240/4: nobody's policy means these. */
+/*
+ * 127/8, 169.254/16, 224/4 and broadcast: they stay on the host or the link, and nobody's
+ * policy means them. The kernel routes the rest, 0/8 and 240/4 too.
+ */
 static __always_inline _Bool is_never_gatewayed(__be32 address)
 {
 	__u32 host = bpf_ntohl(address);
 
-	return host >> 24 == 0 || host >> 24 == 127 || host >> 16 == 0xa9fe ||
-	       host >> 28 == 0xe || host >> 28 == 0xf;
+	return host >> 24 == 127 || host >> 16 == 0xa9fe || host >> 28 == 0xe ||
+	       host == 0xffffffff;
 }
 
 /*

@@ -198,6 +198,10 @@ class Node:
         _run("umount", str(self._pins))
         _run("ip", "link", "delete", "uplink")
 
+    def ip(self, *arguments: str) -> None:
+        """Run the ``ip`` command in the node's namespaces."""
+        self.inside(lambda: _run("ip", *arguments))
+
     def put(self, entries: Mapping[Key, Value]) -> None:
         """Write *entries* into their maps."""
         for key, value in entries.items():

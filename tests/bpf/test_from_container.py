@@ -233,6 +233,28 @@ def test_from_container_translates_behind_ip_options(node: Node) -> None:
     assert send(node, packet).packet == packet.but(source=HERE, ttl=63).build()
 
 
+
+
+@pytest.mark.parametrize("server", ["240.1.2.3", "0.1.2.3"])
+def test_from_container_covers_every_network_that_the_kernel_routes(
+    node: Node, server: str
+) -> None:
+    node.put({row(TUNNELLED_POD, "0.0.0.0/0"): via(ELSEWHERE)})
+
+    assert REDIRECT == send(node, outbound(UDP_NAME, TUNNELLED_POD, server)).verdict
+
+
+@pytest.mark.parametrize(
+    "server", ["127.0.0.1", "169.254.169.254", "224.0.0.251", "255.255.255.255"]
+)
+def test_from_container_leaves_what_belongs_to_the_link_or_the_host_alone(
+    node: Node, server: str
+) -> None:
+    node.put({row(TUNNELLED_POD, "0.0.0.0/0"): via(ELSEWHERE)})
+
+    assert PASS == send(node, outbound(UDP_NAME, TUNNELLED_POD, server)).verdict
+
+
 def test_from_container_drops_what_may_not_travel_further(node: Node) -> None:
     send(node, outbound(TCP_NAME, LOCAL_POD, SERVER).but(ttl=1))
 
