@@ -15,6 +15,8 @@
 #define VERDICT_PASS TC_ACT_OK
 #define VERDICT_DROP TC_ACT_SHOT
 
+#define AF_INET 2 /* <linux/socket.h> does not tell */
+
 struct context {
 	struct __sk_buff *skb;
 };
@@ -103,11 +105,13 @@ static __always_inline int context_untag(struct context *context)
 	return context->skb->vlan_present ? bpf_skb_vlan_pop(context->skb) : 0;
 }
 
-/* Send out of @ifindex; the kernel resolves @next_hop's MAC. */
+/* Send out of @ifindex; the kernel resolves @next_hop's MAC, and @next_hop itself if 0. */
 static __always_inline int context_redirect_next_hop(__u32 ifindex, __be32 next_hop)
 {
-	struct bpf_redir_neigh params = { .nh_family = 2 /* AF_INET */, .ipv4_nh = next_hop };
+	struct bpf_redir_neigh params = { .nh_family = AF_INET, .ipv4_nh = next_hop };
 
+	if (!next_hop)
+		return bpf_redirect_neigh(ifindex, 0, 0, 0);
 	return bpf_redirect_neigh(ifindex, &params, sizeof(params), 0);
 }
 

@@ -80,7 +80,7 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 {
 	const struct runtime_config *config = runtime_config();
 	struct bpf_fib_lookup fib = {
-		.family = 2 /* AF_INET */,
+		.family = AF_INET,
 		.ifindex = context->skb->ifindex,
 		.ipv4_src = entry->address,
 		.ipv4_dst = destination,
@@ -91,7 +91,8 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return -DROP_NO_ROUTE;
 	entry->ifindex = fib.ifindex;
-	entry->next_hop = fib.ipv4_dst;
+	/* A router known by its IPv6 address alone does not fit: 0 lets the kernel route. */
+	entry->next_hop = fib.family == AF_INET ? fib.ipv4_dst : 0;
 	entry->route_generation = config ? config->route_generation : 0;
 	return 0;
 }

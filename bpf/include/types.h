@@ -186,7 +186,7 @@ struct nat_entry {
 	__be32 tunnel_endpoint; /* node of the pod; 0: this node */
 	__u32 policy;
 	__u32 ifindex; /* forward: out; reverse: host side of a local pod's veth */
-	__be32 next_hop;         /* forward */
+	__be32 next_hop;         /* forward; 0: the kernel looks it up */
 	__u32 route_generation;  /* forward: of ifindex and next_hop */
 	__u8 pod_mac[ETH_ADDRESS_SIZE];  /* reverse, local pod */
 	__u8 host_mac[ETH_ADDRESS_SIZE]; /* reverse, local pod */

@@ -233,6 +233,16 @@ def test_from_container_translates_behind_ip_options(node: Node) -> None:
     assert send(node, packet).packet == packet.but(source=HERE, ttl=63).build()
 
 
+def test_from_container_sends_through_a_router_that_has_only_ipv6(node: Node) -> None:
+    """A route of IPv4 by way of an IPv6 neighbour, as in RFC 5549 fabrics."""
+    router = "02:00:00:00:00:06"
+    uplink = ("dev", "uplink")
+    node.ip("neighbour", "add", "fe80::6", "lladdr", router, *uplink)
+    node.ip("-4", "route", "replace", "default", "via", "inet6", "fe80::6", *uplink)
+    packet = outbound(UDP_NAME, LOCAL_POD, SERVER).build()
+    sent = node.send_tagged(Hook.FROM_CONTAINER, packet, 0)
+
+    assert bytes.fromhex(router.replace(":", "")) == sent.frame[:6]
 
 
 @pytest.mark.parametrize("server", ["240.1.2.3", "0.1.2.3"])
