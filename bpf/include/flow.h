@@ -84,6 +84,17 @@ static __always_inline _Bool is_reopened(const struct packet *packet, __u8 tcp)
 	return packet->tcp_syn && tcp;
 }
 
+/*
+ * Must a flow that a pod began be decided by today's policy? With each SYN, and once a
+ * second while nothing has come back: nobody relies on the former decision yet, and its
+ * gateway may have lost its row.
+ */
+static __always_inline _Bool is_decided_anew(const struct packet *packet, __u8 tcp,
+					     __u64 last_seen, __u64 now)
+{
+	return packet->tcp_syn || (!(tcp & TCP_REPLIED) && is_stale(last_seen, now));
+}
+
 /* Write only when the time is stale, or when the TCP state moves. */
 static __always_inline void flow_touch(struct flow_entry *flow, __u8 bits, __u64 now)
 {
@@ -103,12 +114,10 @@ static __always_inline struct flow_entry *flow_lookup(const struct packet *packe
 
 	if (!flow || !is_live(flow->last_seen, packet->tuple.protocol, flow->tcp, now))
 		return 0;
-	if (is_reopened(packet, flow->tcp))
-		return 0;
-	/* The pod begins where the world began before: a new flow, not a reply. */
-	if (flow->decision == FLOW_INBOUND && (packet->tcp_syn || packet->echo_request))
-		return 0;
-	return flow;
+	if (flow->decision == FLOW_INBOUND)
+		/* The pod begins where the world began before: a new flow, not a reply. */
+		return packet->tcp_syn || packet->echo_request ? 0 : flow;
+	return is_decided_anew(packet, flow->tcp, flow->last_seen, now) ? 0 : flow;
 }
 
 /**

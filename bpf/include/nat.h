@@ -257,7 +257,7 @@ static __always_inline int nat_find(struct context *context, const struct packet
 		bpf_map_delete_elem(&outgate_snat_v4, &key);
 		return 1;
 	}
-	if (is_reopened(packet, forward->tcp)) {
+	if (is_decided_anew(packet, forward->tcp, forward->last_seen, now)) {
 		nat_close(&packet->tuple, forward);
 		return 1;
 	}

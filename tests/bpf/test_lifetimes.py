@@ -115,6 +115,7 @@ def test_a_flow_whose_port_went_to_another_pod_is_dropped_and_counted(
     node.put({row(OTHER_POD, NETWORK): via(HERE)})
     packet = outbound(UDP_NAME, REMOTE_POD, SERVER)
     receive(node, packet)
+    answer(node, packet)
     node.forget_nat({k for k in node.nats() if k.direction is NatDirection.REVERSE})
     receive(node, outbound(UDP_NAME, OTHER_POD, SERVER))
     node.age(2)
@@ -254,3 +255,41 @@ def test_an_inbound_flow_may_use_the_tuple_of_a_covered_one_that_is_over(
     reply = node.run(Hook.FROM_CONTAINER, packet.but(flags="SA").build())
 
     assert PASS == reply.verdict
+
+
+@pytest.mark.parametrize(("protocol", "pause"), [(TCP_NAME, 0), (UDP_NAME, 2)])
+def test_an_unanswered_flow_follows_the_policy_to_another_gateway(
+    node: Node, protocol: str, pause: int
+) -> None:
+    """A SYN that is sent again, a datagram after a second: the old row is gone."""
+    packet = outbound(protocol, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, packet.build())
+    node.put({row(TUNNELLED_POD, NETWORK): via(HERE)})
+    node.age(pause)
+    expected = packet.but(source=HERE, ttl=63).build()
+
+    assert expected == node.run(Hook.FROM_CONTAINER, packet.build()).packet
+
+
+@pytest.mark.parametrize(("protocol", "pause"), [(TCP_NAME, 0), (UDP_NAME, 2)])
+def test_an_unanswered_flow_follows_the_policy_to_another_egress_ip(
+    node: Node, protocol: str, pause: int
+) -> None:
+    packet = outbound(protocol, REMOTE_POD, SERVER)
+    receive(node, packet)
+    node.put({row(REMOTE_POD, NETWORK): via(HERE, OTHER_EGRESS_IP)})
+    node.age(pause)
+    expected = packet.but(source=OTHER_EGRESS_IP, ttl=63).build()
+
+    assert expected == receive(node, packet).packet
+    assert 2 == len(node.nats())
+
+
+def test_an_answered_flow_keeps_its_egress_ip(node: Node) -> None:
+    packet = outbound(UDP_NAME, REMOTE_POD, SERVER)
+    receive(node, packet)
+    answer(node, packet)
+    node.put({row(REMOTE_POD, NETWORK): via(HERE, OTHER_EGRESS_IP)})
+    node.age(2)
+
+    assert packet.but(source=HERE, ttl=63).build() == receive(node, packet).packet
