@@ -24,7 +24,8 @@ static __always_inline int deliver(struct context *context, const struct packet 
 	if (packet->class != PACKET_FLOW)
 		return -unsupported(packet->class);
 	flow = flow_lookup_reply(&view, now);
-	if (!flow || flow->decision != FLOW_TO_GATEWAY || flow->tunnel_endpoint != node)
+	if (!flow || flow->decision != FLOW_TO_GATEWAY ||
+	    !is_same_node(flow->tunnel_endpoint, node))
 		return -DROP_NO_FLOW;
 	*policy = flow->policy;
 	flow_touch(flow, tcp_bits(packet, 1), now);
@@ -37,12 +38,16 @@ static __always_inline int deliver(struct context *context, const struct packet 
 }
 
 /* The row that makes this node the gateway of a new flow; or NULL with @error set. */
-static __always_inline const struct egress_value *gateway_row(const struct tuple4 *tuple,
-							      __u32 *policy, int *error)
+static __always_inline const struct egress_value *
+gateway_row(const struct tuple4 *tuple, __be32 node, __u32 *policy, int *error)
 {
-	const struct egress_value *row = covering_row(tuple);
+	const struct egress_value *row;
 
+	*error = -DROP_FORGED_POD;
+	if (!is_pod_of_node(tuple->source, node))
+		return 0;
 	*error = -DROP_NO_POLICY;
+	row = covering_row(tuple);
 	if (!row)
 		return 0;
 	*policy = row->policy;
@@ -66,7 +71,7 @@ static __always_inline int translate(struct context *context, const struct packe
 	result = nat_find(context, packet, &origin, &forward);
 	*policy = forward.policy;
 	if (result > 0) {
-		row = gateway_row(&packet->tuple, policy, &error);
+		row = gateway_row(&packet->tuple, node, policy, &error);
 		if (!row)
 			return error;
 		result = nat_open(context, &packet->tuple, row->egress_ip, row->policy, &origin,
@@ -96,7 +101,7 @@ static __always_inline int hand_to_stack(struct context *context, const struct p
 		*policy = flow->policy;
 		flow_touch(flow, tcp_bits(packet, 0), bpf_jiffies64());
 	} else {
-		row = gateway_row(&packet->tuple, policy, &error);
+		row = gateway_row(&packet->tuple, node, policy, &error);
 		if (!row)
 			return error;
 		entry.policy = row->policy;

@@ -63,6 +63,29 @@ static __always_inline _Bool is_cluster_destination(__be32 address)
 	return entry && entry->identity != IDENTITY_WORLD;
 }
 
+/* Do two addresses belong to one node? Its tunnel may use another one than its rows. */
+static __always_inline _Bool is_same_node(__be32 one, __be32 other)
+{
+	const struct ipcache_value *first, *second;
+
+	if (one == other)
+		return 1;
+	first = ipcache_lookup(one);
+	second = ipcache_lookup(other);
+	return first && second && first->identity == IDENTITY_REMOTE_NODE &&
+	       second->identity == IDENTITY_REMOTE_NODE && first->tunnel_endpoint &&
+	       first->tunnel_endpoint == second->tunnel_endpoint;
+}
+
+/* Is @address one of the pods of the node that tunnels as @node? */
+static __always_inline _Bool is_pod_of_node(__be32 address, __be32 node)
+{
+	const struct ipcache_value *pod = ipcache_lookup(address);
+
+	return pod && pod->identity == IDENTITY_CLUSTER && pod->tunnel_endpoint &&
+	       is_same_node(pod->tunnel_endpoint, node);
+}
+
 /* The row of (source, destination), or NULL where no policy covers the pair. */
 static __always_inline const struct egress_value *policy_lookup(__be32 source, __be32 destination)
 {

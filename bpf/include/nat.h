@@ -6,6 +6,7 @@
 #ifndef OUTGATE_NAT_H
 #define OUTGATE_NAT_H
 
+#include "classify.h"
 #include "config.h"
 #include "context.h"
 #include "csum.h"
@@ -238,7 +239,8 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
  * @found: a copy of the forward entry on success; on failure its policy at least
  *
  * An entry that is over is closed first, so that the caller decides anew.
- * Return: 0, or -DROP_SNAT_NO_PORT (the flow lost its port) or 1 (no entry).
+ * Return: 0, or 1 (no entry), or -DROP_SNAT_NO_PORT (the flow lost its port),
+ *         -DROP_FORGED_POD (the flow is of a pod that the tunnel's source does not hold).
  */
 static __always_inline int nat_find(struct context *context, const struct packet *packet,
 				    const struct origin *origin, struct nat_entry *found)
@@ -257,6 +259,9 @@ static __always_inline int nat_find(struct context *context, const struct packet
 		bpf_map_delete_elem(&outgate_snat_v4, &key);
 		return 1;
 	}
+	if (origin->tunnel_endpoint && origin->tunnel_endpoint != forward->tunnel_endpoint &&
+	    !is_pod_of_node(packet->tuple.source, origin->tunnel_endpoint))
+		return -DROP_FORGED_POD;
 	if (is_decided_anew(packet, forward->tcp, forward->last_seen, now)) {
 		nat_close(&packet->tuple, forward);
 		return 1;

@@ -1,6 +1,6 @@
 """from-overlay: what comes out of the tunnel, on the gateway and on the pod's node."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -28,6 +28,7 @@ from bpf.packets import (
 from bpf.world import (
     ELSEWHERE,
     HERE,
+    LOCAL_POD,
     NO_EGRESS_IP_SERVER,
     NO_GATEWAY_SERVER,
     OTHER_SERVER,
@@ -42,17 +43,37 @@ from bpf.world import (
 from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection, NatDirection
-from outgate.state.entries import Hook, NodeEntry, NodeKey
+from outgate.state.entries import (
+    CLUSTER,
+    REMOTE_NODE,
+    Hook,
+    IpcacheEntry,
+    IpcacheKey,
+    Key,
+    NodeEntry,
+    NodeKey,
+    Value,
+)
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
 WORKER = IPv4Address(ELSEWHERE)
 STRANGER = IPv4Address("172.18.0.99")
+THIRD = IPv4Address("172.18.0.3")
 OUT, IN = MetricDirection.TO_WORLD, MetricDirection.TO_POD
 
 
 def receive(node: Node, packet: Packet, tunnel: IPv4Address = WORKER) -> Outcome:
     return node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=tunnel)
+
+
+def third_node() -> dict[Key, Value]:
+    """Node 172.18.0.3 with the pods 10.0.0.0/24."""
+    return {
+        NodeKey(THIRD): NodeEntry(),
+        IpcacheKey(IPv4Network(THIRD)): IpcacheEntry(REMOTE_NODE, THIRD),
+        IpcacheKey(IPv4Network("10.0.0.0/24")): IpcacheEntry(CLUSTER, THIRD),
+    }
 
 
 def source_port(outcome: Outcome) -> int:
@@ -191,6 +212,52 @@ def test_from_overlay_drops_tunnel_sources_that_are_no_nodes(node: Node) -> None
     receive(node, outbound(TCP_NAME, REMOTE_POD, SERVER), tunnel=STRANGER)
 
     assert {(Reason.DROP_UNKNOWN_TUNNEL_SOURCE, OUT, 0): 1} == node.counts()
+
+
+@pytest.mark.parametrize("path", list(GatewayPath))
+@pytest.mark.parametrize("pod", [LOCAL_POD, "10.0.0.174", "192.0.2.7"])
+def test_from_overlay_drops_pods_that_the_tunnels_source_does_not_hold(
+    path: GatewayPath, pod: str
+) -> None:
+    """A pod of this node, one of a third node, and no pod at all; rows or not."""
+    with Node(Setup(gateway_path=path)) as node:
+        node.put(gateway_entries())
+        node.put(third_node())
+        node.put({row(pod, "203.0.113.0/24"): via(HERE)})
+        packet = outbound(TCP_NAME, pod, SERVER)
+
+        assert Outcome(DROP, packet.build(), 0) == receive(node, packet)
+        assert {(Reason.DROP_FORGED_POD, OUT, 0): 1} == node.counts()
+        assert ({}, {}) == (node.nats(), node.flows())
+
+
+@pytest.mark.parametrize("flags", ["S", "A", "R"])
+def test_from_overlay_lets_no_other_node_touch_a_flow(node: Node, flags: str) -> None:
+    node.put(third_node())
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+    receive(node, packet)
+    before = node.nats()
+    forged = receive(node, packet.but(flags=flags), tunnel=THIRD)
+
+    assert DROP == forged.verdict
+    assert before == node.nats()
+
+
+def test_from_overlay_knows_a_node_by_each_of_its_addresses(node: Node) -> None:
+    """Node 172.18.0.4 also tunnels as 172.18.0.44."""
+    other = IPv4Address("172.18.0.44")
+    node.put(
+        {
+            NodeKey(other): NodeEntry(),
+            IpcacheKey(IPv4Network(other)): IpcacheEntry(REMOTE_NODE, WORKER),
+        }
+    )
+    request = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+    node.run(Hook.FROM_CONTAINER, request.build())
+    packet = outbound(TCP_NAME, REMOTE_POD, SERVER)
+
+    assert REDIRECT == receive(node, packet, tunnel=other).verdict
+    assert REDIRECT == receive(node, request.reply(), tunnel=other).verdict
 
 
 def test_from_overlay_drops_other_virtual_networks(node: Node) -> None:

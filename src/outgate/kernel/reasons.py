@@ -39,6 +39,7 @@ class Reason(IntEnum):
     DROP_NO_TUNNEL = 17, "the tunnel device is missing or refused the packet"
     DROP_REWRITE = 18, "the kernel refused to change the packet"
     DROP_HOST_PORT_TAKEN = 19, "a socket of the node chose a port that a pod's flow has"
+    DROP_FORGED_POD = 20, "tunnelled from a node that does not hold the source pod"
 
 
 def reason_name(number: int) -> str:

@@ -9,7 +9,7 @@ egress IPs here.
 from collections.abc import Iterable, Mapping, Set
 from ipaddress import IPv4Address, IPv4Network
 
-from outgate.policy.model import Cluster, Endpoint, Namespace
+from outgate.policy.model import Cluster, Endpoint, Namespace, Node
 from outgate.state.entries import (
     CLUSTER,
     HOST,
@@ -82,7 +82,7 @@ def ipcache_entries(
     for other in nodes:
         for network in other.pod_networks:
             entries[network] = IpcacheEntry(CLUSTER, endpoints.get(other.name))
-    for address, pod in _outside(holders, (n for o in nodes for n in o.pod_networks)):
+    for address, pod in _outside(holders, nodes):
         entries[IPv4Network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
     for other in nodes:
         identity = HOST if other.name == node else REMOTE_NODE
@@ -93,15 +93,23 @@ def ipcache_entries(
 
 
 def _outside(
-    holders: Holders, networks: Iterable[IPv4Network]
+    holders: Holders, nodes: Iterable[Node]
 ) -> list[tuple[IPv4Address, Endpoint]]:
-    """Return the pods whose address lies in none of *networks*."""
-    known = {(int(n.network_address), int(n.netmask)) for n in networks}
-    masks = {mask for _, mask in known}
+    """
+    Return the pods whose address lies in no pod network of their own node.
+
+    Some plugins lend addresses of one node's network to another node's pods.
+    """
+    known = {
+        (int(network.network_address), int(network.netmask), node.name)
+        for node in nodes
+        for network in node.pod_networks
+    }
+    masks = {mask for _, mask, _ in known}
     return [
         (address, pod)
         for address, pod in holders.items()
-        if not any((int(address) & mask, mask) in known for mask in masks)
+        if not any((int(address) & mask, mask, pod.node) in known for mask in masks)
     ]
 
 
