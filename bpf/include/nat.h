@@ -19,6 +19,31 @@
 #define OFFSET_MASK 127
 
 /**
+ * ip_write - write one translated address into an IPv4 header, and mend its checksum
+ * The parameters are those of nat_write(). Return: 0, or -DROP_TTL_EXCEEDED, nothing written.
+ */
+static __always_inline int ip_write(struct iphdr *ip, enum nat_direction direction,
+				    __be32 address, _Bool routed)
+{
+	__be32 from = direction == NAT_FORWARD ? ip->saddr : ip->daddr;
+
+	if (routed) {
+		__u16 *hops = (__u16 *)&ip->ttl, before = *hops;
+
+		if (ip->ttl <= 1)
+			return -DROP_TTL_EXCEEDED;
+		ip->ttl -= 1;
+		ip->check = csum_replace2(ip->check, before, *hops);
+	}
+	if (direction == NAT_FORWARD)
+		ip->saddr = address;
+	else
+		ip->daddr = address;
+	ip->check = csum_replace4(ip->check, from, address);
+	return 0;
+}
+
+/**
  * nat_write - write one translation into a packet
  * @direction: NAT_FORWARD changes the source, NAT_REVERSE the destination
  * @routed: this node forwards the packet in the kernel's place: one hop less to live
@@ -35,6 +60,7 @@ static __always_inline int nat_write(struct context *context, const struct packe
 	struct iphdr *ip = start + ETH_HLEN;
 	__be16 from_port, *port_field;
 	__be32 from;
+	int error;
 
 	if (packet->tuple.protocol == IPPROTO_ICMP)
 		port_offset += __builtin_offsetof(struct icmp_echo, id);
@@ -49,22 +75,12 @@ static __always_inline int nat_write(struct context *context, const struct packe
 	if ((void *)(ip + 1) > end || (void *)(port_field + 1) > end)
 		return -DROP_INVALID;
 
-	if (routed) {
-		__u16 *hops = (__u16 *)&ip->ttl, before = *hops;
-
-		if (ip->ttl <= 1)
-			return -DROP_TTL_EXCEEDED;
-		ip->ttl -= 1;
-		ip->check = csum_replace2(ip->check, before, *hops);
-	}
+	from = direction == NAT_FORWARD ? ip->saddr : ip->daddr;
+	error = ip_write(ip, direction, address, routed);
+	if (error)
+		return error;
 	from_port = *port_field;
 	*port_field = port;
-	from = direction == NAT_FORWARD ? ip->saddr : ip->daddr;
-	if (direction == NAT_FORWARD)
-		ip->saddr = address;
-	else
-		ip->daddr = address;
-	ip->check = csum_replace4(ip->check, from, address);
 	if (context_replace_l4(context, packet->tuple.protocol, l4_offset, from, address,
 			       from_port, port))
 		return -DROP_REWRITE;
@@ -234,6 +250,18 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
 	bpf_map_update_elem(&outgate_snat_v4, &key, &entry, BPF_NOEXIST);
 }
 
+/* Routes changed, or a reply put the entry back. Return: 0, or -DROP_NO_ROUTE. */
+static __always_inline int nat_renew_route(struct context *context, struct nat_entry *forward,
+					   __be32 destination)
+{
+	const struct runtime_config *config = runtime_config();
+
+	if (settings.gateway_path != GATEWAY_DIRECT || !config ||
+	    (forward->route_generation == config->route_generation && forward->ifindex))
+		return 0;
+	return nat_route(context, forward, destination);
+}
+
 /**
  * nat_find - the translation of a packet that leaves through this node
  * @found: a copy of the forward entry on success; on failure its policy at least
@@ -245,7 +273,6 @@ static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const s
 static __always_inline int nat_find(struct context *context, const struct packet *packet,
 				    const struct origin *origin, struct nat_entry *found)
 {
-	const struct runtime_config *config = runtime_config();
 	struct tuple4 key = forward_key(&packet->tuple);
 	__u64 now = bpf_jiffies64();
 	struct nat_entry *forward;
@@ -272,14 +299,21 @@ static __always_inline int nat_find(struct context *context, const struct packet
 		bpf_map_delete_elem(&outgate_snat_v4, &key);
 		return error;
 	}
-	if (settings.gateway_path == GATEWAY_DIRECT && config &&
-	    (forward->route_generation != config->route_generation || !forward->ifindex)) {
-		error = nat_route(context, forward, packet->tuple.destination);
-		if (error)
-			return error;
-	}
+	error = nat_renew_route(context, forward, packet->tuple.destination);
+	if (error)
+		return error;
 	*found = *forward;
 	return 0;
+}
+
+/* Send a translated packet into the world. Return: the redirect's verdict, or -DROP_*. */
+static __always_inline int send_translated(struct context *context,
+					   const struct nat_entry *forward)
+{
+	if (context_untag(context))
+		return -DROP_REWRITE;
+	context_mark(context, settings.mark_mask, settings.mark_translated);
+	return context_redirect_next_hop(forward->ifindex, forward->next_hop);
 }
 
 /**
@@ -291,12 +325,7 @@ static __always_inline int snat_send(struct context *context, const struct packe
 {
 	int error = nat_write(context, packet, NAT_FORWARD, forward->address, forward->port, 1);
 
-	if (error)
-		return error;
-	if (context_untag(context))
-		return -DROP_REWRITE;
-	context_mark(context, settings.mark_mask, settings.mark_translated);
-	return context_redirect_next_hop(forward->ifindex, forward->next_hop);
+	return error ? error : send_translated(context, forward);
 }
 
 #endif
