@@ -10,6 +10,7 @@
 #include "include/context.h"
 #include "include/encap.h"
 #include "include/flow.h"
+#include "include/icmp.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
@@ -42,6 +43,26 @@ static __always_inline int send_flow(struct context *context, const struct packe
 		return encap_redirect(context, flow->tunnel_endpoint);
 	case FLOW_LOCAL_GATEWAY:
 		return leave_here(context, packet, flow, origin);
+	default:
+		return -DROP_INVALID;
+	}
+}
+
+/* An ICMP error goes where the flow goes that it speaks of. */
+static __always_inline int send_error(struct context *context, const struct packet *packet,
+				      const struct quote *quote, const struct flow_entry *flow,
+				      __u32 *policy)
+{
+	switch (flow->decision) {
+	case FLOW_INBOUND:
+		return VERDICT_PASS;
+	case FLOW_TO_GATEWAY:
+		return encap_redirect(context, flow->tunnel_endpoint);
+	case FLOW_LOCAL_GATEWAY:
+		if (settings.gateway_path == GATEWAY_DIRECT)
+			return error_send(context, packet, quote, 0, policy);
+		context_mark(context, settings.mark_mask, settings.mark_overlay);
+		return VERDICT_PASS;
 	default:
 		return -DROP_INVALID;
 	}
@@ -93,6 +114,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	struct flow_entry *flow = 0, known;
 	__u64 now = bpf_jiffies64();
 	struct origin origin;
+	struct quote quote;
 
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER)
@@ -102,6 +124,14 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return -DROP_INVALID;
 
 	origin_of_pod(&origin, packet, context->skb->ifindex);
+	if (packet->class == PACKET_ICMP_ERROR) {
+		context_quote(context, packet, &quote);
+		flow = error_flow(packet, &quote);
+		if (!flow)
+			return decide(context, packet, &origin, policy);
+		*policy = flow->policy;
+		return send_error(context, packet, &quote, flow, policy);
+	}
 	if (packet->class == PACKET_FLOW)
 		flow = flow_lookup(packet, now);
 	if (!flow)

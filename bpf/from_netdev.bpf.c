@@ -3,22 +3,19 @@
  * from-netdev: what arrives from the wire, on the node's uplinks (ingress).
  *
  * A reply to a translated flow gets its pod's address back and goes to the pod: through
- * the tunnel to its node, or straight into its veth. Everything else is the host's.
+ * the tunnel to its node, or straight into its veth; so does an ICMP error that speaks of
+ * one. Everything else is the host's.
  */
 #include "include/config.h"
 #include "include/context.h"
 #include "include/encap.h"
 #include "include/flow.h"
+#include "include/icmp.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
-static __always_inline int reverse_nat(struct context *context, const struct packet *packet,
-				       const struct nat_entry *entry)
+static __always_inline int send_to_pod(struct context *context, const struct nat_entry *entry)
 {
-	int error = nat_write(context, packet, NAT_REVERSE, entry->address, entry->port, 1);
-
-	if (error)
-		return error;
 	if (entry->tunnel_endpoint)
 		return encap_redirect(context, entry->tunnel_endpoint);
 	if (context_untag(context))
@@ -28,13 +25,43 @@ static __always_inline int reverse_nat(struct context *context, const struct pac
 	return context_redirect_pod(context, entry->ifindex);
 }
 
+/* The outer source stays: it is the router that refused, and traceroute shows it. */
+static __always_inline int handle_error(struct context *context, struct packet *packet,
+					__u32 *policy)
+{
+	const struct nat_entry *reverse;
+	struct nat_entry entry;
+	struct quote quote;
+	struct tuple4 key;
+	int error;
+
+	if (context_quote(context, packet, &quote) != PACKET_ICMP_ERROR)
+		/* It names no flow of ours. */
+		return VERDICT_PASS;
+	key = tuple_reverse(&quote.tuple);
+	key.direction = NAT_REVERSE;
+	reverse = bpf_map_lookup_elem(&outgate_snat_v4, &key);
+	if (!reverse || (reverse->flags & NAT_HOST_SOCKET) ||
+	    !is_live(reverse->last_seen, key.protocol, reverse->tcp, bpf_jiffies64()))
+		/* About something that the node itself sent, or that nobody did. */
+		return VERDICT_PASS;
+	*policy = reverse->policy;
+	entry = *reverse;
+	error = icmp_write(context, &quote, NAT_REVERSE, entry.address, entry.port, 1);
+	return error ? error : send_to_pod(context, &entry);
+}
+
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
 	__u64 now = bpf_jiffies64();
 	struct nat_entry *reverse, entry;
 	struct tuple4 key;
+	int error;
 
-	if (context_parse(context, packet) != PACKET_FLOW)
+	context_parse(context, packet);
+	if (packet->class == PACKET_ICMP_ERROR)
+		return handle_error(context, packet, policy);
+	if (packet->class != PACKET_FLOW)
 		/* Only whole TCP, UDP and echo packets are translated, so only they return. */
 		return VERDICT_PASS;
 	key = packet->tuple;
@@ -53,7 +80,8 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	*policy = reverse->policy;
 	nat_touch_reverse(reverse, packet, now);
 	entry = *reverse;
-	return reverse_nat(context, packet, &entry);
+	error = nat_write(context, packet, NAT_REVERSE, entry.address, entry.port, 1);
+	return error ? error : send_to_pod(context, &entry);
 }
 
 SEC("tc")

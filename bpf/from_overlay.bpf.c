@@ -10,25 +10,28 @@
 #include "include/context.h"
 #include "include/encap.h"
 #include "include/flow.h"
+#include "include/icmp.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
 static __always_inline int deliver(struct context *context, const struct packet *packet,
-				   __be32 node, __u32 *policy)
+				   const struct quote *quote, __be32 node, __u32 *policy)
 {
-	struct tuple4 view = tuple_reverse(&packet->tuple);
+	_Bool is_error = packet->class == PACKET_ICMP_ERROR;
+	struct tuple4 view = is_error ? quote->tuple : tuple_reverse(&packet->tuple);
 	__u64 now = bpf_jiffies64();
 	struct flow_entry *flow;
 	__u32 ifindex;
 
-	if (packet->class != PACKET_FLOW)
+	if (packet->class != PACKET_FLOW && !is_error)
 		return -unsupported(packet->class);
 	flow = flow_lookup_reply(&view, now);
 	if (!flow || flow->decision != FLOW_TO_GATEWAY ||
 	    !is_same_node(flow->tunnel_endpoint, node))
 		return -DROP_NO_FLOW;
 	*policy = flow->policy;
-	flow_touch(flow, tcp_bits(packet, 1), now);
+	if (!is_error)
+		flow_touch(flow, tcp_bits(packet, 1), now);
 	ifindex = flow->ifindex;
 	if (context_untag(context))
 		return -DROP_REWRITE;
@@ -82,21 +85,30 @@ static __always_inline int translate(struct context *context, const struct packe
 	return snat_send(context, packet, &forward);
 }
 
-/*
- * Path "stack": note where replies go, and let the host route the packet; to-netdev
- * translates what carries the mark.
- */
-static __always_inline int hand_to_stack(struct context *context, const struct packet *packet,
-					 __be32 node, __u32 *policy)
+/* Path "stack": let the host route the packet; to-netdev translates what carries the mark. */
+static __always_inline int hand_to_stack(struct context *context)
 {
 	const struct runtime_config *config = runtime_config();
+
+	if (!config)
+		return -DROP_NO_TUNNEL;
+	if (context_write_macs(context, config->tunnel_mac, config->tunnel_mac))
+		return -DROP_INVALID;
+	bpf_skb_change_type(context->skb, 0 /* PACKET_HOST */);
+	context_mark(context, settings.mark_mask, settings.mark_overlay);
+	return VERDICT_PASS;
+}
+
+/* Path "stack": note where replies go. */
+static __always_inline int hand_flow_to_stack(struct context *context,
+					      const struct packet *packet, __be32 node,
+					      __u32 *policy)
+{
 	struct flow_entry entry = { .decision = FLOW_FROM_TUNNEL, .tunnel_endpoint = node };
 	struct flow_entry *flow = flow_lookup(packet, bpf_jiffies64());
 	const struct egress_value *row;
 	int error;
 
-	if (!config)
-		return -DROP_NO_TUNNEL;
 	if (flow && flow->decision == FLOW_FROM_TUNNEL && flow->tunnel_endpoint == node) {
 		*policy = flow->policy;
 		flow_touch(flow, tcp_bits(packet, 0), bpf_jiffies64());
@@ -110,17 +122,29 @@ static __always_inline int hand_to_stack(struct context *context, const struct p
 		if (bpf_map_update_elem(&outgate_flow_v4, &packet->tuple, &entry, BPF_ANY))
 			return -DROP_FLOW_TABLE_FULL;
 	}
-	if (context_write_macs(context, config->tunnel_mac, config->tunnel_mac))
-		return -DROP_INVALID;
-	bpf_skb_change_type(context->skb, 0 /* PACKET_HOST */);
-	context_mark(context, settings.mark_mask, settings.mark_overlay);
-	return VERDICT_PASS;
+	return hand_to_stack(context);
+}
+
+/* An ICMP error that a pod of @node sends follows its flow, and opens none. */
+static __always_inline int forward_error(struct context *context, const struct packet *packet,
+					 const struct quote *quote, __be32 node, __u32 *policy)
+{
+	const struct flow_entry *flow;
+
+	if (settings.gateway_path == GATEWAY_DIRECT)
+		return error_send(context, packet, quote, node, policy);
+	flow = error_flow(packet, quote);
+	if (!flow || flow->decision != FLOW_FROM_TUNNEL || flow->tunnel_endpoint != node)
+		return -DROP_ICMP_NO_FLOW;
+	*policy = flow->policy;
+	return hand_to_stack(context);
 }
 
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy,
 				  __u8 *direction)
 {
 	__be32 node = decap_source(context);
+	struct quote quote;
 
 	*direction = DIRECTION_TO_WORLD;
 	context_parse(context, packet);
@@ -128,14 +152,18 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return -DROP_UNKNOWN_TUNNEL_SOURCE;
 	if (packet->class == PACKET_OTHER)
 		return -DROP_INVALID;
+	if (packet->class == PACKET_ICMP_ERROR)
+		context_quote(context, packet, &quote);
 	if (is_pod_address(packet->tuple.destination)) {
 		*direction = DIRECTION_TO_POD;
-		return deliver(context, packet, node, policy);
+		return deliver(context, packet, &quote, node, policy);
 	}
+	if (packet->class == PACKET_ICMP_ERROR)
+		return forward_error(context, packet, &quote, node, policy);
 	if (packet->class != PACKET_FLOW)
 		return -unsupported(packet->class);
 	if (settings.gateway_path == GATEWAY_STACK)
-		return hand_to_stack(context, packet, node, policy);
+		return hand_flow_to_stack(context, packet, node, policy);
 	return translate(context, packet, node, policy);
 }
 

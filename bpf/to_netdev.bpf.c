@@ -10,6 +10,7 @@
 #include "include/config.h"
 #include "include/context.h"
 #include "include/flow.h"
+#include "include/icmp.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
@@ -47,6 +48,40 @@ static __always_inline int translate(struct context *context, const struct packe
 		return result;
 	context_mark(context, settings.mark_mask, settings.mark_translated);
 	return VERDICT_PASS;
+}
+
+/* As translate(), an ICMP error that a pod sends. */
+static __always_inline int translate_error(struct context *context, struct packet *packet,
+					   __u32 *policy)
+{
+	struct nat_entry forward = {};
+	struct quote quote;
+	int error;
+
+	context_quote(context, packet, &quote);
+	error = error_translation(packet, &quote, &forward);
+	*policy = forward.policy;
+	if (!error)
+		error = icmp_write(context, &quote, NAT_FORWARD, forward.address, forward.port, 0);
+	if (error)
+		return error;
+	context_mark(context, settings.mark_mask, settings.mark_translated);
+	return VERDICT_PASS;
+}
+
+/* Does it answer, or speak of, a flow that began outside? */
+static __always_inline _Bool is_of_inbound_flow(struct context *context, struct packet *packet)
+{
+	const struct flow_entry *flow = 0;
+	struct quote quote;
+
+	if (packet->class == PACKET_FLOW) {
+		flow = flow_lookup(packet, bpf_jiffies64());
+	} else if (packet->class == PACKET_ICMP_ERROR) {
+		context_quote(context, packet, &quote);
+		flow = error_flow(packet, &quote);
+	}
+	return flow && flow->decision == FLOW_INBOUND;
 }
 
 /*
@@ -89,15 +124,17 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	__u32 mark = context->skb->mark & settings.mark_mask;
 	const struct endpoint *endpoint;
 	const struct egress_value *row;
-	struct flow_entry *flow;
 
 	if (mark == settings.mark_translated)
 		/* From-overlay or from-container did it. */
 		return VERDICT_PASS;
 	context_parse(context, packet);
-	if (mark == settings.mark_overlay)
-		return packet->class == PACKET_OTHER ? -DROP_INVALID
-						     : translate(context, packet, policy);
+	if (mark == settings.mark_overlay) {
+		if (packet->class == PACKET_OTHER)
+			return -DROP_INVALID;
+		return packet->class == PACKET_ICMP_ERROR ? translate_error(context, packet, policy)
+							  : translate(context, packet, policy);
+	}
 	if (packet->class == PACKET_OTHER)
 		/* Not IPv4: no policy covers it. */
 		return VERDICT_PASS;
@@ -121,13 +158,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return *policy ? -DROP_UNKNOWN_POD : VERDICT_PASS;
 	}
 	*policy = row->policy;
-	if (packet->class == PACKET_FLOW) {
-		flow = flow_lookup(packet, bpf_jiffies64());
-		if (flow && flow->decision == FLOW_INBOUND)
-			/* A reply of a connection that began outside. */
-			return VERDICT_PASS;
-	}
-	return -DROP_UNTRANSLATED;
+	return is_of_inbound_flow(context, packet) ? VERDICT_PASS : -DROP_UNTRANSLATED;
 }
 
 SEC("tc")

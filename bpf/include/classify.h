@@ -136,6 +136,8 @@ static __always_inline int unsupported(enum packet_class class)
 		return DROP_FRAGMENT;
 	case PACKET_ICMP:
 		return DROP_UNSUPPORTED_ICMP;
+	case PACKET_ICMP_ERROR:
+		return DROP_ICMP_NO_FLOW;
 	default:
 		return DROP_UNSUPPORTED_PROTOCOL;
 	}

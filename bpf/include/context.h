@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "parse.h"
+#include "quote.h"
 
 #define VERDICT_PASS TC_ACT_OK
 #define VERDICT_DROP TC_ACT_SHOT
@@ -52,6 +53,24 @@ static __always_inline enum packet_class context_parse(struct context *context,
 	if (context_start(context) + reach > context_end(context))
 		bpf_skb_pull_data(context->skb, reach);
 	return parse_packet(context_start(context), context_end(context), packet);
+}
+
+/**
+ * context_quote - read what an ICMP error quotes, see parse_quote()
+ *
+ * It may be pulled into reach first: the pointers in @packet are invalid afterwards.
+ */
+static __always_inline enum packet_class context_quote(struct context *context,
+							struct packet *packet,
+							struct quote *quote)
+{
+	__u32 reach = context_size(context);
+
+	if (reach > QUOTE_PULL_BYTES)
+		reach = QUOTE_PULL_BYTES;
+	if (context_start(context) + reach > context_end(context))
+		bpf_skb_pull_data(context->skb, reach);
+	return parse_quote(context_start(context), context_end(context), packet, quote);
 }
 
 /**

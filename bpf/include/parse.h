@@ -17,7 +17,11 @@
 
 /* RFC 792; <linux/icmp.h> drags the C library in. */
 #define ICMP_ECHOREPLY 0
+#define ICMP_DEST_UNREACH 3
+#define ICMP_SOURCE_QUENCH 4
 #define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
 
 struct icmp_echo {
 	__u8 type;
@@ -38,7 +42,8 @@ enum packet_class {
 	PACKET_BROKEN, /* IPv4, and cut short or contradicting itself */
 	PACKET_FLOW, /* tuple is whole */
 	PACKET_FRAGMENT, /* a part of a datagram: the tuple holds addresses and protocol only */
-	PACKET_ICMP, /* ICMP other than echo: likewise */
+	PACKET_ICMP, /* ICMP other than echo and errors: likewise */
+	PACKET_ICMP_ERROR, /* likewise; the flow that it speaks of is in its quote (quote.h) */
 	PACKET_PROTOCOL, /* another protocol: likewise */
 };
 
@@ -47,6 +52,7 @@ struct packet {
 	struct iphdr *ip;
 	void *l4;
 	__u32 l4_offset; /* bytes from start */
+	__u32 l4_size; /* bytes, as the IP header says; what follows in the frame is padding */
 	enum packet_class class;
 	struct tuple4 tuple; /* as the sender wrote it */
 	_Bool tcp_syn; /* SYN without ACK */
@@ -56,11 +62,32 @@ struct packet {
 	_Bool echo_request;
 };
 
-/* @size is what the IP header says; what follows it in the frame is padding. */
 static inline __attribute__((always_inline)) enum packet_class
-parse_l4(struct packet *packet, void *end, __u32 size)
+parse_icmp(struct packet *packet, const struct icmp_echo *icmp)
+{
+	switch (icmp->type) {
+	case ICMP_ECHO:
+		packet->tuple.source_port = icmp->id;
+		packet->echo_request = 1;
+		return PACKET_FLOW;
+	case ICMP_ECHOREPLY:
+		packet->tuple.destination_port = icmp->id;
+		return PACKET_FLOW;
+	case ICMP_DEST_UNREACH:
+	case ICMP_SOURCE_QUENCH:
+	case ICMP_TIME_EXCEEDED:
+	case ICMP_PARAMETER_PROBLEM:
+		return PACKET_ICMP_ERROR;
+	default:
+		return PACKET_ICMP;
+	}
+}
+
+static inline __attribute__((always_inline)) enum packet_class
+parse_l4(struct packet *packet, void *end)
 {
 	struct tuple4 *tuple = &packet->tuple;
+	__u32 size = packet->l4_size;
 
 	if (tuple->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = packet->l4;
@@ -89,16 +116,7 @@ parse_l4(struct packet *packet, void *end, __u32 size)
 
 		if ((void *)(icmp + 1) > end || size < sizeof(*icmp))
 			return PACKET_BROKEN;
-		if (icmp->type == ICMP_ECHO) {
-			tuple->source_port = icmp->id;
-			packet->echo_request = 1;
-			return PACKET_FLOW;
-		}
-		if (icmp->type == ICMP_ECHOREPLY) {
-			tuple->destination_port = icmp->id;
-			return PACKET_FLOW;
-		}
-		return PACKET_ICMP;
+		return parse_icmp(packet, icmp);
 	}
 	return PACKET_PROTOCOL;
 }
@@ -136,13 +154,14 @@ parse_packet(void *start, void *end, struct packet *packet)
 
 	packet->l4 = (void *)packet->ip + header_size;
 	packet->l4_offset = ETH_HLEN + header_size;
+	packet->l4_size = total_size - header_size;
 	packet->tuple.source = packet->ip->saddr;
 	packet->tuple.destination = packet->ip->daddr;
 	packet->tuple.protocol = packet->ip->protocol;
 	if (packet->ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET))
 		packet->class = PACKET_FRAGMENT;
 	else
-		packet->class = parse_l4(packet, end, total_size - header_size);
+		packet->class = parse_l4(packet, end);
 	return packet->class;
 }
 

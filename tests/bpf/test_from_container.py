@@ -153,14 +153,14 @@ def covered_ip(flags: str = "", frag: int = 0, proto: int | None = None) -> Scap
             Reason.DROP_NO_EGRESS_IP,
         ),
         (bytes(covered_ip() / GRE()), Reason.DROP_UNSUPPORTED_PROTOCOL),
-        (bytes(covered_ip() / ICMP(type=3) / Raw(bytes(28))), Reason(6)),
+        (bytes(covered_ip() / ICMP(type=5) / Raw(bytes(28))), Reason(6)),
         (bytes(covered_ip(frag=10, proto=17) / Raw(bytes(64))), Reason.DROP_FRAGMENT),
         (bytes(covered_ip(flags="MF") / UDP() / Raw(bytes(64))), Reason.DROP_FRAGMENT),
         (bytes(covered_ip(proto=6) / Raw(bytes(12))), Reason.DROP_INVALID),
         (bytes(covered_ip(proto=6)) + bytes(26), Reason.DROP_INVALID),
     ],
     ids=[
-        *("unknown-pod", "no-gateway", "no-egress-ip", "gre", "icmp-error"),
+        *("unknown-pod", "no-gateway", "no-egress-ip", "gre", "icmp-redirect"),
         *("fragment", "first-fragment", "cut-tcp", "ports-in-padding"),
     ],
 )

@@ -25,7 +25,7 @@ class Reason(IntEnum):
     DROP_NO_GATEWAY = 3, "the policy has no gateway node now"
     DROP_NO_EGRESS_IP = 4, "the gateway node does not have the policy's egress IP"
     DROP_UNSUPPORTED_PROTOCOL = 5, "covered, and neither TCP, UDP nor ICMP"
-    DROP_UNSUPPORTED_ICMP = 6, "covered ICMP other than echo"
+    DROP_UNSUPPORTED_ICMP = 6, "covered ICMP other than echo and errors"
     DROP_FRAGMENT = 7, "covered fragment: its ports cannot be told"
     DROP_TTL_EXCEEDED = 8, "the packet may not travel further"
     DROP_FLOW_TABLE_FULL = 9, "no room for a flow entry"
@@ -40,6 +40,7 @@ class Reason(IntEnum):
     DROP_REWRITE = 18, "the kernel refused to change the packet"
     DROP_HOST_PORT_TAKEN = 19, "a socket of the node chose a port that a pod's flow has"
     DROP_FORGED_POD = 20, "tunnelled from a node that does not hold the source pod"
+    DROP_ICMP_NO_FLOW = 22, "covered ICMP error that speaks of no flow of its pod"
 
 
 def reason_name(number: int) -> str:

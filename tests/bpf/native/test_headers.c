@@ -9,6 +9,7 @@
 
 #include "include/csum.h"
 #include "include/parse.h"
+#include "include/quote.h"
 
 static int failures;
 
@@ -57,9 +58,12 @@ static void no_cut_packet_is_read_beyond_its_end(const __u8 *frame, size_t size)
 	for (size_t cut = 0; cut <= size; cut++) {
 		__u8 *copy = malloc(cut ? cut : 1);
 		struct packet packet;
+		struct quote quote;
 
 		memcpy(copy, frame, cut);
 		parse_packet(copy, copy + cut, &packet);
+		if (packet.class == PACKET_ICMP_ERROR)
+			parse_quote(copy, copy + cut, &packet, &quote);
 		if (cut < ETH_HLEN)
 			CLAIM(packet.class == PACKET_OTHER);
 		free(copy);
@@ -73,6 +77,7 @@ static void random_frames_are_read_within_their_ends(void)
 		size_t size = (size_t)rand() % 100;
 		__u8 *frame = malloc(size ? size : 1);
 		struct packet packet;
+		struct quote quote;
 
 		for (size_t i = 0; i < size; i++)
 			frame[i] = (__u8)rand();
@@ -83,7 +88,8 @@ static void random_frames_are_read_within_their_ends(void)
 		}
 		if (size > 23)
 			frame[23] = (__u8)(rand() % 3 == 0 ? 6 : rand() % 2 ? 17 : 1);
-		parse_packet(frame, frame + size, &packet);
+		if (parse_packet(frame, frame + size, &packet) == PACKET_ICMP_ERROR)
+			CLAIM(parse_quote(frame, frame + size, &packet, &quote) != PACKET_FLOW);
 		CLAIM(packet.class != PACKET_FLOW || size >= 14 + 20 + 8);
 		free(frame);
 	}
@@ -125,12 +131,104 @@ static void padding_is_not_read_as_ports(void)
 	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FLOW);
 }
 
+#define QUOTE_AT (ETH_HLEN + 20 + 8)
+#define QUOTED_L4_AT (QUOTE_AT + 20)
+
+static const __u8 TCP_REFUSED[] = {
+	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, /* Ethernet */
+	0x45, 0, 0, 68, 0, 9, 0, 0, 64, 1, 0, 0, 203, 0, 113, 9, 10, 0, 1, 42, /* IPv4 */
+	3, 3, 0, 0, 0, 0, 0, 0, /* ICMP: port unreachable */
+	0x45, 0, 0, 40, 0, 7, 0, 0, 64, 6, 0, 0, 10, 0, 1, 42, 203, 0, 113, 9, /* quoted IPv4 */
+	0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0xca, 0xfe, 0, 0,
+};
+
+/* What parse_quote() makes of TCP_REFUSED with one byte changed. */
+static enum packet_class refused_with(size_t at, __u8 value, struct quote *quote)
+{
+	__u8 frame[sizeof(TCP_REFUSED)];
+	struct packet packet;
+
+	memcpy(frame, TCP_REFUSED, sizeof(frame));
+	frame[at] = value;
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_ICMP_ERROR);
+	return parse_quote(frame, frame + sizeof(frame), &packet, quote);
+}
+
+static void a_quoted_tuple_is_read_as_its_sender_wrote_it(void)
+{
+	struct quote quote;
+
+	CLAIM(refused_with(0, 2, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(quote.tuple.source == *(const __be32 *)(TCP_REFUSED + QUOTE_AT + 12));
+	CLAIM(quote.tuple.destination == *(const __be32 *)(TCP_REFUSED + QUOTE_AT + 16));
+	CLAIM(quote.tuple.source_port == bpf_htons(40000));
+	CLAIM(quote.tuple.destination_port == bpf_htons(80));
+	CLAIM(quote.tuple.protocol == IPPROTO_TCP);
+	CLAIM(quote.icmp_offset == ETH_HLEN + 20 && quote.ip_offset == QUOTE_AT);
+	CLAIM(quote.l4_offset == QUOTED_L4_AT && quote.checksum_offset == QUOTED_L4_AT + 16);
+}
+
+static void a_quoted_echo_has_its_id_on_the_side_that_asks(void)
+{
+	struct quote quote;
+	__u8 frame[sizeof(TCP_REFUSED)];
+	struct packet packet;
+
+	memcpy(frame, TCP_REFUSED, sizeof(frame));
+	frame[QUOTE_AT + 9] = IPPROTO_ICMP;
+	memcpy(frame + QUOTED_L4_AT, (__u8[]){ ICMP_ECHO, 0, 0, 0, 0x9c, 0x40 }, 6);
+	parse_packet(frame, frame + sizeof(frame), &packet);
+	CLAIM(parse_quote(frame, frame + sizeof(frame), &packet, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(quote.tuple.source_port == bpf_htons(40000) && !quote.tuple.destination_port);
+	CLAIM(quote.checksum_offset == QUOTED_L4_AT + 2);
+	frame[QUOTED_L4_AT] = ICMP_ECHOREPLY;
+	parse_packet(frame, frame + sizeof(frame), &packet);
+	CLAIM(parse_quote(frame, frame + sizeof(frame), &packet, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(!quote.tuple.source_port && quote.tuple.destination_port == bpf_htons(40000));
+	frame[QUOTED_L4_AT] = ICMP_DEST_UNREACH;
+	parse_packet(frame, frame + sizeof(frame), &packet);
+	CLAIM(parse_quote(frame, frame + sizeof(frame), &packet, &quote) == PACKET_ICMP);
+}
+
+static void a_quote_that_names_no_flow_is_told_apart(void)
+{
+	struct quote quote;
+
+	CLAIM(refused_with(QUOTE_AT, 0x44, &quote) == PACKET_BROKEN); /* header too short */
+	CLAIM(refused_with(QUOTE_AT, 0x65, &quote) == PACKET_BROKEN); /* version 6 */
+	CLAIM(refused_with(QUOTE_AT, 0x4f, &quote) == PACKET_BROKEN); /* longer than the quote */
+	CLAIM(refused_with(QUOTE_AT + 15, 43, &quote) == PACKET_BROKEN); /* another's packet */
+	CLAIM(refused_with(QUOTE_AT + 7, 1, &quote) == PACKET_FRAGMENT);
+	CLAIM(refused_with(QUOTE_AT + 6, 0x20, &quote) == PACKET_ICMP_ERROR); /* the first one */
+	CLAIM(refused_with(QUOTE_AT + 9, 47, &quote) == PACKET_PROTOCOL);
+	CLAIM(refused_with(17, 20 + 8 + 20 + 7, &quote) == PACKET_BROKEN); /* ports in padding */
+}
+
+static void a_quoted_tcp_checksum_must_lie_in_the_quote(void)
+{
+	struct quote quote;
+
+	CLAIM(refused_with(17, 20 + 8 + 20 + 18, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(quote.checksum_offset == QUOTED_L4_AT + 16);
+	CLAIM(refused_with(17, 20 + 8 + 20 + 17, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(!quote.checksum_offset);
+	CLAIM(refused_with(QUOTE_AT + 3, 20 + 17, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(!quote.checksum_offset);
+	CLAIM(refused_with(QUOTE_AT + 9, IPPROTO_UDP, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(quote.checksum_offset == QUOTED_L4_AT + 6);
+}
+
 int main(void)
 {
 	an_incremental_checksum_equals_a_full_one();
 	no_cut_packet_is_read_beyond_its_end(TCP_SYN, sizeof(TCP_SYN));
+	no_cut_packet_is_read_beyond_its_end(TCP_REFUSED, sizeof(TCP_REFUSED));
 	random_frames_are_read_within_their_ends();
 	a_tuple_is_read_as_its_sender_wrote_it();
 	padding_is_not_read_as_ports();
+	a_quoted_tuple_is_read_as_its_sender_wrote_it();
+	a_quoted_echo_has_its_id_on_the_side_that_asks();
+	a_quote_that_names_no_flow_is_told_apart();
+	a_quoted_tcp_checksum_must_lie_in_the_quote();
 	return failures != 0;
 }
