@@ -45,6 +45,19 @@ asker.sendto(b"?", ("echo", 7))
 print(asker.recv(100).decode())
 """
 
+ASK_CLOSED_PORT = """
+import socket
+asker = socket.socket(type=socket.SOCK_DGRAM)
+asker.settimeout(5)
+asker.connect(("echo", 9))
+asker.send(b"?")
+try:
+    asker.recv(100)
+except OSError as error:
+    print(type(error).__name__)
+"""
+"""Nobody listens there: the server's ICMP error ends the wait."""
+
 
 DIGEST_OF_DOWNLOAD = "wget -q -O - '{0}/download?bytes={1}' | sha256sum | cut -d' ' -f1"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.egress import (
+    ASK_CLOSED_PORT,
     ASK_UDP,
     DIGEST_OF_DOWNLOAD,
     EGRESS_IP,
@@ -94,6 +95,15 @@ def test_ping_is_answered_through_the_gateway(covered: Lab, name: str) -> None:
     printed = covered.kubectl(f"exec {name} -- ping -c 3 -i 0.2 -W 2 echo")
 
     assert "3 received" in printed
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_closed_port_refuses_a_pod_through_the_gateway(
+    covered: Lab, name: str
+) -> None:
+    script = ("python3", "-c", ASK_CLOSED_PORT)
+
+    assert ["ConnectionRefusedError"] == finish(start_in(covered, name, *script))
 
 
 def test_wire_shows_the_tunnel_between_nodes_then_the_egress_ip(covered: Lab) -> None:

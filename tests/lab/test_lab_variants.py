@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.egress import (
+    ASK_CLOSED_PORT,
     ASK_UDP,
     EGRESS_IP,
     HOLD_CONNECTIONS,
@@ -66,3 +67,10 @@ def test_udp_of_three_pods_from_one_port_gets_three_ports(variant: Lab) -> None:
 @pytest.mark.parametrize("name", PODS)
 def test_ping_is_answered_through_the_gateway(variant: Lab, name: str) -> None:
     assert "3 received" in variant.kubectl(f"exec {name} -- ping -c 3 -i 0.2 -W 2 echo")
+
+
+def test_a_closed_port_refuses_each_pod(variant: Lab) -> None:
+    script = ("python3", "-c", ASK_CLOSED_PORT)
+    answers = [finish(start_in(variant, name, *script)) for name in PODS]
+
+    assert [["ConnectionRefusedError"]] * 3 == answers
