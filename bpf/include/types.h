@@ -105,7 +105,7 @@ struct runtime_config {
 	__u32 tunnel_ifindex;
 	__u32 route_generation; /* changes whenever routes or neighbours' devices do */
 	__u8 tunnel_mac[ETH_ADDRESS_SIZE];
-	__u8 pad[2];
+	__u16 tunnel_mtu; /* bytes of IP packet that fit the tunnel; 0: not known */
 };
 
 /* ---- section .rodata.settings of every object, filled before load --------------------- */

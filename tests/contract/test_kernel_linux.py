@@ -26,7 +26,7 @@ from outgate.state.entries import (
     TunnelKey,
 )
 from outgate.state.facts import NodeFacts
-from outgate.state.plan import Put, diff
+from outgate.state.plan import Put, Remove, diff
 from outgate.state.snapshot import Snapshot
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
@@ -149,6 +149,30 @@ def test_config_follows_the_tunnel_device() -> None:
         assert created.tunnel_ifindex == index
         assert created.tunnel_mac != bytes(6)
         assert runtime_config().tunnel_ifindex == 0
+
+    isolated(body)
+
+
+def test_config_follows_the_smallest_uplink() -> None:
+    async def body() -> None:
+        ip("link", "add", "v0", "mtu", "9000", "type", "veth", "peer", "name", "v1")
+        ip("link", "add", "v2", "mtu", "1400", "type", "veth", "peer", "name", "v3")
+        small = AttachmentKey("v2", Hook.TO_NETDEV)
+        kernel = await start()
+        await kernel.observe()
+        seen = [runtime_config().tunnel_mtu]
+        for operation in (
+            Put(UPLINK, Attachment.CURRENT),
+            Put(small, Attachment.CURRENT),
+            Remove(small),
+        ):
+            await kernel.apply([operation])
+            seen.append(runtime_config().tunnel_mtu)
+        ip("link", "set", "v0", "mtu", "1500")
+        await kernel.observe()
+
+        assert seen == [0, 8950, 1350, 8950]
+        assert runtime_config().tunnel_mtu == 1450
 
     isolated(body)
 

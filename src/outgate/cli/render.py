@@ -188,7 +188,7 @@ def _config_row(key: bytes, value: bytes) -> MapRow:
     mac = config.tunnel_mac.hex(":")
     return MapRow(
         str(index),
-        f"tunnel interface {config.tunnel_ifindex} mac {mac} "
+        f"tunnel interface {config.tunnel_ifindex} mac {mac} mtu {config.tunnel_mtu} "
         f"routes generation {config.route_generation}",
     )
 

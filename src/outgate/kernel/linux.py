@@ -49,6 +49,9 @@ from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Snapshot
 
+TUNNEL_OVERHEAD = 50
+"""Bytes of IPv4, UDP, VXLAN and inner Ethernet headers (RFC 7348, section 5)."""
+
 STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
 
@@ -138,6 +141,7 @@ class LinuxKernel:
         for name in DECODERS:
             snapshot.update(self._observe_map(name))
         snapshot.update(self._observe_attachments())
+        self._follow_uplinks(snapshot)
         return snapshot
 
     def _observe_map(self, name: MapName) -> list[Entry]:
@@ -173,6 +177,16 @@ class LinuxKernel:
         wanted = replace(config, tunnel_ifindex=index, tunnel_mac=seen.tunnel_mac)
         if wanted != config:
             self._write_config(wanted)
+
+    def _follow_uplinks(self, keys: Iterable[Key]) -> None:
+        """Tell the programs what fits the tunnel, whichever uplink its packets take."""
+        attached = {key for key in keys if isinstance(key, AttachmentKey)}
+        uplinks = {key.interface for key in attached if key.hook is Hook.TO_NETDEV}
+        sizes = [link.mtu for link in self.facts.links if link.name in uplinks]
+        config = self._runtime_config()
+        mtu = max(min(sizes) - TUNNEL_OVERHEAD, 0) if sizes else 0
+        if mtu != config.tunnel_mtu:
+            self._write_config(replace(config, tunnel_mtu=mtu))
 
     async def apply(self, operations: Sequence[Operation]) -> Failures:
         """
@@ -256,6 +270,7 @@ class LinuxKernel:
                     links.detach(self._config.pin_dir, key)
             except KernelError as error:
                 failures[key] = error
+        self._follow_uplinks(self._observe_attachments())
         return failures
 
     def metrics(self) -> tuple[MetricRecord, ...]:

@@ -272,7 +272,7 @@ class DatapathSettings:
 
 
 CONFIG_KEY = Struct("=I")
-CONFIG = Struct("=II6s2x")
+CONFIG = Struct("=II6sH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,15 +282,22 @@ class RuntimeConfig:
 
     Shape: *tunnel_mac* is six bytes; *route_generation* counts up, modulo 2**32,
     whenever a stored next hop may be out of date.
+
+    Units: *tunnel_mtu* is in bytes, the largest IP packet that fits the tunnel; 0 is
+    not known, and then nothing is held to it.
     """
 
     tunnel_ifindex: int = 0
     route_generation: int = 0
     tunnel_mac: bytes = bytes(6)
+    tunnel_mtu: int = 0
 
     def encode(self) -> bytes:
         """Return the value of ``outgate_config``."""
-        return CONFIG.pack(self.tunnel_ifindex, self.route_generation, self.tunnel_mac)
+        return CONFIG.pack(
+            *(self.tunnel_ifindex, self.route_generation),
+            *(self.tunnel_mac, self.tunnel_mtu),
+        )
 
     @classmethod
     def decode(cls, value: bytes) -> "RuntimeConfig":

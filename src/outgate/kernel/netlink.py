@@ -99,6 +99,7 @@ def _link(message: Any, addresses: tuple[IPv4Address, ...]) -> Link:
         addresses=addresses,
         peer_elsewhere=kind == "veth" and message.get("link_netnsid") is not None,
         is_up=bool(message["flags"] & IFF_UP),
+        mtu=message.get("mtu") or 0,
     )
 
 

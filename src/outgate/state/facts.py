@@ -18,6 +18,8 @@ class Link:
     Shape: *kind* is the kernel's (``veth``, ``bridge``, ``vxlan``; empty for a
     plain device); *peer_elsewhere* is True for one end of a pair whose other end
     lives in another namespace, as the host side of a pod's veth does.
+
+    Units: *mtu* is in bytes of IP packet.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Link:
     addresses: tuple[IPv4Address, ...] = ()
     peer_elsewhere: bool = False
     is_up: bool = True
+    mtu: int = 1500
 
 
 @dataclass(frozen=True, slots=True)

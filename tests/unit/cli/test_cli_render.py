@@ -115,10 +115,13 @@ def test_metric_row_names_its_reason() -> None:
 
 
 def test_config_row_shows_the_tunnel() -> None:
-    config = RuntimeConfig(7, 3, bytes.fromhex("0a0000000001"))
+    config = RuntimeConfig(7, 3, bytes.fromhex("0a0000000001"), 1450)
 
     assert map_rows(MapName.CONFIG, [(bytes(4), config.encode())]) == [
-        MapRow("0", "tunnel interface 7 mac 0a:00:00:00:00:01 routes generation 3")
+        MapRow(
+            "0",
+            "tunnel interface 7 mac 0a:00:00:00:00:01 mtu 1450 routes generation 3",
+        )
     ]
 
 

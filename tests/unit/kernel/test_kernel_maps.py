@@ -202,7 +202,7 @@ def test_settings_take_28_bytes() -> None:
 
 
 def test_runtime_config_survives_its_bytes() -> None:
-    config = RuntimeConfig(7, 2**32 - 1, bytes.fromhex("0a0000000001"))
+    config = RuntimeConfig(7, 2**32 - 1, bytes.fromhex("0a0000000001"), 1450)
 
     assert RuntimeConfig.decode(config.encode()) == config
 
