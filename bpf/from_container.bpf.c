@@ -11,6 +11,7 @@
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/icmp.h"
+#include "include/mss.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
@@ -40,6 +41,8 @@ static __always_inline int send_flow(struct context *context, const struct packe
 		/* A reply of a connection that began outside: it leaves as it came. */
 		return VERDICT_PASS;
 	case FLOW_TO_GATEWAY:
+		if (mss_clamp(context, packet))
+			return -DROP_REWRITE;
 		return encap_redirect(context, flow->tunnel_endpoint);
 	case FLOW_LOCAL_GATEWAY:
 		return leave_here(context, packet, flow, origin);

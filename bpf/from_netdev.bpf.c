@@ -11,6 +11,7 @@
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/icmp.h"
+#include "include/mss.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
@@ -81,6 +82,8 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	nat_touch_reverse(reverse, packet, now);
 	entry = *reverse;
 	error = nat_write(context, packet, NAT_REVERSE, entry.address, entry.port, 1);
+	if (!error && entry.tunnel_endpoint && mss_clamp(context, packet))
+		error = -DROP_REWRITE;
 	return error ? error : send_to_pod(context, &entry);
 }
 

@@ -18,8 +18,12 @@
 
 #define AF_INET 2 /* <linux/socket.h> does not tell */
 
+/* The longest way to the end of an IPv4 header, and one byte more. */
+#define PAST_IP_HEADER (ETH_HLEN + 60 + 1)
+
 struct context {
 	struct __sk_buff *skb;
+	__be32 egress_ip; /* once the packet's translation is known */
 };
 
 static __always_inline void *context_start(struct context *context)
@@ -35,6 +39,48 @@ static __always_inline void *context_end(struct context *context)
 static __always_inline __u32 context_size(struct context *context)
 {
 	return context->skb->len;
+}
+
+/* Return 0, or a negative errno when @size bytes from @offset on are not all there. */
+static __always_inline int context_read(struct context *context, __u32 offset, void *to,
+					__u32 size)
+{
+	return bpf_skb_load_bytes(context->skb, offset, to, size);
+}
+
+/* Checksums are the caller's business. Packet pointers are invalid afterwards. */
+static __always_inline int context_write(struct context *context, __u32 offset, const void *from,
+					 __u32 size)
+{
+	return bpf_skb_store_bytes(context->skb, offset, from, size, 0);
+}
+
+/*
+ * Size of the largest IP packet that this one becomes on a link, with @headers bytes of IP
+ * and L4 headers: a super-packet is cut into segments, each with headers of its own.
+ */
+static __always_inline __u32 context_largest(struct context *context, __u32 headers)
+{
+	__u32 segment = context->skb->gso_size;
+
+	return segment ? segment + headers : context_size(context) - ETH_HLEN;
+}
+
+/**
+ * context_remake - make the packet @size bytes long, for something wholly new
+ *
+ * Changing the tail ends segmentation; taking bytes away past the place where a partial
+ * checksum begins makes the kernel forget that one is to be completed.
+ * What the packet holds afterwards is undefined, packet pointers are invalid.
+ * Return: 0, or a negative errno.
+ */
+static __always_inline int context_remake(struct context *context, __u32 size)
+{
+	int error = bpf_skb_change_tail(context->skb, size + PAST_IP_HEADER, 0);
+
+	if (error)
+		return error;
+	return bpf_skb_adjust_room(context->skb, -PAST_IP_HEADER, BPF_ADJ_ROOM_MAC, 0);
 }
 
 /**
@@ -109,6 +155,22 @@ static __always_inline int context_replace_l4(struct context *context, __u8 prot
 	return bpf_l4_csum_replace(skb, offset, from_port, to_port, flags | 2);
 }
 
+/*
+ * Mend the checksum of a TCP header for two bytes at @offset that were changed. At an odd
+ * place each of them counts in the other half of a checksum's word.
+ */
+static __always_inline int context_replace_tcp(struct context *context, __u32 l4_offset,
+					       __u32 offset, __be16 from, __be16 to)
+{
+	if ((offset - l4_offset) % 2) {
+		from = __builtin_bswap16(from);
+		to = __builtin_bswap16(to);
+	}
+	return bpf_l4_csum_replace(context->skb,
+				   l4_offset + __builtin_offsetof(struct tcphdr, check), from, to,
+				   2);
+}
+
 static __always_inline void context_mark(struct context *context, __u32 mask, __u32 mark)
 {
 	context->skb->mark = (context->skb->mark & ~mask) | mark;
@@ -132,6 +194,12 @@ static __always_inline int context_redirect_next_hop(__u32 ifindex, __be32 next_
 	if (!next_hop)
 		return bpf_redirect_neigh(ifindex, 0, 0, 0);
 	return bpf_redirect_neigh(ifindex, &params, sizeof(params), 0);
+}
+
+/* Send back out of the interface that the packet came in by, MACs as they are. */
+static __always_inline int context_redirect_back(struct context *context)
+{
+	return bpf_redirect(context->skb->ifindex, 0);
 }
 
 /* Return 0, or -1 when the packet has no room for an Ethernet header. */

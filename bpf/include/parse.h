@@ -31,6 +31,7 @@ struct icmp_echo {
 	__be16 sequence;
 };
 
+#define IP_DONT_FRAGMENT 0x4000
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP_FRAGMENT_OFFSET 0x1fff
 
@@ -53,8 +54,10 @@ struct packet {
 	void *l4;
 	__u32 l4_offset; /* bytes from start */
 	__u32 l4_size; /* bytes, as the IP header says; what follows in the frame is padding */
+	__u32 header_size; /* bytes of IP header, and of TCP's or UDP's where class is FLOW */
 	enum packet_class class;
 	struct tuple4 tuple; /* as the sender wrote it */
+	_Bool dont_fragment;
 	_Bool tcp_syn; /* SYN without ACK */
 	_Bool tcp_accept; /* SYN with ACK */
 	_Bool tcp_fin;
@@ -100,6 +103,7 @@ parse_l4(struct packet *packet, void *end)
 		packet->tcp_accept = tcp->syn && tcp->ack;
 		packet->tcp_fin = tcp->fin;
 		packet->tcp_rst = tcp->rst;
+		packet->header_size += tcp->doff * 4;
 		return PACKET_FLOW;
 	}
 	if (tuple->protocol == IPPROTO_UDP) {
@@ -109,6 +113,7 @@ parse_l4(struct packet *packet, void *end)
 			return PACKET_BROKEN;
 		tuple->source_port = udp->source;
 		tuple->destination_port = udp->dest;
+		packet->header_size += sizeof(*udp);
 		return PACKET_FLOW;
 	}
 	if (tuple->protocol == IPPROTO_ICMP) {
@@ -155,6 +160,8 @@ parse_packet(void *start, void *end, struct packet *packet)
 	packet->l4 = (void *)packet->ip + header_size;
 	packet->l4_offset = ETH_HLEN + header_size;
 	packet->l4_size = total_size - header_size;
+	packet->header_size = header_size;
+	packet->dont_fragment = !!(packet->ip->frag_off & bpf_htons(IP_DONT_FRAGMENT));
 	packet->tuple.source = packet->ip->saddr;
 	packet->tuple.destination = packet->ip->daddr;
 	packet->tuple.protocol = packet->ip->protocol;

@@ -12,8 +12,9 @@ import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -65,11 +66,12 @@ MS_REC_PRIVATE = 0x4000 | 0x40000
 PASS, DROP, REDIRECT = 0, 2, 7
 
 VNI = 25959
+TUNNEL_MTU = 1450
 TUNNEL_MAC = bytes.fromhex("020000000aa0")
 UPLINK_ADDRESS = IPv4Address("172.18.0.5")
 
 CONTEXT_SIZE = 192
-MARK, IFINDEX, CB = 8, 40, 48
+MARK, IFINDEX, CB, GSO_SIZE = 8, 40, 48, 176
 """Offsets in ``struct __sk_buff``."""
 
 JIFFIES_PER_SECOND = 250
@@ -173,7 +175,7 @@ class Node:
         ).encode()
         for hook in Hook:
             self._programs[hook] = load_program(hook, self._pins, settings).fd
-        config = RuntimeConfig(tunnel_ifindex=self.uplink, tunnel_mac=TUNNEL_MAC)
+        config = RuntimeConfig(self.uplink, 0, TUNNEL_MAC, TUNNEL_MTU)
         with PinnedMap(self._pins / "outgate_config") as table:
             table.put(CONFIG_KEY.pack(0), config.encode())
         self._load_wrapper()
@@ -227,11 +229,17 @@ class Node:
         mark: int = 0,
         tunnel: IPv4Address | None = None,
         vni: int = VNI,
+        gso_size: int = 0,
     ) -> Outcome:
-        """Run *hook* on *packet*; *tunnel* is the node that tunnelled it here."""
+        """
+        Run *hook* on *packet*; *tunnel* is the node that tunnelled it here.
+
+        With *gso_size* it is a super-packet whose segments carry that many bytes.
+        """
         context = bytearray(CONTEXT_SIZE)
         pack_into("=I", context, MARK, mark)
         pack_into("=I", context, IFINDEX, self.uplink)
+        pack_into("=I", context, GSO_SIZE, gso_size)
         program = self._programs[hook]
         if tunnel:
             pack_into("=II", context, CB, int(tunnel), vni)
@@ -253,9 +261,7 @@ class Node:
             wire.bind(("wire", ETH_P_ALL))
             wire.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             wire.settimeout(2)
-            ingress = AttachType.TCX_INGRESS
-            link = syscall.link_create(self._programs[hook], self.uplink, ingress)
-            try:
+            with self.attached(hook):
                 wire.send(packet[:12] + tag + packet[12:])
                 while True:
                     frame, [(_, _, auxiliary)], _, source = wire.recvmsg(2048, 256)
@@ -263,8 +269,16 @@ class Node:
                         status, vlan_after = unpack_from("=I12xH", auxiliary)
                         has_tag = bool(status & TP_STATUS_VLAN_VALID)
                         return Wire(frame, vlan_after if has_tag else None)
-            finally:
-                os.close(link)
+
+    @contextmanager
+    def attached(self, hook: Hook) -> Iterator[None]:
+        """Let *hook* have what arrives on the uplink; to be used inside the node."""
+        ingress = AttachType.TCX_INGRESS
+        link = syscall.link_create(self._programs[hook], self.uplink, ingress)
+        try:
+            yield
+        finally:
+            os.close(link)
 
     def flows(self) -> dict[Tuple4, FlowRecord]:
         """Return the flow entries."""

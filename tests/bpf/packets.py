@@ -26,7 +26,8 @@ class Packet:
     """
     One packet of a conversation; for ``echo`` the port of the asking side is the id.
 
-    *options* are bytes of IPv4 options (a multiple of four); *flags* are TCP's.
+    *options* are bytes of IPv4 options, *tcp_options* of TCP's (multiples of four);
+    *flags* are TCP's.
     """
 
     protocol: str
@@ -42,6 +43,8 @@ class Packet:
     destination_mac: str = HOST_MAC
     is_reply: bool = False
     zero_checksum: bool = False
+    dont_fragment: bool = False
+    tcp_options: bytes = b""
 
     def but(self, **changes: object) -> "Packet":
         """Return this packet with some fields changed."""
@@ -64,6 +67,8 @@ class Packet:
         """Return the bytes, lengths and checksums filled in."""
         frame = Ether(src=self.source_mac, dst=self.destination_mac)
         header = IP(src=self.source, dst=self.destination, ttl=self.ttl, id=7)
+        if self.dont_fragment:
+            header.flags = "DF"
         if self.options:
             header.options = [Raw(self.options)]
         return bytes(frame / header / self._transport() / Raw(self.payload))
@@ -71,7 +76,10 @@ class Packet:
     def _transport(self) -> ScapyPacket:
         if self.protocol == TCP_NAME:
             ports = (self.source_port, self.destination_port)
-            return TCP(sport=ports[0], dport=ports[1], flags=self.flags, seq=1, ack=2)
+            header = TCP(sport=ports[0], dport=ports[1], flags=self.flags, seq=1, ack=2)
+            # The bytes as they are, also where no parser would accept them.
+            header.dataofs = 5 + len(self.tcp_options) // 4
+            return header / Raw(self.tcp_options) if self.tcp_options else header
         if self.protocol == UDP_NAME:
             checksum = 0 if self.zero_checksum else None
             ports = (self.source_port, self.destination_port)

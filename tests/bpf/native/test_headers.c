@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "include/csum.h"
+#include "include/mss_option.h"
 #include "include/parse.h"
 #include "include/quote.h"
 
@@ -218,6 +219,28 @@ static void a_quoted_tcp_checksum_must_lie_in_the_quote(void)
 	CLAIM(quote.checksum_offset == QUOTED_L4_AT + 6);
 }
 
+static void an_mss_is_found_only_where_it_is_whole(void)
+{
+	static const __u8 MSS[TCP_OPTIONS_SIZE] = { 1, 3, 3, 7, 2, 4, 5, 180 };
+	__u8 options[TCP_OPTIONS_SIZE];
+
+	for (__u32 size = 0; size <= TCP_OPTIONS_SIZE; size++)
+		CLAIM(mss_find(MSS, size) == (size < 8 ? 0 : 6));
+	memset(options, TCP_OPTION_NOP, sizeof(options));
+	CLAIM(mss_find(options, sizeof(options)) == 0);
+	memcpy(options + 36, MSS + 4, 4);
+	CLAIM(mss_find(options, sizeof(options)) == 38);
+	for (int round = 0; round < 1000000; round++) {
+		__u32 at, size = (__u32)rand() % (TCP_OPTIONS_SIZE + 1);
+
+		for (size_t i = 0; i < sizeof(options); i++)
+			options[i] = (__u8)(rand() % 6);
+		at = mss_find(options, size);
+		CLAIM(!at || (at + 2 <= size && options[at - 2] == TCP_OPTION_MSS &&
+			      options[at - 1] == MSS_OPTION_SIZE));
+	}
+}
+
 int main(void)
 {
 	an_incremental_checksum_equals_a_full_one();
@@ -230,5 +253,6 @@ int main(void)
 	a_quoted_echo_has_its_id_on_the_side_that_asks();
 	a_quote_that_names_no_flow_is_told_apart();
 	a_quoted_tcp_checksum_must_lie_in_the_quote();
+	an_mss_is_found_only_where_it_is_whole();
 	return failures != 0;
 }
