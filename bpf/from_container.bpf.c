@@ -11,6 +11,7 @@
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/icmp.h"
+#include "include/icmp_answer.h"
 #include "include/mss.h"
 #include "include/nat.h"
 #include "include/verdict.h"
@@ -41,6 +42,8 @@ static __always_inline int send_flow(struct context *context, const struct packe
 		/* A reply of a connection that began outside: it leaves as it came. */
 		return VERDICT_PASS;
 	case FLOW_TO_GATEWAY:
+		if (exceeds_tunnel(context, packet))
+			return -DROP_TOO_BIG;
 		if (mss_clamp(context, packet))
 			return -DROP_REWRITE;
 		return encap_redirect(context, flow->tunnel_endpoint);
@@ -159,10 +162,18 @@ int from_container(struct __sk_buff *skb)
 	struct packet packet;
 	__u32 policy = 0;
 	int verdict = handle(&context, &packet, &policy);
+	__be32 source;
 
 	if (verdict == VERDICT_PASS)
 		return verdict;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
+	/*
+	 * From the gateway as its egress IP. Before it, from where the packet was going: a pod
+	 * need not let in anything from its node, but from its peer it does.
+	 */
+	source = context.egress_ip ? context.egress_ip : packet.tuple.destination;
+	if (verdict < 0 && answer_drop(&context, verdict, source))
+		return context_redirect_pod(&context, skb->ifindex);
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }
 

@@ -11,6 +11,7 @@
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/icmp.h"
+#include "include/icmp_answer.h"
 #include "include/mss.h"
 #include "include/nat.h"
 #include "include/verdict.h"
@@ -81,6 +82,8 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	*policy = reverse->policy;
 	nat_touch_reverse(reverse, packet, now);
 	entry = *reverse;
+	if (entry.tunnel_endpoint && exceeds_tunnel(context, packet))
+		return -DROP_TOO_BIG;
 	error = nat_write(context, packet, NAT_REVERSE, entry.address, entry.port, 1);
 	if (!error && entry.tunnel_endpoint && mss_clamp(context, packet))
 		error = -DROP_REWRITE;
@@ -98,6 +101,11 @@ int from_netdev(struct __sk_buff *skb)
 	if (verdict == VERDICT_PASS)
 		return verdict;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_POD, policy, skb->len);
+	if (verdict < 0 && answer_drop(&context, verdict, packet.tuple.destination)) {
+		/* From the egress IP: all that the server knows of us. */
+		context_mark(&context, settings.mark_mask, settings.mark_translated);
+		return context_redirect_back(&context);
+	}
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }
 

@@ -11,6 +11,7 @@
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/icmp.h"
+#include "include/icmp_answer.h"
 #include "include/nat.h"
 #include "include/verdict.h"
 
@@ -180,6 +181,9 @@ int from_overlay(struct __sk_buff *skb)
 		/* To the host's stack; to-netdev counts it. */
 		return verdict;
 	count(verdict < 0 ? -verdict : FORWARDED, direction, policy, skb->len);
+	/* As its egress IP: the address by which pods' owners and the world know a gateway. */
+	if (verdict < 0 && answer_drop(&context, verdict, context.egress_ip))
+		verdict = encap_redirect(&context, decap_source(&context));
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }
 

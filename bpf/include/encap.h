@@ -39,6 +39,18 @@ static __always_inline int encap_redirect(struct context *context, __be32 endpoi
 	return bpf_redirect(config->tunnel_ifindex, 0);
 }
 
+/*
+ * Must this packet's sender make smaller ones? Only if it forbids fragments (DF): else the
+ * tunnel device fragments the outer packet, and the other node puts it together again.
+ */
+static __always_inline _Bool exceeds_tunnel(struct context *context, const struct packet *packet)
+{
+	const struct runtime_config *config = runtime_config();
+
+	return packet->dont_fragment && config && config->tunnel_mtu &&
+	       context_largest(context, packet->header_size) > config->tunnel_mtu;
+}
+
 /* Return the node that sent a packet through the tunnel, or 0 if it is not one we believe. */
 static __always_inline __be32 decap_source(struct context *context)
 {

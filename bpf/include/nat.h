@@ -323,8 +323,10 @@ static __always_inline int send_translated(struct context *context,
 static __always_inline int snat_send(struct context *context, const struct packet *packet,
 				     const struct nat_entry *forward)
 {
-	int error = nat_write(context, packet, NAT_FORWARD, forward->address, forward->port, 1);
+	int error;
 
+	context->egress_ip = forward->address;
+	error = nat_write(context, packet, NAT_FORWARD, forward->address, forward->port, 1);
 	return error ? error : send_translated(context, forward);
 }
 

@@ -37,6 +37,7 @@ enum reason {
 	DROP_HOST_PORT_TAKEN = 19, /* a socket of the node chose a port that a pod's flow has */
 	DROP_FORGED_POD = 20, /* tunnelled from a node that does not hold the source pod */
 	DROP_ICMP_NO_FLOW = 22, /* covered ICMP error that speaks of no flow of its pod */
+	DROP_TOO_BIG = 23, /* too big for the tunnel, with DF set: its sender is told */
 };
 
 /* Counting must not change a verdict: a full metrics map loses counts, never packets. */
