@@ -19,6 +19,7 @@ from outgate.lab import cluster, kubeconfig
 from outgate.lab.overview import describe, look
 from outgate.lab.settings import (
     DEFAULT_NAME,
+    DEFAULT_POD_MTU,
     GatewayPath,
     LabSettings,
     PodNetwork,
@@ -56,6 +57,12 @@ def up(
     gateway_path: Annotated[
         GatewayPath, typer.Option(help="How gateways send on tunnelled packets.")
     ] = GatewayPath.DIRECT,
+    mtu: Annotated[
+        int,
+        typer.Option(
+            help="The pods' MTU; the nodes' network has 1500.", min=576, max=1500
+        ),
+    ] = DEFAULT_POD_MTU,
     port: Annotated[
         int,
         typer.Option(
@@ -68,6 +75,7 @@ def up(
         name=name,
         network=network,
         gateway_path=gateway_path,
+        pod_mtu=mtu,
         port=port,
         agent_environment={
             key: os.environ[key] for key in PASSED_ON if key in os.environ

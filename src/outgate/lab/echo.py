@@ -10,6 +10,7 @@ request                         answer
 ``GET /tuple``                  ``address:port`` and a newline
 ``GET /download?bytes=N``       N bytes, always the same ones
 ``GET /sha256?bytes=N``         the SHA-256 of those, in hex, and a newline
+``POST /sha256``                the SHA-256 of the request's body, in hex, and a newline
 ``GET /hold?seconds=S``         ``address:port`` after S seconds
 a UDP datagram to port 7        ``address:port`` and a newline
 ==============================  ====================================================
@@ -80,6 +81,13 @@ async def answer_digest(request: web.Request) -> web.Response:
     return web.Response(text=f"{await asyncio.to_thread(digest)}\n")
 
 
+async def answer_digest_of_upload(request: web.Request) -> web.Response:
+    total = hashlib.sha256()
+    async for chunk in request.content.iter_any():
+        total.update(chunk)
+    return web.Response(text=f"{total.hexdigest()}\n")
+
+
 async def answer_download(request: web.Request) -> web.StreamResponse:
     count = _byte_count(request)
     response = web.StreamResponse(headers={"Content-Length": str(count)})
@@ -109,6 +117,7 @@ def application() -> web.Application:
     app.router.add_get("/hold", answer_later)
     app.router.add_get("/download", answer_download)
     app.router.add_get("/sha256", answer_digest)
+    app.router.add_post("/sha256", answer_digest_of_upload)
     return app
 
 

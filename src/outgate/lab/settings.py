@@ -19,6 +19,7 @@ from outgate.lab.errors import LabError
 LOOPBACK = "127.0.0.1"
 BASE = Path("/run/outgate/lab")
 DEFAULT_NAME = "outgate"
+DEFAULT_POD_MTU = 1450
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -41,14 +42,14 @@ class LabSettings:
     """
     One lab.
 
-    Units: *pod_mtu* in bytes; 1450 leaves room for the tunnel's 50 bytes in 1500.
+    Units: *pod_mtu* in bytes; the default leaves room for the tunnel's 50 in 1500.
     *port* is the API's port on loopback; 0 lets the lab choose one and keep it.
     """
 
     name: str = DEFAULT_NAME
     network: PodNetwork = PodNetwork.PTP
     gateway_path: GatewayPath = GatewayPath.DIRECT
-    pod_mtu: int = 1450
+    pod_mtu: int = DEFAULT_POD_MTU
     port: int = 0
     agent_environment: Mapping[str, str] = field(default_factory=dict)
 
