@@ -48,11 +48,14 @@ struct answer_message {
 	__u8 quote[QUOTE_SIZE];
 };
 
-/* Of one CPU: what it may still send, and room for a message, too large for the stack. */
+/* Of one CPU: what it may still send, and room for what is too large for the stack. */
 struct answerer {
 	__u64 refilled; /* jiffies */
 	__u64 credit;   /* an answer costs as much as there are jiffies in a second */
 	struct answer_message message;
+	struct iphdr ip;     /* of the packet */
+	struct ethhdr eth;   /* likewise */
+	struct ethhdr back;  /* of the answer */
 };
 
 /* Not pinned: nothing of it must outlive the program. */
@@ -113,16 +116,16 @@ static __noinline int icmp_answer(struct context *context, __u32 kind, __be32 so
 	__u32 size = context_size(context) - ETH_HLEN, total;
 	struct answer_message *message;
 	struct answerer *answerer;
-	struct ethhdr eth, back;
 	__u32 zero = 0;
-	struct iphdr ip;
 	__u8 icmp_type = 0;
 
 	answerer = bpf_map_lookup_elem(&answerers, &zero);
-	if (!answerer || context_read(context, 0, &eth, sizeof(eth)) ||
-	    context_read(context, ETH_HLEN, &ip, sizeof(ip)))
+	if (!answerer)
 		return -1;
-	total = bpf_ntohs(ip.tot_len);
+	if (context_read(context, 0, &answerer->eth, sizeof(answerer->eth)) ||
+	    context_read(context, ETH_HLEN, &answerer->ip, sizeof(answerer->ip)))
+		return -1;
+	total = bpf_ntohs(answerer->ip.tot_len);
 	if (total && total < size)
 		/* The rest is padding of the link. */
 		size = total;
@@ -132,10 +135,10 @@ static __noinline int icmp_answer(struct context *context, __u32 kind, __be32 so
 	__builtin_memset(message, 0, sizeof(*message));
 	if (size < QUOTE_LEAST || context_read(context, ETH_HLEN, message->quote, size))
 		return -1;
-	if (ip.protocol == IPPROTO_ICMP &&
-	    context_read(context, ETH_HLEN + ip.ihl * 4, &icmp_type, 1))
+	if (answerer->ip.protocol == IPPROTO_ICMP &&
+	    context_read(context, ETH_HLEN + answerer->ip.ihl * 4, &icmp_type, 1))
 		return -1;
-	if (!may_be_answered(&eth, &ip, icmp_type) || !take_token(answerer))
+	if (!may_be_answered(&answerer->eth, &answerer->ip, icmp_type) || !take_token(answerer))
 		return -1;
 
 	message->icmp.type = kind >> 8;
@@ -150,15 +153,15 @@ static __noinline int icmp_answer(struct context *context, __u32 kind, __be32 so
 	message->ip.ttl = ANSWER_TTL;
 	message->ip.protocol = IPPROTO_ICMP;
 	message->ip.saddr = source;
-	message->ip.daddr = ip.saddr;
+	message->ip.daddr = answerer->ip.saddr;
 	message->ip.check = checksum(&message->ip, sizeof(message->ip));
-	back.h_proto = eth.h_proto;
-	__builtin_memcpy(back.h_dest, eth.h_source, ETH_ALEN);
-	__builtin_memcpy(back.h_source, eth.h_dest, ETH_ALEN);
+	answerer->back.h_proto = answerer->eth.h_proto;
+	__builtin_memcpy(answerer->back.h_dest, answerer->eth.h_source, ETH_ALEN);
+	__builtin_memcpy(answerer->back.h_source, answerer->eth.h_dest, ETH_ALEN);
 
 	size += sizeof(*message) - QUOTE_SIZE;
 	if (context_remake(context, ETH_HLEN + size) ||
-	    context_write(context, 0, &back, sizeof(back)) ||
+	    context_write(context, 0, &answerer->back, sizeof(answerer->back)) ||
 	    context_write(context, ETH_HLEN, message, size))
 		return -1;
 	return 0;
