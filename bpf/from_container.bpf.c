@@ -120,7 +120,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	struct flow_entry *flow = 0, known;
 	__u64 now = bpf_jiffies64();
 	struct origin origin;
-	struct quote quote;
+	struct quote quote = {};
 
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER)

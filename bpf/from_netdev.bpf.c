@@ -33,7 +33,7 @@ static __always_inline int handle_error(struct context *context, struct packet *
 {
 	const struct nat_entry *reverse;
 	struct nat_entry entry;
-	struct quote quote;
+	struct quote quote = {};
 	struct tuple4 key;
 	int error;
 

@@ -145,7 +145,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 				  __u8 *direction)
 {
 	__be32 node = decap_source(context);
-	struct quote quote;
+	struct quote quote = {};
 
 	*direction = DIRECTION_TO_WORLD;
 	context_parse(context, packet);

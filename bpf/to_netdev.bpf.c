@@ -55,7 +55,7 @@ static __always_inline int translate_error(struct context *context, struct packe
 					   __u32 *policy)
 {
 	struct nat_entry forward = {};
-	struct quote quote;
+	struct quote quote = {};
 	int error;
 
 	context_quote(context, packet, &quote);
@@ -73,7 +73,7 @@ static __always_inline int translate_error(struct context *context, struct packe
 static __always_inline _Bool is_of_inbound_flow(struct context *context, struct packet *packet)
 {
 	const struct flow_entry *flow = 0;
-	struct quote quote;
+	struct quote quote = {};
 
 	if (packet->class == PACKET_FLOW) {
 		flow = flow_lookup(packet, bpf_jiffies64());

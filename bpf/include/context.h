@@ -61,9 +61,11 @@ static __always_inline int context_write(struct context *context, __u32 offset, 
  */
 static __always_inline __u32 context_largest(struct context *context, __u32 headers)
 {
-	__u32 segment = context->skb->gso_size;
+	__u32 segment = context->skb->gso_size, size = context_size(context) - ETH_HLEN;
 
-	return segment ? segment + headers : context_size(context) - ETH_HLEN;
+	/* Verifier: "same insn cannot be used with different pointers" when loads are merged. */
+	asm volatile("" : "+r"(size));
+	return segment ? segment + headers : size;
 }
 
 /**
