@@ -110,6 +110,7 @@ class Setup:
     gateway_path: GatewayPath = GatewayPath.DIRECT
     ports: tuple[int, int] = (1024, 65535)
     has_route: bool = True
+    jiffies_per_second: int = JIFFIES_PER_SECOND
 
 
 def _isolate() -> None:
@@ -168,7 +169,7 @@ class Node:
             mark_mask=MARK_MASK,
             mark_translated=MARK_TRANSLATED,
             mark_overlay=MARK_OVERLAY,
-            jiffies_per_second=JIFFIES_PER_SECOND,
+            jiffies_per_second=self._setup.jiffies_per_second,
             port_first=self._setup.ports[0],
             port_last=self._setup.ports[1],
             gateway_path=self._setup.gateway_path,
@@ -220,6 +221,14 @@ class Node:
 
     def _table(self, name: str) -> PinnedMap:
         return self.inside(lambda: PinnedMap(self._pins / name))
+
+    def program(self, hook: Hook, *, is_tunnelled: bool = False) -> int:
+        """Return the file descriptor to run for *hook*, for tests that run many."""
+        return self._wrapper if is_tunnelled else self._programs[hook]
+
+    def table(self, name: MapName) -> PinnedMap:
+        """Open one of the node's maps."""
+        return self._table(name)
 
     def run(
         self,
@@ -300,7 +309,7 @@ class Node:
             with self._table(name) as table:
                 for key, value in list(table.rows()):
                     (seen,) = unpack_from("=Q", value, stamp)
-                    older = seen - seconds * JIFFIES_PER_SECOND
+                    older = seen - seconds * self._setup.jiffies_per_second
                     table.put(key, value[:stamp] + older.to_bytes(8, sys.byteorder))
 
     def take_ports(self, server: IPv4Address, ports: Iterable[int]) -> None:

@@ -81,7 +81,9 @@ class _Object(ctypes.Structure):
     )
 
 
-class _TestRun(ctypes.Structure):
+class TestRun(ctypes.Structure):
+    """``bpf_attr.test``: one run of a program on one packet."""
+
     _fields_ = (
         ("prog_fd", ctypes.c_uint32),
         ("retval", ctypes.c_uint32),
@@ -272,7 +274,7 @@ def run_program(
     given = ctypes.create_string_buffer(packet, len(packet))
     context_in = ctypes.create_string_buffer(context, max(len(context), 1))
     context_out = ctypes.create_string_buffer(max(len(context), 1))
-    run = _TestRun(
+    run = TestRun(
         prog_fd=program,
         data_size_in=len(packet),
         data_size_out=len(room),
