@@ -1,7 +1,7 @@
 # Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
 PYTHON := .venv/bin/python
 
-.PHONY: setup egress-setup egress-down test check bpf clean help
+.PHONY: setup egress-setup egress-down test check bpf fuzz clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -31,6 +31,12 @@ check:
 ## make bpf            compile the datapath (what changed)
 bpf:
 	$(PYTHON) bpf/compile.py
+
+## make fuzz           a million frames against the model (PACKETS=, SEED=; root)
+PACKETS ?= 1000000
+SEED ?= 1
+fuzz: bpf
+	$(PYTHON) tests/bpf/fuzz/run.py --packets $(PACKETS) --seed $(SEED)
 
 ## make clean          remove what was built; the lab must be down
 clean:
