@@ -16,6 +16,13 @@
 #include "include/nat.h"
 #include "include/verdict.h"
 
+/* Leave the packet to the host's stack, and tell forward-guard that it was here. */
+static __always_inline int let_pass(struct context *context)
+{
+	context_mark(context, settings.mark_mask, settings.mark_seen);
+	return VERDICT_PASS;
+}
+
 /* This node is the gateway: translate here, or let the host's stack carry it to to-netdev. */
 static __always_inline int leave_here(struct context *context, const struct packet *packet,
 				      const struct flow_entry *flow, const struct origin *origin)
@@ -40,7 +47,7 @@ static __always_inline int send_flow(struct context *context, const struct packe
 	switch (flow->decision) {
 	case FLOW_INBOUND:
 		/* A reply of a connection that began outside: it leaves as it came. */
-		return VERDICT_PASS;
+		return let_pass(context);
 	case FLOW_TO_GATEWAY:
 		if (exceeds_tunnel(context, packet))
 			return -DROP_TOO_BIG;
@@ -61,7 +68,7 @@ static __always_inline int send_error(struct context *context, const struct pack
 {
 	switch (flow->decision) {
 	case FLOW_INBOUND:
-		return VERDICT_PASS;
+		return let_pass(context);
 	case FLOW_TO_GATEWAY:
 		return encap_redirect(context, flow->tunnel_endpoint);
 	case FLOW_LOCAL_GATEWAY:
@@ -85,12 +92,12 @@ static __always_inline int decide(struct context *context, const struct packet *
 	if (!is_pod_address(tuple->source)) {
 		*policy = unknown_pod_policy(tuple, 0);
 		/* No pod network's address, or nothing that a policy covers: not ours. */
-		return *policy ? -DROP_UNKNOWN_POD : VERDICT_PASS;
+		return *policy ? -DROP_UNKNOWN_POD : let_pass(context);
 	}
 	row = covering_row(tuple);
 	if (!row)
 		/* No policy covers the pair: it keeps the network plugin's ways. */
-		return VERDICT_PASS;
+		return let_pass(context);
 
 	/* Covered: from here on the packet is tunnelled, translated, or dropped. */
 	*policy = row->policy;
@@ -124,7 +131,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER)
-		return VERDICT_PASS;
+		return let_pass(context);
 	if (!packet->l4)
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
 		return -DROP_INVALID;

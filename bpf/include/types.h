@@ -120,6 +120,7 @@ struct settings {
 	__u32 mark_mask;
 	__u32 mark_translated; /* leaves the node as it is */
 	__u32 mark_overlay;    /* to-netdev must translate it */
+	__u32 mark_seen;       /* from-container let it pass */
 	__u32 jiffies_per_second;
 	__u16 port_first; /* inclusive */
 	__u16 port_last;  /* inclusive */
@@ -221,7 +222,7 @@ _Static_assert(sizeof(struct endpoint) == 48, "size");
 _Static_assert(sizeof(struct ipcache_key) == 24, "size");
 _Static_assert(sizeof(struct ipcache_value) == 12, "size");
 _Static_assert(sizeof(struct runtime_config) == 16, "size");
-_Static_assert(sizeof(struct settings) == 28, "size");
+_Static_assert(sizeof(struct settings) == 32, "size");
 _Static_assert(sizeof(struct tuple4) == 16, "size");
 _Static_assert(sizeof(struct flow_entry) == 40, "size");
 _Static_assert(sizeof(struct nat_entry) == 48, "size");

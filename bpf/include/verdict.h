@@ -36,6 +36,7 @@ enum reason {
 	DROP_REWRITE = 18, /* the kernel refused to change the packet */
 	DROP_HOST_PORT_TAKEN = 19, /* a socket of the node chose a port that a pod's flow has */
 	DROP_FORGED_POD = 20, /* tunnelled from a node that does not hold the source pod */
+	DROP_UNSEEN_POD = 21, /* guard: covered, and from_container never saw it */
 	DROP_ICMP_NO_FLOW = 22, /* covered ICMP error that speaks of no flow of its pod */
 	DROP_TOO_BIG = 23, /* too big for the tunnel, with DF set: its sender is told */
 };

@@ -83,7 +83,7 @@ NO_ROUTE = (bytes(4), 0, 0, bytes(4), 0, bytes(6), bytes(6))
 FAR_FUTURE = 1 << 60
 """Parts of a translation's key and value that :meth:`Node.take_ports` writes."""
 
-MARK_TRANSLATED, MARK_OVERLAY, MARK_MASK = 0x20, 0x40, 0x60
+MARK_SEEN, MARK_TRANSLATED, MARK_OVERLAY, MARK_MASK = 0x10, 0x20, 0x40, 0x70
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _run(*command: str) -> None:
 
 
 class Node:
-    """The five programs and their maps; see the module's docstring."""
+    """The six programs and their maps; see the module's docstring."""
 
     def __init__(self, setup: Setup | None = None) -> None:
         self._setup = setup or Setup()
@@ -169,6 +169,7 @@ class Node:
             mark_mask=MARK_MASK,
             mark_translated=MARK_TRANSLATED,
             mark_overlay=MARK_OVERLAY,
+            mark_seen=MARK_SEEN,
             jiffies_per_second=self._setup.jiffies_per_second,
             port_first=self._setup.ports[0],
             port_last=self._setup.ports[1],
@@ -258,6 +259,10 @@ class Node:
         )
         (mark_after,) = unpack_from("=I", outcome.context, MARK)
         return Outcome(outcome.verdict, outcome.packet, mark_after)
+
+    def program(self, hook: Hook) -> int:
+        """Return the descriptor of *hook*'s program."""
+        return self._programs[hook]
 
     def send_tagged(self, hook: Hook, packet: bytes, vlan: int) -> Wire:
         """Run *hook* on a frame that really arrives, with a VLAN tag, on the uplink."""

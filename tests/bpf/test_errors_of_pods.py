@@ -7,6 +7,7 @@ import pytest
 from bpf.harness import (
     DROP,
     MARK_OVERLAY,
+    MARK_SEEN,
     MARK_TRANSLATED,
     PASS,
     REDIRECT,
@@ -37,6 +38,9 @@ from outgate.kernel.records import MetricDirection
 from outgate.state.entries import Hook, NodeEntry, NodeKey
 
 pytestmark = [needs_root, pytest.mark.kernel]
+
+MARKS = {Hook.FROM_CONTAINER: MARK_SEEN, Hook.TO_NETDEV: 0}
+"""What a hook leaves on a packet that it lets pass."""
 
 WORKER = IPv4Address(ELSEWHERE)
 OUT = MetricDirection.TO_WORLD
@@ -166,7 +170,7 @@ def test_an_error_about_a_flow_from_outside_is_left_alone(
     node.run(Hook.TO_CONTAINER, request.build())
     error = IcmpError(LOCAL_POD, request).build()
 
-    assert Outcome(PASS, error, 0) == node.run(hook, error)
+    assert Outcome(PASS, error, MARKS[hook]) == node.run(hook, error)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ def test_an_error_that_no_policy_covers_is_left_alone(
 ) -> None:
     error = refusal(outbound(UDP_NAME, pod, server)).build()
 
-    assert Outcome(PASS, error, 0) == node.run(hook, error)
+    assert Outcome(PASS, error, MARKS[hook]) == node.run(hook, error)
     assert {} == node.counts()
 
 

@@ -12,6 +12,7 @@ from scapy.packet import Raw
 from bpf.harness import (
     DROP,
     MARK_OVERLAY,
+    MARK_SEEN,
     PASS,
     REDIRECT,
     Node,
@@ -56,6 +57,11 @@ def send(node: Node, packet: Packet | bytes, mark: int = 0) -> Outcome:
 def untouched(packet: Packet | bytes, verdict: int, mark: int = 0) -> Outcome:
     raw = packet if isinstance(packet, bytes) else packet.build()
     return Outcome(verdict, raw, mark)
+
+
+def passed(packet: Packet | bytes) -> Outcome:
+    """Return that the host's stack got the packet, with the mark for forward-guard."""
+    return untouched(packet, PASS, mark=MARK_SEEN)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -104,7 +110,7 @@ def test_from_container_leaves_uncovered_traffic_alone(
 ) -> None:
     packet = outbound(TCP_NAME, pod, server)
 
-    assert untouched(packet, PASS) == send(node, packet)
+    assert passed(packet) == send(node, packet)
     assert ({}, {}) == (node.flows(), node.counts())
 
 
@@ -115,7 +121,7 @@ def test_from_container_leaves_cluster_traffic_alone(
     """The policy covers 10.0.0.0/8, and the pods' networks lie in it."""
     packet = outbound(TCP_NAME, TUNNELLED_POD, destination)
 
-    assert untouched(packet, PASS) == send(node, packet)
+    assert passed(packet) == send(node, packet)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_from_container_leaves_cluster_traffic_alone(
     ids=["arp", "ipv6"],
 )
 def test_from_container_leaves_other_families_alone(node: Node, frame: bytes) -> None:
-    assert untouched(frame, PASS) == send(node, frame)
+    assert passed(frame) == send(node, frame)
 
 
 def covered_ip(flags: str = "", frag: int = 0, proto: int | None = None) -> ScapyPacket:
@@ -307,7 +313,7 @@ def test_from_container_leaves_replies_of_inbound_flows_alone(
     reply = request.reply()
 
     assert untouched(request, PASS) == received
-    assert untouched(reply, PASS) == send(node, reply)
+    assert passed(reply) == send(node, reply)
 
 
 def test_from_container_captures_a_flow_that_only_looks_inbound(node: Node) -> None:
@@ -350,3 +356,16 @@ def test_a_pods_vlan_tag_does_not_go_along(node: Node, vlan: int) -> None:
     packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER).build()
 
     assert Wire(packet, None) == node.send_tagged(Hook.FROM_CONTAINER, packet, vlan)
+
+
+def test_from_container_touches_no_mark_bits_of_others(node: Node) -> None:
+    packet = outbound(TCP_NAME, FREE_POD, SERVER)
+
+    assert untouched(packet, PASS, mark=0xFFFFFF9F) == send(node, packet, 0xFFFFFFEF)
+
+
+def test_from_container_marks_nothing_that_it_tunnels(node: Node) -> None:
+    """The mark would show on the outer packet, which is the host's own."""
+    packet = outbound(TCP_NAME, TUNNELLED_POD, SERVER)
+
+    assert untouched(packet, REDIRECT, mark=0) == send(node, packet)

@@ -24,9 +24,10 @@ PIN_DIR = BPF_FS / "outgate"
 
 SETTINGS = DatapathSettings(
     tunnel_vni=25959,
-    mark_mask=0x60,
+    mark_mask=0x70,
     mark_translated=0x20,
     mark_overlay=0x40,
+    mark_seen=0x10,
     jiffies_per_second=250,
     port_first=1024,
     port_last=65535,
@@ -138,6 +139,8 @@ def compile_object(
     source: Path, folder: Path, hook: Hook, defines: tuple[str, ...] = ()
 ) -> None:
     """Compile *source* as the object of *hook*."""
+    if hook is Hook.FORWARD_GUARD:
+        defines = (*defines, "-DIS_NETFILTER")
     multiarch = f"-I/usr/include/{os.uname().machine}-linux-gnu"
     flags = ("-O2", "-g", "-target", "bpf", multiarch, f"-I{ROOT}/bpf/vendor")
     output = str(folder / f"{hook}.bpf.o")

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from contract.kernel_sides import Side
 from outgate.reconcile import ports
 from outgate.state.entries import (
+    FORWARD_GUARD,
     WORLD,
     Attachment,
     AttachmentKey,
@@ -197,6 +198,42 @@ def test_a_new_agent_replaces_the_program_of_a_former_link(side: Side) -> None:
 
         assert before == {ATTACHED: Attachment.STALE}
         assert await kernel.observe() == {ATTACHED: Attachment.CURRENT}
+
+    side.run(body)
+
+
+def test_the_guard_needs_no_interface(side: Side) -> None:
+    async def body(side: Side) -> None:
+        kernel = await side.start()
+        await converge(kernel, {FORWARD_GUARD: Attachment.CURRENT})
+
+        assert await kernel.observe() == {FORWARD_GUARD: Attachment.CURRENT}
+
+        await converge(kernel, {})
+
+        assert await kernel.observe() == {}
+
+    side.run(body)
+
+
+def test_a_new_agent_replaces_the_guard_of_a_former_one(side: Side) -> None:
+    async def body(side: Side) -> None:
+        kernel = await side.start()
+        seen = []
+        for _ in range(3):
+            await converge(kernel, {FORWARD_GUARD: Attachment.CURRENT})
+            seen.append(await kernel.observe())
+            kernel = await side.restart(kernel)
+            seen.append(await kernel.observe())
+
+        assert (
+            seen
+            == [
+                {FORWARD_GUARD: Attachment.CURRENT},
+                {FORWARD_GUARD: Attachment.STALE},
+            ]
+            * 3
+        )
 
     side.run(body)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -23,7 +24,13 @@ from outgate.kernel import syscall
 from outgate.kernel.datapath import load_programs, pin_programs
 from outgate.kernel.maps import GatewayPath, MapName
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Attachment, AttachmentKey, Hook, TunnelKey
+from outgate.state.entries import (
+    FORWARD_GUARD,
+    Attachment,
+    AttachmentKey,
+    Hook,
+    TunnelKey,
+)
 from outgate.state.plan import Put
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
@@ -128,6 +135,34 @@ def test_a_refusal_of_the_verifier_is_shown(
     async def body() -> None:
         with pytest.raises(KernelError, match="invalid access to packet"):
             load_programs(PIN_DIR, SETTINGS)
+
+    isolated(body)
+
+
+def test_a_kernel_that_refuses_the_guard_keeps_the_other_hooks(
+    tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the verifier refuses stands for a type that the kernel does not know."""
+    objects = shutil.copytree(tiny_objects, tmp_path / "objects")
+    source = tmp_path / "bad.bpf.c"
+    source.write_text(
+        "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+        'SEC("netfilter") int HOOK(struct __sk_buff *skb) { return skb->len; }\n'
+        'char _license[] SEC("license") = "GPL";\n'
+    )
+    compile_object(source, objects, Hook.FORWARD_GUARD)
+    monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
+
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        kernel = await start()
+        await kernel.observe()
+        hooks = (UPLINK, FORWARD_GUARD)
+        failures = await kernel.apply([Put(key, Attachment.CURRENT) for key in hooks])
+
+        assert set(failures) == {FORWARD_GUARD}
+        assert "needs Linux 6.6 with BPF links" in str(failures[FORWARD_GUARD])
+        assert await kernel.observe() == {UPLINK: Attachment.CURRENT}
 
     isolated(body)
 

@@ -31,7 +31,7 @@ MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);
 MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, 64, 0);
 
 const volatile struct {
-	__u32 words[7];
+	__u32 words[8];
 } settings SEC(".rodata.settings") = {};
 
 /* Frames of the ethertype for experiments (0x88b5) are counted, as forwarded to a pod. */
@@ -51,11 +51,20 @@ static __always_inline void count_probe(struct __sk_buff *skb)
 	value[1] += skb->len;
 }
 
+#ifdef IS_NETFILTER
+SEC("netfilter")
+int HOOK(void *context)
+{
+	(void)context;
+	return 1; /* NF_ACCEPT */
+}
+#else
 SEC("tc")
 int HOOK(struct __sk_buff *skb)
 {
 	count_probe(skb);
 	return settings.words[0];
 }
+#endif
 
 char _license[] SEC("license") = "GPL";

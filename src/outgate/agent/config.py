@@ -50,6 +50,7 @@ class AgentConfig:
     mark_mask: int
     mark_translated: int
     mark_overlay: int
+    mark_seen: int
     cluster_networks: tuple[IPv4Network, ...]
     status_socket: Path
     metrics_address: HostPort | None
@@ -67,6 +68,7 @@ class AgentConfig:
             mark_mask=self.mark_mask,
             mark_translated=self.mark_translated,
             mark_overlay=self.mark_overlay,
+            mark_seen=self.mark_seen,
             jiffies_per_second=jiffies_per_second,
             port_first=self.port_first,
             port_last=self.port_last,
@@ -156,9 +158,10 @@ SETTINGS = (
     ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),
-    Setting("mark-mask", "0x60", _mark, "Bits of the packet mark that are ours."),
+    Setting("mark-mask", "0x70", _mark, "Bits of the packet mark that are ours."),
     Setting("mark-translated", "0x20", _mark, "Mark of translated packets."),
     Setting("mark-overlay", "0x40", _mark, "Mark of packets to be translated."),
+    Setting("mark-seen", "0x10", _mark, "Mark of pods' packets that we let pass."),
     Setting("cluster-networks", "", _networks, "Service networks, by commas."),
     Setting("status-socket", "/run/outgate/agent.sock", _absolute_path, "Unix socket."),
     Setting("metrics-address", None, _host_port, "host:port for metrics, if any."),
@@ -210,17 +213,16 @@ def _check_together(config: AgentConfig) -> None:
         raise ConfigError(
             f"port-first: {config.port_first} is beyond port-last {config.port_last}"
         )
-    for name in ("mark_translated", "mark_overlay"):
-        mark = getattr(config, name)
+    known: dict[int, str] = {}
+    for name in ("mark_translated", "mark_overlay", "mark_seen"):
+        mark, setting = getattr(config, name), name.replace("_", "-")
         if mark & ~config.mark_mask:
-            setting = name.replace("_", "-")
             raise ConfigError(
                 f"{setting}: {mark:#x} has bits outside mark-mask {config.mark_mask:#x}"
             )
-    if config.mark_translated == config.mark_overlay:
-        raise ConfigError(
-            f"mark-overlay: {config.mark_overlay:#x} is also mark-translated"
-        )
+        if mark in known:
+            raise ConfigError(f"{setting}: {mark:#x} is also {known[mark]}")
+        known[mark] = setting
 
 
 def _read_file(file: Path) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """
-The five programs as a set: load them, pin them for inspection, unpin them.
+The six programs as a set: load them, pin them for inspection, unpin them.
 
 An agent loads them and attaches by links (``kernel.linux``).  ``pin_programs`` is for
 ``outgate datapath load``: programs and maps without any attachment, for bpftool and
@@ -19,6 +19,9 @@ from outgate.state.entries import Hook
 
 PROGRAM_FOLDER = "programs"
 CLOCK_MONOTONIC_COARSE = 6
+
+OPTIONAL = frozenset({Hook.FORWARD_GUARD})
+"""Hooks that a kernel may refuse while the others do their work."""
 
 
 def jiffies_per_second() -> int:
@@ -46,13 +49,21 @@ def prepare_pin_dir(pin_dir: Path) -> None:
 
 
 def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Program]:
-    """Load all programs; their maps are pinned below *pin_dir*, or taken from there."""
+    """
+    Load all programs; their maps are pinned below *pin_dir*, or taken from there.
+
+    One of ``OPTIONAL`` that is refused is left out.
+    """
     prepare_pin_dir(pin_dir)
     encoded = settings.encode()
     loaded: dict[Hook, Program] = {}
     try:
         for hook in Hook:
-            loaded[hook] = load_program(hook, pin_dir, encoded)
+            try:
+                loaded[hook] = load_program(hook, pin_dir, encoded)
+            except KernelError:
+                if hook not in OPTIONAL:
+                    raise
     except KernelError:
         close_programs(loaded)
         raise

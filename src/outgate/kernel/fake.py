@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from outgate.errors import KernelError
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.records import MetricRecord
-from outgate.state.entries import Attachment, AttachmentKey, EndpointKey, Key, Value
+from outgate.state.entries import (
+    FORWARD_GUARD,
+    Attachment,
+    AttachmentKey,
+    EndpointKey,
+    Key,
+    Value,
+)
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Snapshot
@@ -95,7 +102,7 @@ class FakeKernel:
             return None
         if isinstance(key, EndpointKey) and guard((operation,), failures)[0]:
             return withheld_error(key)
-        names = {link.name for link in self.facts.links}
+        names = {link.name for link in self.facts.links} | {FORWARD_GUARD.interface}
         if isinstance(key, AttachmentKey) and key.interface not in names:
             return KernelError(f"attach {key.hook} on {key.interface}", errno.ENODEV)
         return self._refused.get(key)

@@ -1,12 +1,13 @@
 """
-tcx links: attach a program to an interface, and keep it there by a pin.
+Links: attach a program to an interface (tcx), and keep it there by a pin.
 
 A pinned link outlives the agent, even ``kill -9``.  The next agent opens the pin and
 replaces the program in place (no packet passes without one).  A link whose interface
 is gone stays behind as a pin with interface 0: it is stale, and removed or made anew.
 
 Pins are named ``<hook>-<interface>`` below ``<pin directory>/outgate_links``; only
-these are ever touched, and other users of an interface keep their programs.
+these are ever touched, and other users of an interface keep their programs.  The link
+of the forwarding path has no interface (``kernel.netfilter``).
 """
 
 import errno
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import syscall
+from outgate.kernel import netfilter, syscall
 from outgate.kernel.syscall import AttachType
-from outgate.state.entries import AttachmentKey, Hook
+from outgate.state.entries import FORWARD_GUARD, AttachmentKey, Hook
 
 FOLDER = "outgate_links"
 
@@ -33,7 +34,7 @@ ATTACH_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class PinnedLink:
-    """A link of ours as it is now; *ifindex* 0 means that its interface is gone."""
+    """A link of ours as it is now; *ifindex* 0: it has no interface (any more)."""
 
     key: AttachmentKey
     program_id: int
@@ -49,12 +50,16 @@ def pin_name(key: AttachmentKey) -> str:
     >>> pin_name(AttachmentKey("eth0.7", Hook.TO_NETDEV))
     'to_netdev-eth0%2E7'
     """
+    if key == FORWARD_GUARD:
+        return str(key.hook)
     interface = key.interface.replace("%", "%25").replace(".", "%2E")
     return f"{key.hook}-{interface}"
 
 
 def parse_pin_name(name: str) -> AttachmentKey | None:
     """Return what ``pin_name`` was made from; None for a file that is not ours."""
+    if name == FORWARD_GUARD.hook:
+        return FORWARD_GUARD
     hook, _, interface = name.partition("-")
     if hook not in list(Hook) or not interface:
         return None
@@ -74,8 +79,19 @@ def observe_links(pin_dir: Path) -> tuple[PinnedLink, ...]:
                 state = syscall.link_state(fd)
             finally:
                 os.close(fd)
-            found.append(PinnedLink(key, state.program_id, state.ifindex))
+            ifindex = 0 if key == FORWARD_GUARD else state.ifindex
+            found.append(PinnedLink(key, state.program_id, ifindex))
     return tuple(found)
+
+
+def attach_guard(pin_dir: Path, program: int) -> None:
+    """Make *program* guard what the host forwards, without a gap; KernelError."""
+    path = pin_dir / FOLDER / pin_name(FORWARD_GUARD)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        netfilter.put_forward_link(path, program)
+    except OSError as error:
+        raise _refused("attach", FORWARD_GUARD, error) from error
 
 
 def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, program: int) -> None:
@@ -166,5 +182,5 @@ def _open(path: Path) -> int:
 def _refused(
     verb: str, key: AttachmentKey, error: OSError, detail: str = ""
 ) -> KernelError:
-    operation = f"{verb} {key.hook} on {key.interface}"
-    return KernelError(operation, error.errno or 0, detail)
+    at = f" on {key.interface}" if key.interface else ""
+    return KernelError(f"{verb} {key.hook}{at}", error.errno or 0, detail)

@@ -30,10 +30,11 @@ from outgate.kernel.maps import (
     encode_key,
     encode_value,
 )
-from outgate.kernel.objects import Program
+from outgate.kernel.objects import Program, load_program
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
 from outgate.state.entries import (
+    FORWARD_GUARD,
     Attachment,
     AttachmentKey,
     EndpointKey,
@@ -155,7 +156,7 @@ class LinuxKernel:
 
     def _observe_attachments(self) -> Snapshot:
         ours = {program.number for program in self._programs.values()}
-        indexes = {link.name: link.index for link in self.facts.links}
+        indexes = self._indexes()
         return {
             link.key: Attachment.CURRENT
             if link.program_id in ours
@@ -163,6 +164,11 @@ class LinuxKernel:
             else Attachment.STALE
             for link in links.observe_links(self._config.pin_dir)
         }
+
+    def _indexes(self) -> dict[str, InterfaceIndex]:
+        """Return interfaces by name; that of the node-wide hook counts as 0."""
+        links = {link.name: link.index for link in self.facts.links}
+        return {FORWARD_GUARD.interface: InterfaceIndex(0), **links}
 
     def _runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig.decode(self._maps[MapName.CONFIG].get(CONFIG_KEY.pack(0)))
@@ -255,7 +261,7 @@ class LinuxKernel:
         self._follow_tunnel(seen)
 
     def _apply_attachments(self, batch: Iterable[Operation]) -> Failures:
-        indexes = {link.name: link.index for link in self.facts.links}
+        indexes = self._indexes()
         failures: Failures = {}
         for operation in batch:
             key = operation.key
@@ -264,14 +270,25 @@ class LinuxKernel:
             try:
                 if isinstance(operation, Put):
                     index = indexes.get(key.interface, InterfaceIndex(0))
-                    program = self._programs[key.hook].fd
-                    links.attach(self._config.pin_dir, key, index, program)
+                    self._attach(key, index)
                 else:
                     links.detach(self._config.pin_dir, key)
             except KernelError as error:
                 failures[key] = error
         self._follow_uplinks(self._observe_attachments())
         return failures
+
+    def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:
+        pin_dir, hook = self._config.pin_dir, key.hook
+        if hook not in self._programs:
+            # Left out when the others were loaded: try again, to tell why.
+            settings = self._config.settings.encode()
+            self._programs[hook] = load_program(hook, pin_dir, settings)
+        program = self._programs[hook].fd
+        if key == FORWARD_GUARD:
+            links.attach_guard(pin_dir, program)
+        else:
+            links.attach(pin_dir, key, index, program)
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return the datapath's counters."""

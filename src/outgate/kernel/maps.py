@@ -229,7 +229,7 @@ def encode_value(value: Value) -> bytes:
             raise ValueError(f"{value} lives in no map")
 
 
-SETTINGS = Struct("=IIIIIHHB3x")
+SETTINGS = Struct("=IIIIIIHHB3x")
 
 
 class GatewayPath(StrEnum):
@@ -252,6 +252,7 @@ class DatapathSettings:
     mark_mask: int
     mark_translated: int
     mark_overlay: int
+    mark_seen: int
     jiffies_per_second: int
     port_first: int
     port_last: int
@@ -264,6 +265,7 @@ class DatapathSettings:
             self.mark_mask,
             self.mark_translated,
             self.mark_overlay,
+            self.mark_seen,
             self.jiffies_per_second,
             self.port_first,
             self.port_last,

@@ -19,13 +19,13 @@ def ruleset(mark_mask: int, mark_overlay: int) -> str:
     """
     Return the table as text for ``nft -f``; loading it twice changes nothing.
 
-    >>> print(ruleset(0x60, 0x40))
+    >>> print(ruleset(0x70, 0x40))
     table ip outgate
     delete table ip outgate
     table ip outgate {
         chain prerouting {
             type filter hook prerouting priority raw; policy accept;
-            meta mark & 0x60 == 0x40 notrack
+            meta mark & 0x70 == 0x40 notrack
         }
     }
     """

@@ -24,6 +24,9 @@ SETTINGS_SECTION = ".rodata.settings"
 LOG_SIZE = 1 << 20
 LOG_LINES = 15
 
+PROGRAM_TYPE_NETFILTER = 32
+"""``enum bpf_prog_type``: libbpf before 1.3 does not know the section's name."""
+
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -46,6 +49,11 @@ _SIGNATURES = {
     "bpf_object__next_map": (ctypes.c_void_p, (ctypes.c_void_p,) * 2),
     "bpf_program__fd": (ctypes.c_int, (ctypes.c_void_p,)),
     "bpf_program__name": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "bpf_program__set_type": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_int)),
+    "bpf_program__set_expected_attach_type": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_int),
+    ),
     "bpf_program__set_log_buf": (
         ctypes.c_int,
         (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
@@ -139,12 +147,16 @@ def _load(
     program = _program_named(library, opened, hook)
     log = ctypes.create_string_buffer(LOG_SIZE)
     library.bpf_program__set_log_buf(program, log, LOG_SIZE)
+    if hook is Hook.FORWARD_GUARD:
+        library.bpf_program__set_type(program, PROGRAM_TYPE_NETFILTER)
+        attach_type = syscall.AttachType.NETFILTER
+        library.bpf_program__set_expected_attach_type(program, attach_type)
     _fill_settings(library, opened, hook, settings)
     result = library.bpf_object__load(opened)
     if result < 0:
         verifier = log.value.decode(errors="replace").splitlines()[-LOG_LINES:]
         detail = "\n".join(verifier) or _last(messages)
-        raise KernelError(f"load {hook}", -result, _with_mend(detail))
+        raise KernelError(f"load {hook}", -result, _with_mend(hook, detail))
     # The object closes its own descriptor; ours lives on.
     fd = os.dup(library.bpf_program__fd(program))
     return Program(hook, fd, syscall.program_id(fd))
@@ -178,7 +190,9 @@ def _last(messages: list[str]) -> str:
     return "; ".join(m for m in messages if m)[-600:]
 
 
-def _with_mend(detail: str) -> str:
+def _with_mend(hook: Hook, detail: str) -> str:
+    if hook is Hook.FORWARD_GUARD:
+        detail = f"{detail}; it needs Linux 6.6 with BPF links for netfilter"
     if "couldn't reuse pinned map" not in detail:
         return detail
     return f"{detail}; it was made by another version: use another pin directory"

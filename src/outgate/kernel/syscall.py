@@ -43,8 +43,9 @@ class Command(IntEnum):
 
 
 class AttachType(IntEnum):
-    """Sides of an interface for tc programs (Linux 6.6 and later)."""
+    """Sides of an interface for tc programs (Linux 6.6 and later), and netfilter."""
 
+    NETFILTER = 45
     TCX_INGRESS = 46
     TCX_EGRESS = 47
 
@@ -178,6 +179,22 @@ def link_create(program: int, ifindex: int, attach_type: AttachType) -> int:
     """
     attribute = _Words()
     attribute.words[0:3] = [program, ifindex, attach_type]
+    return bpf(Command.LINK_CREATE, attribute)
+
+
+NF_PROTO_IPV4, NF_INET_FORWARD = 2, 2
+
+
+def link_create_forward(program: int, priority: int) -> int:
+    """
+    Attach *program* to what the caller's network namespace forwards (IPv4).
+
+    Errors: EBUSY when another BPF link has that *priority*, EINVAL from kernels
+    without such links.
+    """
+    attribute = _Words()
+    attribute.words[0:3] = [program, 0, AttachType.NETFILTER]
+    attribute.words[4:7] = [NF_PROTO_IPV4, NF_INET_FORWARD, priority % 2**32]
     return bpf(Command.LINK_CREATE, attribute)
 
 

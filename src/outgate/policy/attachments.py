@@ -7,7 +7,14 @@ What it is: two tables over observed links.  What it is not: the attaching.
 from collections.abc import Set
 from ipaddress import IPv4Address
 
-from outgate.state.entries import Attachment, AttachmentKey, Hook, Key, Value
+from outgate.state.entries import (
+    FORWARD_GUARD,
+    Attachment,
+    AttachmentKey,
+    Hook,
+    Key,
+    Value,
+)
 from outgate.state.facts import Link, NodeFacts
 
 POD_HOOKS = (Hook.FROM_CONTAINER, Hook.TO_CONTAINER)
@@ -25,7 +32,8 @@ def attachment_entries(
 
     *node_addresses* are those of the Node object: links that carry one are uplinks.
     """
-    entries: dict[Key, Value] = {
+    entries: dict[Key, Value] = {FORWARD_GUARD: Attachment.CURRENT}
+    entries |= {
         AttachmentKey(tunnel, hook): Attachment.CURRENT for hook in TUNNEL_HOOKS
     }
     for link in facts.links:

@@ -156,21 +156,26 @@ class EndpointEntry:
 
 
 class Hook(StrEnum):
-    """The five places where packets meet the datapath; see bpf/README.md."""
+    """The six places where packets meet the datapath; see bpf/README.md."""
 
     FROM_CONTAINER = "from_container"
     TO_CONTAINER = "to_container"
     FROM_OVERLAY = "from_overlay"
     TO_NETDEV = "to_netdev"
     FROM_NETDEV = "from_netdev"
+    FORWARD_GUARD = "forward_guard"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class AttachmentKey:
-    """A hook on an interface, by the interface's name."""
+    """A hook on an interface, by its name; it is empty for ``FORWARD_GUARD``."""
 
     interface: str
     hook: Hook
+
+
+FORWARD_GUARD = AttachmentKey("", Hook.FORWARD_GUARD)
+"""The one attachment that is the whole node's: all that its stack forwards."""
 
 
 class Attachment(Enum):

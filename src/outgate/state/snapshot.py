@@ -66,13 +66,15 @@ ATTACH_ORDER = (
     Hook.FROM_NETDEV,
     Hook.FROM_OVERLAY,
     Hook.TO_CONTAINER,
+    Hook.FORWARD_GUARD,
     Hook.FROM_CONTAINER,
 )
 """
 Hooks, in the order in which they are attached.
 
-The guard first; then the ways back, and the memory of flows that begin outside; last
-the hook that captures what pods send, which counts on all of them.
+The guard at the wire first; then the ways back, and the memory of flows that begin
+outside; last the hook that captures what pods send, which counts on all of them.  The
+guard of the forwarding path drops what that hook did not mark, so it comes just before.
 """
 
 _KIND_RANKS = {kind: rank for rank, kind in enumerate(KEY_ORDER)}
@@ -110,7 +112,8 @@ def render_key(key: Key) -> tuple[str, str]:
         case EndpointKey():
             return "endpoint", str(key.address)
         case AttachmentKey():
-            return "attachment", f"{key.hook} on {key.interface}"
+            at = f" on {key.interface}" if key.interface else ""
+            return "attachment", f"{key.hook}{at}"
         case _:
             assert_never(key)
 

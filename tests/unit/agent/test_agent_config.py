@@ -53,6 +53,7 @@ def test_metrics_address_may_leave_out_the_host() -> None:
         ("port-first", "65535", None),
         ("mark-mask", "0x20", "mark-overlay: 0x40 has bits outside mark-mask 0x20"),
         ("mark-overlay", "0x20", "mark-overlay: 0x20 is also mark-translated"),
+        ("mark-seen", "0x40", "mark-seen: 0x40 is also mark-overlay"),
     ],
 )
 def test_a_bad_value_is_answered_with_its_setting(

@@ -192,12 +192,12 @@ def test_what_lives_in_no_map_is_refused(key: Key) -> None:
         encode_key(key)
 
 
-def test_settings_take_28_bytes() -> None:
-    settings = DatapathSettings(1, 2, 3, 4, 250, 1024, 65535, GatewayPath.STACK)
+def test_settings_take_32_bytes() -> None:
+    settings = DatapathSettings(1, 2, 3, 4, 5, 250, 1024, 65535, GatewayPath.STACK)
 
     assert settings.encode().hex(" ") == (
-        "01 00 00 00 02 00 00 00 03 00 00 00 04 00 00 00 fa 00 00 00 "
-        "00 04 ff ff 01 00 00 00"
+        "01 00 00 00 02 00 00 00 03 00 00 00 04 00 00 00 05 00 00 00 "
+        "fa 00 00 00 00 04 ff ff 01 00 00 00"
     )
 
 

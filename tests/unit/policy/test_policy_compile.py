@@ -276,6 +276,7 @@ def test_hooks_go_on_pod_veths_uplinks_and_the_tunnel() -> None:
     }
 
     assert attached == {
+        ("", Hook.FORWARD_GUARD): Attachment.CURRENT,
         ("eth0", Hook.TO_NETDEV): Attachment.CURRENT,
         ("eth0", Hook.FROM_NETDEV): Attachment.CURRENT,
         ("eth1", Hook.TO_NETDEV): Attachment.CURRENT,

@@ -3,6 +3,7 @@
 from ipaddress import IPv4Address, IPv4Network
 
 from outgate.state.entries import (
+    FORWARD_GUARD,
     HOST,
     REMOTE_NODE,
     Attachment,
@@ -38,6 +39,7 @@ def _network(text: str) -> PolicyKey:
 
 
 SNAPSHOT: Snapshot = {
+    FORWARD_GUARD: Attachment.CURRENT,
     AttachmentKey("eth0", Hook.TO_NETDEV): Attachment.STALE,
     EndpointKey(NODE): EndpointEntry(EndpointFlag.HOST, is_egress_ip=True),
     EndpointKey(POD): EndpointEntry(EndpointFlag.POD),
@@ -64,7 +66,8 @@ policy      10.0.1.7 -> 203.0.113.0/24  via 192.0.2.1 as 192.0.2.1
 policy      10.0.1.7 -> 203.0.113.9/32  excluded
 endpoint    10.0.1.7  pod
 endpoint    192.0.2.1  host, egress IP
-attachment  to_netdev on eth0  stale"""
+attachment  to_netdev on eth0  stale
+attachment  forward_guard  current"""
 
 
 def test_render_names_every_kind_in_a_stable_order() -> None:

@@ -1,0 +1,180 @@
+"""The guard of the forwarding path, as agents come and go: nothing slips through."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bpf.packets import HOST_MAC, UDP_NAME, outbound
+from bpf.world import POLICY, SERVER, UNKNOWN_POD, gateway_entries
+from contract.isolation import skip_without_root
+from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
+from outgate.kernel import syscall
+from outgate.kernel.links import FOLDER
+from outgate.kernel.linux import LinuxKernel
+from outgate.kernel.netfilter import PRIORITIES
+from outgate.kernel.objects import load_program
+from outgate.kernel.reasons import Reason
+from outgate.state.entries import FORWARD_GUARD, Attachment, Hook
+from outgate.state.plan import Put, Remove
+
+pytestmark = pytest.mark.kernel
+
+PACKETS = 20_000
+MASQUERADE = """
+table ip plugin {
+    chain postrouting {
+        type nat hook postrouting priority 100;
+        ip saddr 10.0.2.0/24 masquerade
+    }
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs_root() -> None:
+    skip_without_root()
+
+
+def test_a_pod_born_while_no_agent_runs_reaches_no_covered_network() -> None:
+    async def body() -> None:
+        make_uplink()
+        (await guarded(None)).close()
+        make_pod()
+        send_covered(3)
+        kernel = await start()
+
+        assert dropped(kernel) == 3
+        assert sent_by_uplink() == 0
+
+    isolated(body)
+
+
+def test_without_the_guard_it_leaves_under_the_nodes_address() -> None:
+    async def body() -> None:
+        make_uplink()
+        kernel = await guarded(None)
+        await kernel.apply([Remove(FORWARD_GUARD)])
+        make_pod()
+        send_covered(3)
+
+        assert dropped(kernel) == 0
+        assert sent_by_uplink() == 3
+
+    isolated(body)
+
+
+def test_no_packet_slips_through_while_agents_change() -> None:
+    async def body() -> None:
+        make_uplink()
+        kernel = await guarded(None)
+        make_pod()
+        sending = asyncio.create_task(asyncio.to_thread(send_covered, PACKETS))
+        changes = 0
+        while not sending.done():
+            kernel = await guarded(kernel)
+            changes += 1
+        await sending
+
+        assert changes > 1
+        assert dropped(kernel) == PACKETS
+        assert sent_by_uplink() == 0
+
+    isolated(body)
+
+
+def test_a_link_that_a_dying_agent_left_unfinished_ends_with_the_next_one() -> None:
+    """It died between making its link and giving it the name of the former one."""
+
+    async def body() -> None:
+        kernel = await guarded(None)
+        folder = PIN_DIR / FOLDER
+        left = folder / f"next_{FORWARD_GUARD.hook}"
+        (folder / FORWARD_GUARD.hook).rename(left)
+        before = await kernel.observe()
+        await guarded(kernel)
+
+        assert FORWARD_GUARD not in before
+        assert [path.name for path in folder.iterdir()] == [FORWARD_GUARD.hook]
+
+    isolated(body)
+
+
+def test_the_guard_finds_a_priority_beside_programs_of_others() -> None:
+    async def body() -> None:
+        kernel = await guarded(None)
+        program = load_program(Hook.FORWARD_GUARD, PIN_DIR, SETTINGS.encode()).fd
+        others = [
+            syscall.link_create_forward(program, priority)
+            for priority in PRIORITIES[1:]
+        ]
+        os.close(others.pop(0))
+        await guarded(kernel)
+        for fd in (*others, program):
+            os.close(fd)
+
+    isolated(body)
+
+
+async def guarded(former: LinuxKernel | None) -> LinuxKernel:
+    """Let an agent take the place of *former*, with rows, and with the guard."""
+    if former:
+        former.close()
+    kernel = await start()
+    operations = [Put(key, value) for key, value in gateway_entries().items()]
+    operations.append(Put(FORWARD_GUARD, Attachment.CURRENT))
+
+    assert await kernel.apply(operations) == {}
+    assert (await kernel.observe())[FORWARD_GUARD] is Attachment.CURRENT
+    return kernel
+
+
+def make_uplink() -> None:
+    """Give the namespace a way out, behind a plugin's masquerade."""
+    for name, value in (
+        ("ipv6/conf/default/disable_ipv6", "1"),
+        ("ipv4/ip_forward", "1"),
+    ):
+        Path("/proc/sys/net", name).write_text(value)
+    ip("link", "add", "uplink", "type", "veth", "peer", "name", "wire")
+    ip("address", "add", "172.18.0.5/16", "dev", "uplink")
+    for link in ("uplink", "wire"):
+        ip("link", "set", link, "up")
+    ip("route", "add", "default", "via", "172.18.0.1")
+    ip("neighbour", "add", "172.18.0.1", "lladdr", HOST_MAC, "dev", "uplink")
+    subprocess.run(("nft", "-f", "-"), input=MASQUERADE, text=True, check=True)
+
+
+def make_pod() -> None:
+    """Add a pod's veth that no agent has seen."""
+    pair = ("veth", "address", HOST_MAC, "type", "veth", "peer", "name", "pod")
+    ip("link", "add", *pair)
+    ip("address", "add", "10.0.2.1/24", "dev", "veth")
+    for link in ("veth", "pod"):
+        ip("link", "set", link, "up")
+
+
+def send_covered(count: int) -> None:
+    """Send what a policy covers, from the pod's end of the veth."""
+    frame = outbound(UDP_NAME, UNKNOWN_POD, SERVER).build()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as pod:
+        pod.bind(("pod", 0))
+        for _ in range(count):
+            pod.send(frame)
+
+
+def dropped(kernel: LinuxKernel) -> int:
+    records = kernel.metrics()
+    reason = Reason.DROP_UNSEEN_POD
+    return sum(r.packets for r in records if (r.reason, r.policy) == (reason, POLICY))
+
+
+def sent_by_uplink() -> int:
+    """Return how many packets left the node."""
+    show = ("ip", "-statistics", "-json", "link", "show", "uplink")
+    shown = json.loads(subprocess.run(show, check=True, capture_output=True).stdout)
+    return int(shown[0]["stats64"]["tx"]["packets"])
