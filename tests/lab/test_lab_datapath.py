@@ -177,6 +177,30 @@ def test_new_pods_never_leave_under_their_nodes_address(covered: Lab) -> None:
     assert {EGRESS_IP} == {line for text in seen.values() for line in text.split()}
 
 
+def test_pod_born_without_an_agent_waits_instead_of_leaving_as_its_node(
+    covered: Lab,
+) -> None:
+    """The agent is stopped, not killed: the lab would have a new one in no time."""
+    ask = "while true; do wget -T 1 -t 1 -qO- echo || echo nothing; sleep 0.2; done"
+    agent = agent_process(covered, WORKER)
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        covered.kubectl("apply -f -", text=pod("orphan", ask, nodeName=WORKER))
+        covered.kubectl("wait pod/orphan --for=condition=Ready --timeout=20s")
+        wait_until(lambda: covered.kubectl("logs orphan").count("nothing") > 2)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    wait_until(lambda: EGRESS_IP in covered.kubectl("logs orphan"))
+    seen = covered.kubectl("logs orphan").split()
+    drops = covered.kubectl(
+        f"-n cilium exec {covered.agent_on(WORKER)} -- outgate map get outgate_metrics"
+    )
+    covered.kubectl("delete pod orphan --timeout=20s")
+
+    assert {EGRESS_IP, "nothing"} == set(seen)
+    assert "drop_unseen_pod" in drops.lower()
+
+
 def test_killed_agents_change_nothing_for_traffic(covered: Lab) -> None:
     """Connections that are open, and those that begin while no agent runs."""
     ask = "while sleep 0.05; do wget -T 2 -t 1 -qO- echo || echo failed; done"
