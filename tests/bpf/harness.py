@@ -260,10 +260,6 @@ class Node:
         (mark_after,) = unpack_from("=I", outcome.context, MARK)
         return Outcome(outcome.verdict, outcome.packet, mark_after)
 
-    def program(self, hook: Hook) -> int:
-        """Return the descriptor of *hook*'s program."""
-        return self._programs[hook]
-
     def send_tagged(self, hook: Hook, packet: bytes, vlan: int) -> Wire:
         """Run *hook* on a frame that really arrives, with a VLAN tag, on the uplink."""
         return self.inside(lambda: self._send_tagged(hook, packet, vlan))
