@@ -1,6 +1,8 @@
 """
 Compile the datapath: ``bpf/*.bpf.c`` -> ``src/outgate/kernel/objects/*.bpf.o``.
 
+Each source is compiled once per IP family, to ``<hook>_v4.bpf.o`` and ``<hook>_v6.bpf.o``.
+
 Who calls it: the wheel's build hook (``hatch_build.py``) and ``make bpf``.  It needs
 clang, or else the ``ziglang`` wheel, which carries one; never the running kernel's
 headers.  An object that is newer than every source is left alone.
@@ -10,6 +12,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 BPF = Path(__file__).resolve().parent
@@ -20,6 +23,8 @@ FLAGS = (
     *(f"-I{BPF}", f"-I{BPF / 'vendor'}"),
     f"-ffile-prefix-map={BPF}=bpf",
 )
+
+FAMILIES = (4, 6)
 
 HEADER_FOLDERS = ("/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu")
 """Where Debian keeps <asm/types.h>; clang does not look there for a BPF target."""
@@ -49,14 +54,18 @@ def compile_all(objects: Path = OBJECTS) -> list[Path]:
     newest_header = max(header.stat().st_mtime for header in headers)
     objects.mkdir(parents=True, exist_ok=True)
     built = []
-    for source in sources:
-        output = objects / source.with_suffix(".o").name
+    for source, family in product(sources, FAMILIES):
+        hook = source.name.removesuffix(".bpf.c")
+        output = objects / f"{hook}_v{family}.bpf.o"
         newest = max(newest_header, source.stat().st_mtime)
         if not output.exists() or output.stat().st_mtime < newest:
-            print(f"compile {source.name}", file=sys.stderr)
-            command = [*compiler(), *FLAGS, "-c", str(source), "-o", str(output)]
+            print(f"compile {source.name} for IPv{family}", file=sys.stderr)
+            flags = (*FLAGS, f"-DOUTGATE_FAMILY={family}")
+            command = [*compiler(), *flags, "-c", str(source), "-o", str(output)]
             subprocess.run(command, check=True)
         built.append(output)
+    for leftover in set(objects.glob("*.bpf.o")) - set(built):
+        leftover.unlink()
     return built
 
 

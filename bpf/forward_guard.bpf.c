@@ -46,7 +46,7 @@ static __always_inline int handle(struct bpf_nf_ctx *context, __u32 *policy)
 	struct tuple4 tuple = {};
 	struct iphdr *ip, buffer;
 
-	if (is_seen(context->skb))
+	if (OUTGATE_FAMILY == 6 || is_seen(context->skb))
 		return 0;
 	if (bpf_dynptr_from_skb((struct __sk_buff *)context->skb, 0, &data))
 		return -DROP_INVALID;
@@ -60,7 +60,7 @@ static __always_inline int handle(struct bpf_nf_ctx *context, __u32 *policy)
 }
 
 SEC("netfilter")
-int forward_guard(struct bpf_nf_ctx *context)
+int FAMILY(forward_guard)(struct bpf_nf_ctx *context)
 {
 	__u32 policy = 0;
 	int result = handle(context, &policy);

@@ -130,6 +130,8 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	struct quote quote = {};
 
 	context_parse(context, packet);
+	if (packet->class == PACKET_OTHER_FAMILY)
+		return VERDICT_PASS;
 	if (packet->class == PACKET_OTHER)
 		return let_pass(context);
 	if (!packet->l4)
@@ -163,7 +165,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 }
 
 SEC("tc")
-int from_container(struct __sk_buff *skb)
+int FAMILY(from_container)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb };
 	struct packet packet;
@@ -172,7 +174,7 @@ int from_container(struct __sk_buff *skb)
 	__be32 source;
 
 	if (verdict == VERDICT_PASS)
-		return verdict;
+		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
 	/*
 	 * From the gateway as its egress IP. Before it, from where the packet was going: a pod

@@ -91,7 +91,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 }
 
 SEC("tc")
-int from_netdev(struct __sk_buff *skb)
+int FAMILY(from_netdev)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb };
 	struct packet packet;
@@ -99,7 +99,7 @@ int from_netdev(struct __sk_buff *skb)
 	int verdict = handle(&context, &packet, &policy);
 
 	if (verdict == VERDICT_PASS)
-		return verdict;
+		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_POD, policy, skb->len);
 	if (verdict < 0 && answer_drop(&context, verdict, packet.tuple.destination)) {
 		/* From the egress IP: all that the server knows of us. */

@@ -149,6 +149,8 @@ static __always_inline int handle(struct context *context, struct packet *packet
 
 	*direction = DIRECTION_TO_WORLD;
 	context_parse(context, packet);
+	if (packet->class == PACKET_OTHER_FAMILY)
+		return VERDICT_PASS;
 	if (!node)
 		return -DROP_UNKNOWN_TUNNEL_SOURCE;
 	if (packet->class == PACKET_OTHER)
@@ -169,7 +171,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 }
 
 SEC("tc")
-int from_overlay(struct __sk_buff *skb)
+int FAMILY(from_overlay)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb };
 	struct packet packet;
@@ -179,7 +181,7 @@ int from_overlay(struct __sk_buff *skb)
 
 	if (verdict == VERDICT_PASS)
 		/* To the host's stack; to-netdev counts it. */
-		return verdict;
+		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, direction, policy, skb->len);
 	/* As its egress IP: the address by which pods' owners and the world know a gateway. */
 	if (verdict < 0 && answer_drop(&context, verdict, context.egress_ip))

@@ -34,7 +34,7 @@ static __always_inline _Bool begins_anew(const struct packet *packet,
 }
 
 SEC("tc")
-int to_container(struct __sk_buff *skb)
+int FAMILY(to_container)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb };
 	struct flow_entry inbound = { .decision = FLOW_INBOUND };
@@ -46,25 +46,25 @@ int to_container(struct __sk_buff *skb)
 
 	if (context_parse(&context, &packet) != PACKET_FLOW)
 		/* Without ports there is no flow to remember. */
-		return VERDICT_PASS;
+		return VERDICT_NEXT;
 	view = tuple_reverse(&packet.tuple);
 	flow = flow_lookup_reply(&view, now);
 	if (flow && !begins_anew(&packet, flow)) {
 		/* A pod's own flow gets no answer this way: what claims to be one is forged. */
 		if (flow->decision == FLOW_INBOUND)
 			flow_touch(flow, tcp_bits(&packet, 1), now);
-		return VERDICT_PASS;
+		return VERDICT_NEXT;
 	}
 	if (!begins(&packet))
-		return VERDICT_PASS;
+		return VERDICT_NEXT;
 	row = covering_row(&view);
 	if (!row)
 		/* No policy would capture the replies. */
-		return VERDICT_PASS;
+		return VERDICT_NEXT;
 	inbound.policy = row->policy;
 	inbound.last_seen = now;
 	bpf_map_update_elem(&outgate_flow_v4, &view, &inbound, BPF_ANY);
-	return VERDICT_PASS;
+	return VERDICT_NEXT;
 }
 
 char _license[] SEC("license") = "GPL";

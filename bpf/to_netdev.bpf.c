@@ -129,6 +129,8 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		/* From-overlay or from-container did it. */
 		return VERDICT_PASS;
 	context_parse(context, packet);
+	if (packet->class == PACKET_OTHER_FAMILY)
+		return VERDICT_PASS;
 	if (mark == settings.mark_overlay) {
 		if (packet->class == PACKET_OTHER)
 			return -DROP_INVALID;
@@ -136,7 +138,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 							  : translate(context, packet, policy);
 	}
 	if (packet->class == PACKET_OTHER)
-		/* Not IPv4: no policy covers it. */
+		/* No IP: no policy covers it. */
 		return VERDICT_PASS;
 	if (!packet->l4)
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
@@ -162,7 +164,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 }
 
 SEC("tc")
-int to_netdev(struct __sk_buff *skb)
+int FAMILY(to_netdev)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb };
 	struct packet packet;
@@ -170,12 +172,12 @@ int to_netdev(struct __sk_buff *skb)
 	int verdict = handle(&context, &packet, &policy);
 
 	if (verdict == VERDICT_PASS && !policy)
-		return verdict;
+		return VERDICT_NEXT;
 	if (verdict == VERDICT_PASS &&
 	    (skb->mark & settings.mark_mask) != settings.mark_translated)
-		return verdict;
+		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
-	return verdict < 0 ? VERDICT_DROP : verdict;
+	return verdict < 0 ? VERDICT_DROP : VERDICT_NEXT;
 }
 
 char _license[] SEC("license") = "GPL";

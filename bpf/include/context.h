@@ -13,8 +13,12 @@
 #include "parse.h"
 #include "quote.h"
 
+/* What hooks decide; negative is -DROP_*. */
 #define VERDICT_PASS TC_ACT_OK
+
 #define VERDICT_DROP TC_ACT_SHOT
+/* What the kernel is told of a pass: the next program decides, ours or another plugin's. */
+#define VERDICT_NEXT TC_ACT_UNSPEC
 
 #define AF_INET 2 /* <linux/socket.h> does not tell */
 

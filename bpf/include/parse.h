@@ -23,6 +23,15 @@
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 
+/* What an Ethernet header says of a packet of our family, and of the other. */
+#if OUTGATE_FAMILY == 4
+#define OUR_ETH_P bpf_htons(ETH_P_IP)
+#define OTHER_ETH_P bpf_htons(ETH_P_IPV6)
+#else
+#define OUR_ETH_P bpf_htons(ETH_P_IPV6)
+#define OTHER_ETH_P bpf_htons(ETH_P_IP)
+#endif
+
 struct icmp_echo {
 	__u8 type;
 	__u8 code;
@@ -39,8 +48,9 @@ struct icmp_echo {
 #define PULL_BYTES (ETH_HLEN + 60 + sizeof(struct tcphdr))
 
 enum packet_class {
-	PACKET_OTHER = 0, /* not IPv4: ARP, IPv6, ... */
-	PACKET_BROKEN, /* IPv4, and cut short or contradicting itself */
+	PACKET_OTHER = 0, /* no IP: ARP, ... */
+	PACKET_OTHER_FAMILY, /* IP, and the business of the other family's program */
+	PACKET_BROKEN, /* of our family, and cut short or contradicting itself */
 	PACKET_FLOW, /* tuple is whole */
 	PACKET_FRAGMENT, /* a part of a datagram: the tuple holds addresses and protocol only */
 	PACKET_ICMP, /* ICMP other than echo and errors: likewise */
@@ -141,8 +151,14 @@ parse_packet(void *start, void *end, struct packet *packet)
 	packet->eth = start;
 	if ((void *)(packet->eth + 1) > end)
 		return packet->class;
-	if (packet->eth->h_proto != bpf_htons(ETH_P_IP))
+	if (packet->eth->h_proto == OTHER_ETH_P)
+		packet->class = PACKET_OTHER_FAMILY;
+	if (packet->eth->h_proto != OUR_ETH_P)
 		return packet->class;
+#if OUTGATE_FAMILY == 6
+	packet->class = PACKET_OTHER_FAMILY;
+	return packet->class;
+#endif
 
 	packet->class = PACKET_BROKEN;
 	packet->ip = (void *)(packet->eth + 1);

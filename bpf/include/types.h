@@ -10,6 +10,8 @@
 
 #include <linux/types.h>
 
+#include "family.h"
+
 #define ETH_ADDRESS_SIZE 6
 
 /* ---- cilium_egress_v4: LPM trie ---------------------------------------------------- */
