@@ -43,18 +43,18 @@ static __always_inline _Bool is_seen(const struct sk_buff *skb)
 static __always_inline int handle(struct bpf_nf_ctx *context, __u32 *policy)
 {
 	struct bpf_dynptr data;
-	struct tuple4 tuple = {};
-	struct iphdr *ip, buffer;
+	struct tuple tuple = {};
+	struct ip_header *ip, buffer;
 
-	if (OUTGATE_FAMILY == 6 || is_seen(context->skb))
+	if (is_seen(context->skb))
 		return 0;
 	if (bpf_dynptr_from_skb((struct __sk_buff *)context->skb, 0, &data))
 		return -DROP_INVALID;
 	ip = bpf_dynptr_slice(&data, 0, &buffer, sizeof(buffer));
 	if (!ip)
 		return -DROP_INVALID;
-	tuple.source = ip->saddr;
-	tuple.destination = ip->daddr;
+	tuple.source = *ip_source(ip);
+	tuple.destination = *ip_destination(ip);
 	*policy = unknown_pod_policy(&tuple, 1);
 	return *policy ? -DROP_UNSEEN_POD : 0;
 }

@@ -25,25 +25,27 @@ static __always_inline int let_pass(struct context *context)
 
 /* This node is the gateway: translate here, or let the host's stack carry it to to-netdev. */
 static __always_inline int leave_here(struct context *context, const struct packet *packet,
-				      const struct flow_entry *flow, const struct origin *origin)
+				      __u32 *policy)
 {
-	struct nat_entry forward = {};
+	const struct flow_entry *flow = &context->work->flow;
 	int result;
 
 	if (settings.gateway_path == GATEWAY_STACK) {
 		context_mark(context, settings.mark_mask, settings.mark_overlay);
 		return VERDICT_PASS;
 	}
-	result = nat_find(context, packet, origin, &forward);
+	result = nat_find(context, packet, policy);
 	if (result > 0)
-		result = nat_open(context, &packet->tuple, flow->egress_ip, flow->policy, origin,
-				  &forward);
-	return result ? result : snat_send(context, packet, &forward);
+		result = nat_open(context, &packet->tuple, &flow->egress_ip, flow->policy);
+	return result ? result : snat_send(context, packet);
 }
 
+/* Send a packet where its flow, found or just decided, goes. */
 static __always_inline int send_flow(struct context *context, const struct packet *packet,
-				     const struct flow_entry *flow, const struct origin *origin)
+				     __u32 *policy)
 {
+	const struct flow_entry *flow = &context->work->flow;
+
 	switch (flow->decision) {
 	case FLOW_INBOUND:
 		/* A reply of a connection that began outside: it leaves as it came. */
@@ -53,9 +55,9 @@ static __always_inline int send_flow(struct context *context, const struct packe
 			return -DROP_TOO_BIG;
 		if (mss_clamp(context, packet))
 			return -DROP_REWRITE;
-		return encap_redirect(context, flow->tunnel_endpoint);
+		return encap_redirect(context, &flow->tunnel_endpoint);
 	case FLOW_LOCAL_GATEWAY:
-		return leave_here(context, packet, flow, origin);
+		return leave_here(context, packet, policy);
 	default:
 		return -DROP_INVALID;
 	}
@@ -63,17 +65,17 @@ static __always_inline int send_flow(struct context *context, const struct packe
 
 /* An ICMP error goes where the flow goes that it speaks of. */
 static __always_inline int send_error(struct context *context, const struct packet *packet,
-				      const struct quote *quote, const struct flow_entry *flow,
-				      __u32 *policy)
+				      const struct flow_entry *flow, __u32 *policy)
 {
 	switch (flow->decision) {
 	case FLOW_INBOUND:
 		return let_pass(context);
 	case FLOW_TO_GATEWAY:
-		return encap_redirect(context, flow->tunnel_endpoint);
+		return encap_redirect(context, &flow->tunnel_endpoint);
 	case FLOW_LOCAL_GATEWAY:
 		if (settings.gateway_path == GATEWAY_DIRECT)
-			return error_send(context, packet, quote, 0, policy);
+			return error_send(context, packet, &context->work->origin.tunnel_endpoint,
+					  policy);
 		context_mark(context, settings.mark_mask, settings.mark_overlay);
 		return VERDICT_PASS;
 	default:
@@ -81,23 +83,39 @@ static __always_inline int send_error(struct context *context, const struct pack
 	}
 }
 
+/*
+ * No policy covers the pair: it keeps the network plugin's ways. But a pod that policies
+ * select in the other family alone may have been forgotten in this one.
+ */
+static __always_inline int leave_alone(struct context *context, const struct tuple *tuple,
+				       const struct endpoint *pod)
+{
+	if ((pod->roles & ROLE_OTHER_FAMILY) && !is_cluster_destination(&tuple->destination)) {
+		if (settings.other_family == OTHER_FAMILY_DROP)
+			return -DROP_OTHER_FAMILY;
+		context->pass_reason = OTHER_FAMILY;
+	}
+	return let_pass(context);
+}
+
 /* Decide a flow that no entry knows. */
 static __always_inline int decide(struct context *context, const struct packet *packet,
-				  const struct origin *origin, __u32 *policy)
+				  __u32 *policy)
 {
-	const struct tuple4 *tuple = &packet->tuple;
-	struct flow_entry flow = { .last_seen = bpf_jiffies64() };
+	const struct tuple *tuple = &packet->tuple;
+	const struct endpoint *pod = endpoint_lookup(&tuple->source);
+	const struct origin *origin = &context->work->origin;
+	struct flow_entry *flow = &context->work->flow;
 	const struct egress_value *row;
 
-	if (!is_pod_address(tuple->source)) {
+	if (!pod || !(pod->flags & ENDPOINT_POD)) {
 		*policy = unknown_pod_policy(tuple, 0);
 		/* No pod network's address, or nothing that a policy covers: not ours. */
 		return *policy ? -DROP_UNKNOWN_POD : let_pass(context);
 	}
 	row = covering_row(tuple);
 	if (!row)
-		/* No policy covers the pair: it keeps the network plugin's ways. */
-		return let_pass(context);
+		return leave_alone(context, tuple, pod);
 
 	/* Covered: from here on the packet is tunnelled, translated, or dropped. */
 	*policy = row->policy;
@@ -108,26 +126,29 @@ static __always_inline int decide(struct context *context, const struct packet *
 	if (row->kind != POLICY_GATEWAY)
 		return -DROP_NO_EGRESS_IP;
 
-	flow.decision = is_host_address(row->tunnel_endpoint) ? FLOW_LOCAL_GATEWAY
-							      : FLOW_TO_GATEWAY;
-	flow.policy = row->policy;
-	flow.tunnel_endpoint = row->tunnel_endpoint;
-	flow.egress_ip = row->egress_ip;
-	flow.tcp = tcp_bits(packet, 0);
-	flow.ifindex = origin->ifindex;
-	__builtin_memcpy(flow.pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(flow.host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
-	if (bpf_map_update_elem(&outgate_flow_v4, tuple, &flow, BPF_ANY))
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->last_seen = bpf_jiffies64();
+	flow->decision = is_host_address(&row->tunnel_endpoint) ? FLOW_LOCAL_GATEWAY
+								: FLOW_TO_GATEWAY;
+	flow->policy = row->policy;
+	flow->generation = policy_generation();
+	flow->tunnel_endpoint = row->tunnel_endpoint;
+	flow->egress_ip = row->egress_ip;
+	flow->tcp = tcp_bits(packet, 0);
+	flow->ifindex = origin->ifindex;
+	__builtin_memcpy(flow->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(flow->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+	if (bpf_map_update_elem(&FAMILY(outgate_flow), tuple, flow, BPF_ANY))
 		return -DROP_FLOW_TABLE_FULL;
-	return send_flow(context, packet, &flow, origin);
+	return send_flow(context, packet, policy);
 }
 
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
-	struct flow_entry *flow = 0, known;
+	struct work *work = context->work;
+	struct origin *origin = &work->origin;
+	struct flow_entry *flow = 0;
 	__u64 now = bpf_jiffies64();
-	struct origin origin;
-	struct quote quote = {};
 
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER_FAMILY)
@@ -138,41 +159,47 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
 		return -DROP_INVALID;
 
-	origin_of_pod(&origin, packet, context->skb->ifindex);
+	origin_of_pod(origin, packet, context->skb->ifindex);
 	if (packet->class == PACKET_ICMP_ERROR) {
-		context_quote(context, packet, &quote);
-		flow = error_flow(packet, &quote);
+		context_quote(context, packet);
+		flow = error_flow(context, packet);
 		if (!flow)
-			return decide(context, packet, &origin, policy);
+			return decide(context, packet, policy);
 		*policy = flow->policy;
-		return send_error(context, packet, &quote, flow, policy);
+		return send_error(context, packet, flow, policy);
 	}
 	if (packet->class == PACKET_FLOW)
 		flow = flow_lookup(packet, now);
 	if (!flow)
-		return decide(context, packet, &origin, policy);
+		return decide(context, packet, policy);
 
 	*policy = flow->policy;
 	flow_touch(flow, tcp_bits(packet, 0), now);
-	if (flow->ifindex != origin.ifindex) {
+	if (flow->ifindex != origin->ifindex) {
 		/* The pod has a new veth: replies must follow. */
-		flow->ifindex = origin.ifindex;
-		__builtin_memcpy(flow->pod_mac, origin.pod_mac, ETH_ADDRESS_SIZE);
-		__builtin_memcpy(flow->host_mac, origin.host_mac, ETH_ADDRESS_SIZE);
+		flow->ifindex = origin->ifindex;
+		__builtin_memcpy(flow->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+		__builtin_memcpy(flow->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
 	}
-	known = *flow;
-	return send_flow(context, packet, &known, &origin);
+	work->flow = *flow;
+	return send_flow(context, packet, policy);
 }
 
 SEC("tc")
 int FAMILY(from_container)(struct __sk_buff *skb)
 {
-	struct context context = { .skb = skb };
+	struct context context = { .skb = skb, .work = work_begin() };
 	struct packet packet;
+	const struct ip_address *source = &packet.tuple.destination;
 	__u32 policy = 0;
-	int verdict = handle(&context, &packet, &policy);
-	__be32 source;
+	int verdict;
 
+	if (!context.work)
+		return VERDICT_DROP;
+	verdict = handle(&context, &packet, &policy);
+
+	if (verdict == VERDICT_PASS && context.pass_reason)
+		count(context.pass_reason, DIRECTION_TO_WORLD, policy, skb->len);
 	if (verdict == VERDICT_PASS)
 		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
@@ -180,8 +207,9 @@ int FAMILY(from_container)(struct __sk_buff *skb)
 	 * From the gateway as its egress IP. Before it, from where the packet was going: a pod
 	 * need not let in anything from its node, but from its peer it does.
 	 */
-	source = context.egress_ip ? context.egress_ip : packet.tuple.destination;
-	if (verdict < 0 && answer_drop(&context, verdict, source))
+	if (!address_is_none(&context.work->egress_ip))
+		source = &context.work->egress_ip;
+	if (verdict < 0 && answer_drop(&context, &packet, verdict, source))
 		return context_redirect_pod(&context, skb->ifindex);
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }

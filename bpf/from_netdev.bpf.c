@@ -18,8 +18,8 @@
 
 static __always_inline int send_to_pod(struct context *context, const struct nat_entry *entry)
 {
-	if (entry->tunnel_endpoint)
-		return encap_redirect(context, entry->tunnel_endpoint);
+	if (!address_is_none(&entry->tunnel_endpoint))
+		return encap_redirect(context, &entry->tunnel_endpoint);
 	if (context_untag(context))
 		return -DROP_REWRITE;
 	if (context_write_macs(context, entry->pod_mac, entry->host_mac))
@@ -32,32 +32,34 @@ static __always_inline int handle_error(struct context *context, struct packet *
 					__u32 *policy)
 {
 	const struct nat_entry *reverse;
-	struct nat_entry entry;
-	struct quote quote = {};
-	struct tuple4 key;
+	struct work *work = context->work;
+	struct nat_entry *entry = &work->translation;
+	struct tuple *key = &work->key;
 	int error;
 
-	if (context_quote(context, packet, &quote) != PACKET_ICMP_ERROR)
+	if (context_quote(context, packet) != PACKET_ICMP_ERROR)
 		/* It names no flow of ours. */
 		return VERDICT_PASS;
-	key = tuple_reverse(&quote.tuple);
-	key.direction = NAT_REVERSE;
-	reverse = bpf_map_lookup_elem(&outgate_snat_v4, &key);
+	*key = tuple_reverse(&work->quote.tuple);
+	key->direction = NAT_REVERSE;
+	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
 	if (!reverse || (reverse->flags & NAT_HOST_SOCKET) ||
-	    !is_live(reverse->last_seen, key.protocol, reverse->tcp, bpf_jiffies64()))
+	    !is_live(reverse->last_seen, key->protocol, reverse->tcp, bpf_jiffies64()))
 		/* About something that the node itself sent, or that nobody did. */
 		return VERDICT_PASS;
 	*policy = reverse->policy;
-	entry = *reverse;
-	error = icmp_write(context, &quote, NAT_REVERSE, entry.address, entry.port, 1);
-	return error ? error : send_to_pod(context, &entry);
+	*entry = *reverse;
+	error = icmp_write(context, NAT_REVERSE, &entry->address, entry->port, 1);
+	return error ? error : send_to_pod(context, entry);
 }
 
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
 	__u64 now = bpf_jiffies64();
-	struct nat_entry *reverse, entry;
-	struct tuple4 key;
+	struct work *work = context->work;
+	struct nat_entry *reverse, *entry = &work->translation;
+	struct tuple *key = &work->key;
+	_Bool is_tunnelled;
 	int error;
 
 	context_parse(context, packet);
@@ -66,9 +68,9 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	if (packet->class != PACKET_FLOW)
 		/* Only whole TCP, UDP and echo packets are translated, so only they return. */
 		return VERDICT_PASS;
-	key = packet->tuple;
-	key.direction = NAT_REVERSE;
-	reverse = bpf_map_lookup_elem(&outgate_snat_v4, &key);
+	*key = packet->tuple;
+	key->direction = NAT_REVERSE;
+	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
 	if (!reverse)
 		return VERDICT_PASS;
 	if (reverse->flags & NAT_HOST_SOCKET) {
@@ -76,32 +78,37 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		touch_host_port(reverse, tcp_bits(packet, 1), now);
 		return VERDICT_PASS;
 	}
-	if (!is_live(reverse->last_seen, key.protocol, reverse->tcp, now))
+	if (!is_live(reverse->last_seen, packet->tuple.protocol, reverse->tcp, now))
 		/* The flow is over; the host answers as for any unknown packet. */
 		return VERDICT_PASS;
 	*policy = reverse->policy;
-	nat_touch_reverse(reverse, packet, now);
-	entry = *reverse;
-	if (entry.tunnel_endpoint && exceeds_tunnel(context, packet))
+	nat_touch_reverse(work, reverse, packet, now);
+	*entry = *reverse;
+	is_tunnelled = !address_is_none(&entry->tunnel_endpoint);
+	if (is_tunnelled && exceeds_tunnel(context, packet))
 		return -DROP_TOO_BIG;
-	error = nat_write(context, packet, NAT_REVERSE, entry.address, entry.port, 1);
-	if (!error && entry.tunnel_endpoint && mss_clamp(context, packet))
+	error = nat_write(context, packet, NAT_REVERSE, &entry->address, entry->port, 1);
+	if (!error && is_tunnelled && mss_clamp(context, packet))
 		error = -DROP_REWRITE;
-	return error ? error : send_to_pod(context, &entry);
+	return error ? error : send_to_pod(context, entry);
 }
 
 SEC("tc")
 int FAMILY(from_netdev)(struct __sk_buff *skb)
 {
-	struct context context = { .skb = skb };
+	struct context context = { .skb = skb, .work = work_begin() };
 	struct packet packet;
 	__u32 policy = 0;
-	int verdict = handle(&context, &packet, &policy);
+	int verdict;
+
+	if (!context.work)
+		return VERDICT_DROP;
+	verdict = handle(&context, &packet, &policy);
 
 	if (verdict == VERDICT_PASS)
 		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_POD, policy, skb->len);
-	if (verdict < 0 && answer_drop(&context, verdict, packet.tuple.destination)) {
+	if (verdict < 0 && answer_drop(&context, &packet, verdict, &packet.tuple.destination)) {
 		/* From the egress IP: all that the server knows of us. */
 		context_mark(&context, settings.mark_mask, settings.mark_translated);
 		return context_redirect_back(&context);

@@ -16,10 +16,11 @@
 #include "include/verdict.h"
 
 static __always_inline int deliver(struct context *context, const struct packet *packet,
-				   const struct quote *quote, __be32 node, __u32 *policy)
+				   const struct ip_address *node, __u32 *policy)
 {
 	_Bool is_error = packet->class == PACKET_ICMP_ERROR;
-	struct tuple4 view = is_error ? quote->tuple : tuple_reverse(&packet->tuple);
+	struct tuple view = is_error ? context->work->quote.tuple
+				     : tuple_reverse(&packet->tuple);
 	__u64 now = bpf_jiffies64();
 	struct flow_entry *flow;
 	__u32 ifindex;
@@ -28,7 +29,7 @@ static __always_inline int deliver(struct context *context, const struct packet 
 		return -unsupported(packet->class);
 	flow = flow_lookup_reply(&view, now);
 	if (!flow || flow->decision != FLOW_TO_GATEWAY ||
-	    !is_same_node(flow->tunnel_endpoint, node))
+	    !is_same_node(&flow->tunnel_endpoint, node))
 		return -DROP_NO_FLOW;
 	*policy = flow->policy;
 	if (!is_error)
@@ -43,19 +44,19 @@ static __always_inline int deliver(struct context *context, const struct packet 
 
 /* The row that makes this node the gateway of a new flow; or NULL with @error set. */
 static __always_inline const struct egress_value *
-gateway_row(const struct tuple4 *tuple, __be32 node, __u32 *policy, int *error)
+gateway_row(const struct tuple *tuple, const struct ip_address *node, __u32 *policy, int *error)
 {
 	const struct egress_value *row;
 
 	*error = -DROP_FORGED_POD;
-	if (!is_pod_of_node(tuple->source, node))
+	if (!is_pod_of_node(&tuple->source, node))
 		return 0;
 	*error = -DROP_NO_POLICY;
 	row = covering_row(tuple);
 	if (!row)
 		return 0;
 	*policy = row->policy;
-	if (row->kind == POLICY_GATEWAY && is_host_address(row->tunnel_endpoint))
+	if (row->kind == POLICY_GATEWAY && is_host_address(&row->tunnel_endpoint))
 		return row;
 	if (row->kind == POLICY_NO_GATEWAY)
 		*error = -DROP_NO_GATEWAY;
@@ -65,25 +66,22 @@ gateway_row(const struct tuple4 *tuple, __be32 node, __u32 *policy, int *error)
 }
 
 static __always_inline int translate(struct context *context, const struct packet *packet,
-				     __be32 node, __u32 *policy)
+				     const struct ip_address *node, __u32 *policy)
 {
-	struct origin origin = { .tunnel_endpoint = node };
 	const struct egress_value *row;
-	struct nat_entry forward = {};
 	int result, error;
 
-	result = nat_find(context, packet, &origin, &forward);
-	*policy = forward.policy;
+	context->work->origin = (struct origin){ .tunnel_endpoint = *node };
+	result = nat_find(context, packet, policy);
 	if (result > 0) {
 		row = gateway_row(&packet->tuple, node, policy, &error);
 		if (!row)
 			return error;
-		result = nat_open(context, &packet->tuple, row->egress_ip, row->policy, &origin,
-				  &forward);
+		result = nat_open(context, &packet->tuple, &row->egress_ip, row->policy);
 	}
 	if (result)
 		return result;
-	return snat_send(context, packet, &forward);
+	return snat_send(context, packet);
 }
 
 /* Path "stack": let the host route the packet; to-netdev translates what carries the mark. */
@@ -102,25 +100,31 @@ static __always_inline int hand_to_stack(struct context *context)
 
 /* Path "stack": note where replies go. */
 static __always_inline int hand_flow_to_stack(struct context *context,
-					      const struct packet *packet, __be32 node,
+					      const struct packet *packet,
+					      const struct ip_address *node,
 					      __u32 *policy)
 {
-	struct flow_entry entry = { .decision = FLOW_FROM_TUNNEL, .tunnel_endpoint = node };
+	struct flow_entry *entry = &context->work->flow;
 	struct flow_entry *flow = flow_lookup(packet, bpf_jiffies64());
 	const struct egress_value *row;
 	int error;
 
-	if (flow && flow->decision == FLOW_FROM_TUNNEL && flow->tunnel_endpoint == node) {
+	if (flow && flow->decision == FLOW_FROM_TUNNEL &&
+	    address_equal(&flow->tunnel_endpoint, node)) {
 		*policy = flow->policy;
 		flow_touch(flow, tcp_bits(packet, 0), bpf_jiffies64());
 	} else {
 		row = gateway_row(&packet->tuple, node, policy, &error);
 		if (!row)
 			return error;
-		entry.policy = row->policy;
-		entry.egress_ip = row->egress_ip;
-		entry.last_seen = bpf_jiffies64();
-		if (bpf_map_update_elem(&outgate_flow_v4, &packet->tuple, &entry, BPF_ANY))
+		__builtin_memset(entry, 0, sizeof(*entry));
+		entry->decision = FLOW_FROM_TUNNEL;
+		entry->tunnel_endpoint = *node;
+		entry->policy = row->policy;
+		entry->generation = policy_generation();
+		entry->egress_ip = row->egress_ip;
+		entry->last_seen = bpf_jiffies64();
+		if (bpf_map_update_elem(&FAMILY(outgate_flow), &packet->tuple, entry, BPF_ANY))
 			return -DROP_FLOW_TABLE_FULL;
 	}
 	return hand_to_stack(context);
@@ -128,41 +132,39 @@ static __always_inline int hand_flow_to_stack(struct context *context,
 
 /* An ICMP error that a pod of @node sends follows its flow, and opens none. */
 static __always_inline int forward_error(struct context *context, const struct packet *packet,
-					 const struct quote *quote, __be32 node, __u32 *policy)
+					 const struct ip_address *node, __u32 *policy)
 {
 	const struct flow_entry *flow;
 
 	if (settings.gateway_path == GATEWAY_DIRECT)
-		return error_send(context, packet, quote, node, policy);
-	flow = error_flow(packet, quote);
-	if (!flow || flow->decision != FLOW_FROM_TUNNEL || flow->tunnel_endpoint != node)
+		return error_send(context, packet, node, policy);
+	flow = error_flow(context, packet);
+	if (!flow || flow->decision != FLOW_FROM_TUNNEL ||
+	    !address_equal(&flow->tunnel_endpoint, node))
 		return -DROP_ICMP_NO_FLOW;
 	*policy = flow->policy;
 	return hand_to_stack(context);
 }
 
-static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy,
-				  __u8 *direction)
+static __always_inline int handle(struct context *context, struct packet *packet,
+				  struct ip_address *node, __u32 *policy, __u8 *direction)
 {
-	__be32 node = decap_source(context);
-	struct quote quote = {};
-
 	*direction = DIRECTION_TO_WORLD;
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER_FAMILY)
 		return VERDICT_PASS;
-	if (!node)
+	if (!decap_source(context, node))
 		return -DROP_UNKNOWN_TUNNEL_SOURCE;
 	if (packet->class == PACKET_OTHER)
 		return -DROP_INVALID;
 	if (packet->class == PACKET_ICMP_ERROR)
-		context_quote(context, packet, &quote);
-	if (is_pod_address(packet->tuple.destination)) {
+		context_quote(context, packet);
+	if (is_pod_address(&packet->tuple.destination)) {
 		*direction = DIRECTION_TO_POD;
-		return deliver(context, packet, &quote, node, policy);
+		return deliver(context, packet, node, policy);
 	}
 	if (packet->class == PACKET_ICMP_ERROR)
-		return forward_error(context, packet, &quote, node, policy);
+		return forward_error(context, packet, node, policy);
 	if (packet->class != PACKET_FLOW)
 		return -unsupported(packet->class);
 	if (settings.gateway_path == GATEWAY_STACK)
@@ -173,19 +175,24 @@ static __always_inline int handle(struct context *context, struct packet *packet
 SEC("tc")
 int FAMILY(from_overlay)(struct __sk_buff *skb)
 {
-	struct context context = { .skb = skb };
+	struct context context = { .skb = skb, .work = work_begin() };
+	struct ip_address node;
 	struct packet packet;
 	__u32 policy = 0;
 	__u8 direction;
-	int verdict = handle(&context, &packet, &policy, &direction);
+	int verdict;
+
+	if (!context.work)
+		return VERDICT_DROP;
+	verdict = handle(&context, &packet, &node, &policy, &direction);
 
 	if (verdict == VERDICT_PASS)
 		/* To the host's stack; to-netdev counts it. */
 		return VERDICT_NEXT;
 	count(verdict < 0 ? -verdict : FORWARDED, direction, policy, skb->len);
 	/* As its egress IP: the address by which pods' owners and the world know a gateway. */
-	if (verdict < 0 && answer_drop(&context, verdict, context.egress_ip))
-		verdict = encap_redirect(&context, decap_source(&context));
+	if (verdict < 0 && answer_drop(&context, &packet, verdict, &context.work->egress_ip))
+		verdict = encap_redirect(&context, &node);
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }
 

@@ -16,7 +16,7 @@ static __always_inline _Bool begins(const struct packet *packet)
 	switch (packet->tuple.protocol) {
 	case IPPROTO_TCP:
 		return packet->tcp_syn;
-	case IPPROTO_ICMP:
+	case OUR_ICMP:
 		return packet->echo_request;
 	default:
 		return 1;
@@ -36,19 +36,23 @@ static __always_inline _Bool begins_anew(const struct packet *packet,
 SEC("tc")
 int FAMILY(to_container)(struct __sk_buff *skb)
 {
-	struct context context = { .skb = skb };
-	struct flow_entry inbound = { .decision = FLOW_INBOUND };
+	struct context context = { .skb = skb, .work = work_begin() };
+	struct flow_entry *inbound;
 	const struct egress_value *row;
 	struct flow_entry *flow;
 	__u64 now = bpf_jiffies64();
 	struct packet packet;
-	struct tuple4 view;
+	struct tuple *view;
 
+	if (!context.work)
+		/* Never: the verifier is told so. */
+		return VERDICT_NEXT;
 	if (context_parse(&context, &packet) != PACKET_FLOW)
 		/* Without ports there is no flow to remember. */
 		return VERDICT_NEXT;
-	view = tuple_reverse(&packet.tuple);
-	flow = flow_lookup_reply(&view, now);
+	view = &context.work->key;
+	*view = tuple_reverse(&packet.tuple);
+	flow = flow_lookup_reply(view, now);
 	if (flow && !begins_anew(&packet, flow)) {
 		/* A pod's own flow gets no answer this way: what claims to be one is forged. */
 		if (flow->decision == FLOW_INBOUND)
@@ -57,13 +61,16 @@ int FAMILY(to_container)(struct __sk_buff *skb)
 	}
 	if (!begins(&packet))
 		return VERDICT_NEXT;
-	row = covering_row(&view);
+	row = covering_row(view);
 	if (!row)
 		/* No policy would capture the replies. */
 		return VERDICT_NEXT;
-	inbound.policy = row->policy;
-	inbound.last_seen = now;
-	bpf_map_update_elem(&outgate_flow_v4, &view, &inbound, BPF_ANY);
+	inbound = &context.work->flow;
+	__builtin_memset(inbound, 0, sizeof(*inbound));
+	inbound->decision = FLOW_INBOUND;
+	inbound->policy = row->policy;
+	inbound->last_seen = now;
+	bpf_map_update_elem(&FAMILY(outgate_flow), view, inbound, BPF_ANY);
 	return VERDICT_NEXT;
 }
 

@@ -18,9 +18,9 @@
 static __always_inline int translate(struct context *context, const struct packet *packet,
 				     __u32 *policy)
 {
-	struct nat_entry forward = {};
+	struct work *work = context->work;
+	struct origin *origin = &work->origin;
 	struct flow_entry *flow;
-	struct origin origin = {};
 	int result;
 
 	if (packet->class != PACKET_FLOW)
@@ -29,21 +29,24 @@ static __always_inline int translate(struct context *context, const struct packe
 	if (!flow)
 		return -DROP_UNTRANSLATED;
 	*policy = flow->policy;
+	work->flow = *flow;
+	flow = &work->flow;
+	__builtin_memset(origin, 0, sizeof(*origin));
 	if (flow->decision == FLOW_FROM_TUNNEL) {
-		origin.tunnel_endpoint = flow->tunnel_endpoint;
+		origin->tunnel_endpoint = flow->tunnel_endpoint;
 	} else if (flow->decision == FLOW_LOCAL_GATEWAY) {
-		origin.ifindex = flow->ifindex;
-		__builtin_memcpy(origin.pod_mac, flow->pod_mac, ETH_ADDRESS_SIZE);
-		__builtin_memcpy(origin.host_mac, flow->host_mac, ETH_ADDRESS_SIZE);
+		origin->ifindex = flow->ifindex;
+		__builtin_memcpy(origin->pod_mac, flow->pod_mac, ETH_ADDRESS_SIZE);
+		__builtin_memcpy(origin->host_mac, flow->host_mac, ETH_ADDRESS_SIZE);
 	} else {
 		return -DROP_UNTRANSLATED;
 	}
-	result = nat_find(context, packet, &origin, &forward);
+	result = nat_find(context, packet, policy);
 	if (result > 0)
-		result = nat_open(context, &packet->tuple, flow->egress_ip, flow->policy, &origin,
-				  &forward);
+		result = nat_open(context, &packet->tuple, &flow->egress_ip, flow->policy);
 	if (!result)
-		result = nat_write(context, packet, NAT_FORWARD, forward.address, forward.port, 0);
+		result = nat_write(context, packet, NAT_FORWARD, &work->translation.address,
+				   work->translation.port, 0);
 	if (result)
 		return result;
 	context_mark(context, settings.mark_mask, settings.mark_translated);
@@ -54,15 +57,15 @@ static __always_inline int translate(struct context *context, const struct packe
 static __always_inline int translate_error(struct context *context, struct packet *packet,
 					   __u32 *policy)
 {
-	struct nat_entry forward = {};
-	struct quote quote = {};
+	const struct nat_entry *translation = &context->work->translation;
 	int error;
 
-	context_quote(context, packet, &quote);
-	error = error_translation(packet, &quote, &forward);
-	*policy = forward.policy;
-	if (!error)
-		error = icmp_write(context, &quote, NAT_FORWARD, forward.address, forward.port, 0);
+	context_quote(context, packet);
+	error = error_translation(context, packet);
+	if (error)
+		return error;
+	*policy = translation->policy;
+	error = icmp_write(context, NAT_FORWARD, &translation->address, translation->port, 0);
 	if (error)
 		return error;
 	context_mark(context, settings.mark_mask, settings.mark_translated);
@@ -73,13 +76,12 @@ static __always_inline int translate_error(struct context *context, struct packe
 static __always_inline _Bool is_of_inbound_flow(struct context *context, struct packet *packet)
 {
 	const struct flow_entry *flow = 0;
-	struct quote quote = {};
 
 	if (packet->class == PACKET_FLOW) {
 		flow = flow_lookup(packet, bpf_jiffies64());
 	} else if (packet->class == PACKET_ICMP_ERROR) {
-		context_quote(context, packet, &quote);
-		flow = error_flow(packet, &quote);
+		context_quote(context, packet);
+		flow = error_flow(context, packet);
 	}
 	return flow && flow->decision == FLOW_INBOUND;
 }
@@ -91,20 +93,20 @@ static __always_inline _Bool is_of_inbound_flow(struct context *context, struct 
 static __always_inline _Bool needs_entry(const struct packet *packet)
 {
 	if (packet->tcp_accept || packet->tcp_rst ||
-	    (packet->tuple.protocol == IPPROTO_ICMP && !packet->echo_request))
+	    (packet->tuple.protocol == OUR_ICMP && !packet->echo_request))
 		return 0;
 	return is_in_range(packet->tuple.source_port);
 }
 
 /* A packet of the node itself from an egress IP: its port is not for pods. */
-static __always_inline int keep_host_port(const struct packet *packet)
+static __always_inline int keep_host_port(struct work *work, const struct packet *packet)
 {
-	const struct tuple4 *tuple = &packet->tuple;
-	struct tuple4 reply = reverse_key(tuple, tuple->source, tuple->source_port);
-	struct nat_entry *taken = bpf_map_lookup_elem(&outgate_snat_v4, &reply);
+	const struct tuple *tuple = &packet->tuple;
+	struct nat_entry *taken, *host = &work->reverse;
 	__u64 now = bpf_jiffies64();
-	struct nat_entry host = { .flags = NAT_HOST_SOCKET, .last_seen = now };
 
+	work->reply = reverse_key(tuple, &tuple->source, tuple->source_port);
+	taken = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
 	if (taken && (taken->flags & NAT_HOST_SOCKET)) {
 		if (is_reopened(packet, taken->tcp))
 			taken->tcp = 0;
@@ -114,7 +116,12 @@ static __always_inline int keep_host_port(const struct packet *packet)
 	if (taken && is_live(taken->last_seen, tuple->protocol, taken->tcp, now))
 		/* Its reply would go to the pod: the socket must try another port. */
 		return -DROP_HOST_PORT_TAKEN;
-	if (needs_entry(packet) && own_reply(&reply, &host, taken, now) == REPLY_TAKEN)
+	if (!needs_entry(packet))
+		return VERDICT_PASS;
+	__builtin_memset(host, 0, sizeof(*host));
+	host->flags = NAT_HOST_SOCKET;
+	host->last_seen = now;
+	if (own_reply(&work->reply, host, taken, now) == REPLY_TAKEN)
 		return -DROP_HOST_PORT_TAKEN;
 	return VERDICT_PASS;
 }
@@ -144,12 +151,12 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
 		return -DROP_INVALID;
 
-	endpoint = endpoint_lookup(packet->tuple.source);
+	endpoint = endpoint_lookup(&packet->tuple.source);
 	if (endpoint && (endpoint->flags & ENDPOINT_HOST)) {
 		if (!(endpoint->roles & ROLE_EGRESS_IP) || packet->class != PACKET_FLOW ||
-		    is_cluster_destination(packet->tuple.destination))
+		    is_cluster_destination(&packet->tuple.destination))
 			return VERDICT_PASS;
-		return keep_host_port(packet);
+		return keep_host_port(context->work, packet);
 	}
 	row = covering_row(&packet->tuple);
 	if (!row) {
@@ -166,10 +173,14 @@ static __always_inline int handle(struct context *context, struct packet *packet
 SEC("tc")
 int FAMILY(to_netdev)(struct __sk_buff *skb)
 {
-	struct context context = { .skb = skb };
+	struct context context = { .skb = skb, .work = work_begin() };
 	struct packet packet;
 	__u32 policy = 0;
-	int verdict = handle(&context, &packet, &policy);
+	int verdict;
+
+	if (!context.work)
+		return VERDICT_DROP;
+	verdict = handle(&context, &packet, &policy);
 
 	if (verdict == VERDICT_PASS && !policy)
 		return VERDICT_NEXT;

@@ -3,57 +3,55 @@
 #ifndef OUTGATE_CLASSIFY_H
 #define OUTGATE_CLASSIFY_H
 
+#include "address.h"
 #include "maps.h"
 #include "parse.h"
 #include "verdict.h"
 
-static __always_inline const struct endpoint *endpoint_lookup(__be32 address)
+static __always_inline const struct endpoint *endpoint_lookup(const struct ip_address *address)
 {
-	struct endpoint_key key = { .address = address, .family = FAMILY_IPV4 };
+	struct endpoint_key key = {};
 
+	key.family = address_to_any(address, &key.address);
 	return bpf_map_lookup_elem(&cilium_lxc, &key);
 }
 
-static __always_inline _Bool is_host_address(__be32 address)
+static __always_inline _Bool is_host_address(const struct ip_address *address)
 {
 	const struct endpoint *endpoint = endpoint_lookup(address);
 
 	return endpoint && (endpoint->flags & ENDPOINT_HOST);
 }
 
-static __always_inline _Bool is_pod_address(__be32 address)
+static __always_inline _Bool is_pod_address(const struct ip_address *address)
 {
 	const struct endpoint *endpoint = endpoint_lookup(address);
 
 	return endpoint && (endpoint->flags & ENDPOINT_POD);
 }
 
-static __always_inline const struct ipcache_value *ipcache_lookup(__be32 address)
+static __always_inline const struct ipcache_value *
+ipcache_lookup(const struct ip_address *address)
 {
-	struct ipcache_key key = {
-		.prefix_len = 64, .family = FAMILY_IPV4, .address = address,
-	};
+	struct ipcache_key key = {};
 
+	key.family = address_to_any(address, &key.address);
+	key.prefix_len = 32 + (key.family == FAMILY_IPV4 ? 32 : 128);
 	return bpf_map_lookup_elem(&cilium_ipcache, &key);
 }
 
-/*
- * 127/8, 169.254/16, 224/4 and broadcast: they stay on the host or the link, and nobody's
- * policy means them. The kernel routes the rest, 0/8 and 240/4 too.
- */
-static __always_inline _Bool is_never_gatewayed(__be32 address)
+/* The node that holds an entry's network; none: this one, or none known. */
+static __always_inline struct ip_address ipcache_endpoint(const struct ipcache_value *entry)
 {
-	__u32 host = bpf_ntohl(address);
-
-	return host >> 24 == 127 || host >> 16 == 0xa9fe || host >> 28 == 0xe ||
-	       host == 0xffffffff;
+	return address_of_any(&entry->tunnel_endpoint,
+			      entry->flags & IPCACHE_ENDPOINT_IPV6 ? FAMILY_IPV6 : FAMILY_IPV4);
 }
 
 /*
  * Part of the cluster, or not routable: never enters the gateway. With an ipcache that is
  * still empty everything counts as world, which drops rather than leaks.
  */
-static __always_inline _Bool is_cluster_destination(__be32 address)
+static __always_inline _Bool is_cluster_destination(const struct ip_address *address)
 {
 	const struct ipcache_value *entry;
 
@@ -64,44 +62,56 @@ static __always_inline _Bool is_cluster_destination(__be32 address)
 }
 
 /* Do two addresses belong to one node? Its tunnel may use another one than its rows. */
-static __always_inline _Bool is_same_node(__be32 one, __be32 other)
+static __always_inline _Bool is_same_node(const struct ip_address *one,
+					  const struct ip_address *other)
 {
 	const struct ipcache_value *first, *second;
+	struct ip_address first_endpoint, second_endpoint;
 
-	if (one == other)
+	if (address_equal(one, other))
 		return 1;
 	first = ipcache_lookup(one);
 	second = ipcache_lookup(other);
-	return first && second && first->identity == IDENTITY_REMOTE_NODE &&
-	       second->identity == IDENTITY_REMOTE_NODE && first->tunnel_endpoint &&
-	       first->tunnel_endpoint == second->tunnel_endpoint;
+	if (!first || !second || first->identity != IDENTITY_REMOTE_NODE ||
+	    second->identity != IDENTITY_REMOTE_NODE)
+		return 0;
+	first_endpoint = ipcache_endpoint(first);
+	second_endpoint = ipcache_endpoint(second);
+	return !address_is_none(&first_endpoint) &&
+	       address_equal(&first_endpoint, &second_endpoint);
 }
 
 /* Is @address one of the pods of the node that tunnels as @node? */
-static __always_inline _Bool is_pod_of_node(__be32 address, __be32 node)
+static __always_inline _Bool is_pod_of_node(const struct ip_address *address,
+					    const struct ip_address *node)
 {
 	const struct ipcache_value *pod = ipcache_lookup(address);
+	struct ip_address endpoint;
 
-	return pod && pod->identity == IDENTITY_CLUSTER && pod->tunnel_endpoint &&
-	       is_same_node(pod->tunnel_endpoint, node);
+	if (!pod || pod->identity != IDENTITY_CLUSTER)
+		return 0;
+	endpoint = ipcache_endpoint(pod);
+	return !address_is_none(&endpoint) && is_same_node(&endpoint, node);
 }
 
 /* The row of (source, destination), or NULL where no policy covers the pair. */
-static __always_inline const struct egress_value *policy_lookup(__be32 source, __be32 destination)
+static __always_inline const struct egress_value *policy_lookup(const struct tuple *tuple)
 {
 	struct egress_key key = {
-		.prefix_len = 64, .source = source, .destination = destination,
+		.prefix_len = 2 * ADDRESS_BITS,
+		.source = tuple->source,
+		.destination = tuple->destination,
 	};
 
-	return bpf_map_lookup_elem(&cilium_egress_v4, &key);
+	return bpf_map_lookup_elem(&FAMILY(cilium_egress), &key);
 }
 
 /* As policy_lookup(), and NULL also for excluded networks and cluster destinations. */
-static __always_inline const struct egress_value *covering_row(const struct tuple4 *tuple)
+static __always_inline const struct egress_value *covering_row(const struct tuple *tuple)
 {
-	const struct egress_value *row = policy_lookup(tuple->source, tuple->destination);
+	const struct egress_value *row = policy_lookup(tuple);
 
-	if (!row || row->kind == POLICY_EXCLUDED || is_cluster_destination(tuple->destination))
+	if (!row || row->kind == POLICY_EXCLUDED || is_cluster_destination(&tuple->destination))
 		return 0;
 	return row;
 }
@@ -110,18 +120,20 @@ static __always_inline const struct egress_value *covering_row(const struct tupl
  * A pod network's address that no endpoint entry knows, talking to a network that some
  * policy covers: a pod so new that its rows may be missing. Return the policy, or 0.
  */
-static __always_inline __u32 unknown_pod_policy(const struct tuple4 *tuple, _Bool local_only)
+static __always_inline __u32 unknown_pod_policy(const struct tuple *tuple, _Bool local_only)
 {
-	struct network_key key = { .prefix_len = 32, .address = tuple->destination };
-	const struct ipcache_value *source = ipcache_lookup(tuple->source);
+	struct network_key key = { .prefix_len = ADDRESS_BITS, .address = tuple->destination };
+	const struct ipcache_value *source = ipcache_lookup(&tuple->source);
 	const struct covered_value *covered;
+	struct ip_address endpoint;
 
 	if (!source || source->identity != IDENTITY_CLUSTER)
 		return 0;
-	if (local_only && source->tunnel_endpoint)
+	endpoint = ipcache_endpoint(source);
+	if (local_only && !address_is_none(&endpoint))
 		return 0;
-	covered = bpf_map_lookup_elem(&outgate_covered_v4, &key);
-	if (!covered || is_cluster_destination(tuple->destination))
+	covered = bpf_map_lookup_elem(&FAMILY(outgate_covered), &key);
+	if (!covered || is_cluster_destination(&tuple->destination))
 		return 0;
 	return covered->policy;
 }

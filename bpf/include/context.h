@@ -12,6 +12,7 @@
 
 #include "parse.h"
 #include "quote.h"
+#include "work.h"
 
 /* What hooks decide; negative is -DROP_*. */
 #define VERDICT_PASS TC_ACT_OK
@@ -20,14 +21,26 @@
 /* What the kernel is told of a pass: the next program decides, ours or another plugin's. */
 #define VERDICT_NEXT TC_ACT_UNSPEC
 
-#define AF_INET 2 /* <linux/socket.h> does not tell */
+/* <linux/socket.h> does not tell. */
+#define AF_INET 2
+#define AF_INET6 10
 
-/* The longest way to the end of an IPv4 header, and one byte more. */
-#define PAST_IP_HEADER (ETH_HLEN + 60 + 1)
+#if OUTGATE_FAMILY == 4
+#define OUR_AF AF_INET
+#else
+#define OUR_AF AF_INET6
+#endif
+
+/* BPF_F_IPV6 of Linux 6.16; older kernels refuse it. */
+#define L4_CSUM_IPV6 (1ULL << 7)
+
+/* Past the place where a partial checksum begins, however long the IP header is. */
+#define PAST_IP_HEADER (ETH_HLEN + IP_SIZE_MAX + 1)
 
 struct context {
 	struct __sk_buff *skb;
-	__be32 egress_ip; /* once the packet's translation is known */
+	struct work *work;
+	__u8 pass_reason; /* a reason to count a pass by, or 0 */
 };
 
 static __always_inline void *context_start(struct context *context)
@@ -89,76 +102,112 @@ static __always_inline int context_remake(struct context *context, __u32 size)
 	return bpf_skb_adjust_room(context->skb, -PAST_IP_HEADER, BPF_ADJ_ROOM_MAC, 0);
 }
 
+/* Bring the first @size bytes into the linear part, where packet pointers reach them. */
+static __always_inline void context_pull(struct context *context, __u32 size)
+{
+	__u32 whole = context_size(context);
+
+	bpf_skb_pull_data(context->skb, size < whole ? size : whole);
+}
+
 /**
  * context_parse - parse, after the headers were brought into the linear part
  *
- * A packet's headers may lie in page fragments (GRO, AF_PACKET senders); only then is the
- * pull paid for. Without memory for it the packet is PACKET_BROKEN, and no l4 is set.
+ * A packet's headers may lie in page fragments (GRO, AF_PACKET senders); only where they
+ * cannot be read is the pull paid for. Without memory for it the packet is PACKET_BROKEN.
  */
 static __always_inline enum packet_class context_parse(struct context *context,
 							struct packet *packet)
 {
-	__u32 reach = context_size(context);
+	enum packet_class class;
 
-	if (reach > PULL_BYTES)
-		reach = PULL_BYTES;
-	if (context_start(context) + reach > context_end(context))
-		bpf_skb_pull_data(context->skb, reach);
+	class = parse_packet(context_start(context), context_end(context), packet);
+	if (class != PACKET_BROKEN ||
+	    context_start(context) + context_size(context) <= context_end(context))
+		return class;
+	context_pull(context, PULL_BYTES);
 	return parse_packet(context_start(context), context_end(context), packet);
 }
 
 /**
- * context_quote - read what an ICMP error quotes, see parse_quote()
+ * context_quote - read what an ICMP error quotes into the packet's work, see parse_quote()
  *
  * It may be pulled into reach first: the pointers in @packet are invalid afterwards.
  */
 static __always_inline enum packet_class context_quote(struct context *context,
-							struct packet *packet,
-							struct quote *quote)
+							struct packet *packet)
 {
-	__u32 reach = context_size(context);
+	if (context_start(context) + context_size(context) > context_end(context))
+		context_pull(context, QUOTE_PULL_BYTES);
+	return parse_quote(context_start(context), context_end(context), packet,
+			   &context->work->quote);
+}
 
-	if (reach > QUOTE_PULL_BYTES)
-		reach = QUOTE_PULL_BYTES;
-	if (context_start(context) + reach > context_end(context))
-		bpf_skb_pull_data(context->skb, reach);
-	return parse_quote(context_start(context), context_end(context), packet, quote);
+/* Where the checksum lies in the header of @protocol. */
+static __always_inline __u32 checksum_offset(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return __builtin_offsetof(struct tcphdr, check);
+	case IPPROTO_UDP:
+		return __builtin_offsetof(struct udphdr, check);
+	default:
+		return __builtin_offsetof(struct icmp_echo, checksum);
+	}
+}
+
+/* Mend the L4 checksum at @offset for a changed address of the pseudo header. */
+static __always_inline int context_replace_pseudo(struct context *context, __u32 offset,
+						  const struct ip_address *from,
+						  const struct ip_address *to, __u64 flags)
+{
+#if OUTGATE_FAMILY == 4
+	return bpf_l4_csum_replace(context->skb, offset, from->word[0], to->word[0],
+				   BPF_F_PSEUDO_HDR | flags | 4);
+#else
+	__s64 change = bpf_csum_diff((__be32 *)from, sizeof(*from), (__be32 *)to, sizeof(*to), 0);
+
+	flags |= BPF_F_PSEUDO_HDR;
+	if (!bpf_l4_csum_replace(context->skb, offset, 0, change, flags | L4_CSUM_IPV6))
+		return 0;
+	return bpf_l4_csum_replace(context->skb, offset, 0, change, flags);
+#endif
 }
 
 /**
- * context_replace_l4 - mend the L4 checksum at @offset for a changed address and port
+ * context_replace_l4 - mend the L4 checksum at @l4_offset for a changed address and port
  *
  * By the kernel's helper, not by hand: it knows packets whose checksum is partial (the
- * device completes it), for which only the pseudo header may be mended.
+ * device completes it), for which only the pseudo header may be mended. SCTP's checksum
+ * covers neither addresses nor, as ports stay, anything that changes.
  * Packet pointers are invalid afterwards.
  *
  * Return: 0, or a negative errno.
  */
 static __always_inline int context_replace_l4(struct context *context, __u8 protocol,
-					      __u32 l4_offset, __be32 from, __be32 to,
-					      __be16 from_port, __be16 to_port)
+					      __u32 l4_offset, const struct ip_address *from,
+					      const struct ip_address *to, __be16 from_port,
+					      __be16 to_port)
 {
-	struct __sk_buff *skb = context->skb;
-	__u32 offset;
-	__u64 flags = 0;
-	int error;
+	__u32 offset = l4_offset + checksum_offset(protocol);
+	/* In UDP 0 means: no checksum, and stays so. */
+	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	int error = 0;
 
-	switch (protocol) {
-	case IPPROTO_TCP:
-		offset = l4_offset + __builtin_offsetof(struct tcphdr, check);
-		break;
-	case IPPROTO_UDP:
-		offset = l4_offset + __builtin_offsetof(struct udphdr, check);
-		flags = BPF_F_MARK_MANGLED_0; /* 0 means: no checksum, and stays so */
-		break;
-	default: /* ICMP has no pseudo header */
-		offset = l4_offset + __builtin_offsetof(struct icmp_echo, checksum);
-		return bpf_l4_csum_replace(skb, offset, from_port, to_port, 2);
-	}
-	error = bpf_l4_csum_replace(skb, offset, from, to, BPF_F_PSEUDO_HDR | flags | 4);
+	if (protocol == IPPROTO_SCTP)
+		return 0;
+	/* ICMP has no pseudo header, ICMPv6 has. */
+	if (OUTGATE_FAMILY == 6 || protocol != OUR_ICMP)
+		error = context_replace_pseudo(context, offset, from, to, flags);
 	if (error)
 		return error;
-	return bpf_l4_csum_replace(skb, offset, from_port, to_port, flags | 2);
+	return bpf_l4_csum_replace(context->skb, offset, from_port, to_port, flags | 2);
+}
+
+/* The kernel's sum over the packet, where it has one, must know a word that was changed. */
+static __always_inline void context_changed(struct context *context, __u16 from, __u16 to)
+{
+	bpf_csum_update(context->skb, (__u16)~from + (__u32)to);
 }
 
 /*
@@ -192,13 +241,16 @@ static __always_inline int context_untag(struct context *context)
 	return context->skb->vlan_present ? bpf_skb_vlan_pop(context->skb) : 0;
 }
 
-/* Send out of @ifindex; the kernel resolves @next_hop's MAC, and @next_hop itself if 0. */
-static __always_inline int context_redirect_next_hop(__u32 ifindex, __be32 next_hop)
+/* Send out of @ifindex; the kernel resolves @next_hop's MAC, and @next_hop itself if none. */
+static __always_inline int context_redirect_next_hop(__u32 ifindex,
+						     const struct ip_address *next_hop)
 {
-	struct bpf_redir_neigh params = { .nh_family = AF_INET, .ipv4_nh = next_hop };
+	struct bpf_redir_neigh params = { .nh_family = OUR_AF };
 
-	if (!next_hop)
+	if (address_is_none(next_hop))
 		return bpf_redirect_neigh(ifindex, 0, 0, 0);
+	/* A union: IPv4 has the first word. */
+	__builtin_memcpy(&params.ipv6_nh, next_hop, sizeof(*next_hop));
 	return bpf_redirect_neigh(ifindex, &params, sizeof(params), 0);
 }
 

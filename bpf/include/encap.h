@@ -16,25 +16,43 @@ static __always_inline const struct runtime_config *runtime_config(void)
 	return bpf_map_lookup_elem(&outgate_config, &zero);
 }
 
+/*
+ * Say where the tunnel must take the packet. An IPv4 endpoint gets no outer UDP checksum;
+ * over IPv6 a receiver refuses that (RFC 6935 allows, Linux does not by default).
+ */
+static __always_inline int encap_set_key(struct context *context,
+					 const struct ip_address *endpoint)
+{
+	struct bpf_tunnel_key key = {
+		.tunnel_id = settings.tunnel_vni,
+		.tunnel_ttl = TUNNEL_TTL,
+	};
+
+#if OUTGATE_FAMILY == 6
+	if (!address_is_mapped(endpoint)) {
+		__builtin_memcpy(key.remote_ipv6, endpoint, sizeof(*endpoint));
+		return bpf_skb_set_tunnel_key(context->skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6);
+	}
+#endif
+	key.remote_ipv4 = bpf_ntohl(endpoint->word[ADDRESS_WORDS - 1]);
+	return bpf_skb_set_tunnel_key(context->skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX);
+}
+
 /**
  * encap_redirect - send a packet to another node through the tunnel
  * @endpoint: that node's address
  * Return: the redirect's verdict, or -DROP_NO_TUNNEL.
  */
-static __always_inline int encap_redirect(struct context *context, __be32 endpoint)
+static __always_inline int encap_redirect(struct context *context,
+					  const struct ip_address *endpoint)
 {
 	const struct runtime_config *config = runtime_config();
-	struct bpf_tunnel_key key = {
-		.tunnel_id = settings.tunnel_vni,
-		.remote_ipv4 = bpf_ntohl(endpoint),
-		.tunnel_ttl = TUNNEL_TTL,
-	};
 
 	if (!config || !config->tunnel_ifindex)
 		return -DROP_NO_TUNNEL;
 	if (context_untag(context))
 		return -DROP_REWRITE;
-	if (bpf_skb_set_tunnel_key(context->skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX))
+	if (encap_set_key(context, endpoint))
 		return -DROP_NO_TUNNEL;
 	return bpf_redirect(config->tunnel_ifindex, 0);
 }
@@ -51,18 +69,33 @@ static __always_inline _Bool exceeds_tunnel(struct context *context, const struc
 	       context_largest(context, packet->header_size) > config->tunnel_mtu;
 }
 
-/* Return the node that sent a packet through the tunnel, or 0 if it is not one we believe. */
-static __always_inline __be32 decap_source(struct context *context)
+/*
+ * Find the node that sent a packet through the tunnel. Return: is it one we believe? An
+ * IPv6 program takes outer headers of both families.
+ */
+static __always_inline _Bool decap_source(struct context *context, struct ip_address *node)
 {
 	struct bpf_tunnel_key key = {};
-	__be32 source;
 
-	if (bpf_skb_get_tunnel_key(context->skb, &key, sizeof(key), 0))
-		return 0;
-	if (key.tunnel_id != settings.tunnel_vni)
-		return 0;
-	source = bpf_htonl(key.remote_ipv4);
-	return bpf_map_lookup_elem(&outgate_node_v4, &source) ? source : 0;
+	*node = (struct ip_address){};
+	if (!bpf_skb_get_tunnel_key(context->skb, &key, sizeof(key), 0)) {
+		__be32 source = bpf_htonl(key.remote_ipv4);
+
+#if OUTGATE_FAMILY == 6
+		node->word[2] = bpf_htonl(0xffff);
+#endif
+		node->word[ADDRESS_WORDS - 1] = source;
+		return key.tunnel_id == settings.tunnel_vni &&
+		       bpf_map_lookup_elem(&outgate_node_v4, &source);
+	}
+#if OUTGATE_FAMILY == 6
+	if (!bpf_skb_get_tunnel_key(context->skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(node, key.remote_ipv6, sizeof(*node));
+		return key.tunnel_id == settings.tunnel_vni &&
+		       bpf_map_lookup_elem(&outgate_node_v6, node);
+	}
+#endif
+	return 0;
 }
 
 #endif

@@ -7,25 +7,19 @@
 #define OUTGATE_FLOW_H
 
 #include "config.h"
+#include "encap.h"
 #include "maps.h"
 #include "parse.h"
+#include "work.h"
 
 /* Seconds without a packet after which a flow is over. */
 #define LIFETIME_TCP_OPENING 60 /* nothing came back yet */
 #define LIFETIME_TCP 7440 /* RFC 5382, REQ-5: not before 2 hours 4 minutes */
 #define LIFETIME_TCP_CLOSING 10 /* reset, or both sides are done */
-#define LIFETIME_UDP 300 /* RFC 4787, REQ-5: 5 minutes recommended */
+#define LIFETIME_UDP 300 /* RFC 4787, REQ-5: 5 minutes recommended; SCTP likewise */
 #define LIFETIME_ICMP 60 /* RFC 5508, REQ-1 */
 
 #define TCP_FIN_BOTH (TCP_FIN_FORWARD | TCP_FIN_REVERSE)
-
-/* Where a flow's replies must go: learned from the packet that opened it. */
-struct origin {
-	__be32 tunnel_endpoint; /* node of the pod; 0: this node, and the rest is set */
-	__u32 ifindex;
-	__u8 pod_mac[ETH_ADDRESS_SIZE];
-	__u8 host_mac[ETH_ADDRESS_SIZE];
-};
 
 /* Is the connection over, from both its sides' view? */
 static __always_inline _Bool is_closed(__u8 tcp)
@@ -37,7 +31,7 @@ static __always_inline __u64 lifetime(__u8 protocol, __u8 tcp)
 {
 	__u64 seconds = LIFETIME_ICMP;
 
-	if (protocol == IPPROTO_UDP)
+	if (protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP)
 		seconds = LIFETIME_UDP;
 	else if (protocol == IPPROTO_TCP && is_closed(tcp))
 		seconds = LIFETIME_TCP_CLOSING;
@@ -95,6 +89,20 @@ static __always_inline _Bool is_decided_anew(const struct packet *packet, __u8 t
 	return packet->tcp_syn || (!(tcp & TCP_REPLIED) && is_stale(last_seen, now));
 }
 
+/* The generation of the policy rows, for an entry that they decide. */
+static __always_inline __u16 policy_generation(void)
+{
+	const struct runtime_config *config = runtime_config();
+
+	return config ? config->policy_generation : 0;
+}
+
+/* Did policies change since an entry of @generation was made, and does that matter? */
+static __always_inline _Bool is_outdated(__u16 generation)
+{
+	return settings.existing_flows == FLOWS_REDECIDE && generation != policy_generation();
+}
+
 /* Write only when the time is stale, or when the TCP state moves. */
 static __always_inline void flow_touch(struct flow_entry *flow, __u8 bits, __u64 now)
 {
@@ -110,13 +118,15 @@ static __always_inline void flow_touch(struct flow_entry *flow, __u8 bits, __u64
  */
 static __always_inline struct flow_entry *flow_lookup(const struct packet *packet, __u64 now)
 {
-	struct flow_entry *flow = bpf_map_lookup_elem(&outgate_flow_v4, &packet->tuple);
+	struct flow_entry *flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), &packet->tuple);
 
 	if (!flow || !is_live(flow->last_seen, packet->tuple.protocol, flow->tcp, now))
 		return 0;
 	if (flow->decision == FLOW_INBOUND)
 		/* The pod begins where the world began before: a new flow, not a reply. */
 		return packet->tcp_syn || packet->echo_request ? 0 : flow;
+	if (is_outdated(flow->generation))
+		return 0;
 	return is_decided_anew(packet, flow->tcp, flow->last_seen, now) ? 0 : flow;
 }
 
@@ -124,9 +134,9 @@ static __always_inline struct flow_entry *flow_lookup(const struct packet *packe
  * flow_lookup_reply - the live entry of a packet that goes to a pod
  * @view: the tuple as the pod would write it
  */
-static __always_inline struct flow_entry *flow_lookup_reply(const struct tuple4 *view, __u64 now)
+static __always_inline struct flow_entry *flow_lookup_reply(const struct tuple *view, __u64 now)
 {
-	struct flow_entry *flow = bpf_map_lookup_elem(&outgate_flow_v4, view);
+	struct flow_entry *flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), view);
 
 	return flow && is_live(flow->last_seen, view->protocol, flow->tcp, now) ? flow : 0;
 }
@@ -135,7 +145,7 @@ static __always_inline struct flow_entry *flow_lookup_reply(const struct tuple4 
 static __always_inline void origin_of_pod(struct origin *origin, const struct packet *packet,
 					  __u32 ifindex)
 {
-	origin->tunnel_endpoint = 0;
+	origin->tunnel_endpoint = (struct ip_address){};
 	origin->ifindex = ifindex;
 	__builtin_memcpy(origin->pod_mac, packet->eth->h_source, ETH_ADDRESS_SIZE);
 	__builtin_memcpy(origin->host_mac, packet->eth->h_dest, ETH_ADDRESS_SIZE);

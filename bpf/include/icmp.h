@@ -4,8 +4,8 @@
  * outside and in its quote; it creates, refreshes and ends nothing (RFC 4787, REQ-12;
  * RFC 5382, REQ-9; RFC 5508, REQ-6): anybody on the way may send one.
  *
- * All by packet pointers: an ICMP message has no pseudo header, and its checksum makes up for
- * whatever changes in it, so the kernel's own sums over the packet stay right.
+ * All by packet pointers: an ICMP message's checksum makes up for whatever changes in it (and,
+ * in ICMPv6, in its pseudo header), so the kernel's own sums over the packet stay right.
  */
 #ifndef OUTGATE_ICMP_H
 #define OUTGATE_ICMP_H
@@ -21,15 +21,17 @@ static __always_inline void icmp_set(__u16 *field, __u16 value, __u16 *sum)
 	*field = value;
 }
 
-/* Mend a quoted L4 checksum for a changed address (in TCP and UDP) and port. */
-static __always_inline __u16 quoted_checksum(__u8 protocol, __u16 check, __be32 from, __be32 to,
-					     __be16 from_port, __be16 to_port)
+/* Mend a quoted L4 checksum for a changed address (not in IPv4's ICMP) and port. */
+static __always_inline __u16 quoted_checksum(__u8 protocol, __u16 check,
+					     const struct ip_address *from,
+					     const struct ip_address *to, __be16 from_port,
+					     __be16 to_port)
 {
 	if (protocol == IPPROTO_UDP && !check)
 		/* No checksum, and it stays so. */
 		return 0;
-	if (protocol != IPPROTO_ICMP)
-		check = csum_replace4(check, from, to);
+	if (OUTGATE_FAMILY == 6 || protocol != OUR_ICMP)
+		check = csum_replace_address(check, from, to);
 	check = csum_replace2(check, from_port, to_port);
 	return protocol == IPPROTO_UDP && !check ? 0xffff : check;
 }
@@ -38,7 +40,7 @@ static __always_inline __u16 quoted_checksum(__u8 protocol, __u16 check, __be32 
 static __always_inline __u32 quoted_port_offset(const struct quote *quote,
 						enum nat_direction direction)
 {
-	if (quote->tuple.protocol == IPPROTO_ICMP)
+	if (quote->tuple.protocol == OUR_ICMP)
 		return quote->l4_offset + __builtin_offsetof(struct icmp_echo, id);
 	return quote->l4_offset + (direction == NAT_FORWARD ? sizeof(__be16) : 0);
 }
@@ -51,31 +53,31 @@ static __always_inline __u32 quoted_port_offset(const struct quote *quote,
  * Checksums are mended, not made: one that was wrong stays so, and its receiver sees it.
  * Return: 0, or -DROP_INVALID, nothing written.
  */
-static __always_inline int quote_write(struct context *context, const struct quote *quote,
-				       enum nat_direction direction, __be32 address, __be16 port)
+static __always_inline int quote_write(struct context *context,
+				       enum nat_direction direction,
+				       const struct ip_address *address, __be16 port)
 {
+	const struct quote *quote = &context->work->quote;
 	void *start = context_start(context), *end = context_end(context);
-	__u16 *check = quote_at(start, quote->checksum_offset);
-	__be16 *port_field = quote_at(start, quoted_port_offset(quote, direction));
-	struct icmp_echo *icmp = quote_at(start, quote->icmp_offset);
-	struct iphdr *ip = quote_at(start, quote->ip_offset);
-	__u16 sum, ip_check;
-	__be32 from;
+	__be16 *port_field = packet_at(start, quoted_port_offset(quote, direction));
+	struct icmp_echo *icmp = packet_at(start, quote->icmp_offset);
+	struct ip_header *ip = packet_at(start, quote->ip_offset);
+	__u16 *check = packet_at(start, quote->checksum_offset);
+	struct ip_address from, *field;
+	__u16 sum;
 
 	if ((void *)(ip + 1) > end || (void *)(icmp + 1) > end ||
 	    (void *)(port_field + 1) > end || (void *)(check + 1) > end)
 		return -DROP_INVALID;
-	sum = icmp->checksum;
-	from = direction == NAT_FORWARD ? ip->daddr : ip->saddr;
-	sum = csum_replace4(sum, from, address);
-	ip_check = csum_replace4(ip->check, from, address);
-	if (direction == NAT_FORWARD)
-		ip->daddr = address;
-	else
-		ip->saddr = address;
-	icmp_set(&ip->check, ip_check, &sum);
+	field = direction == NAT_FORWARD ? ip_destination(ip) : ip_source(ip);
+	from = *field;
+	*field = *address;
+	sum = csum_replace_address(icmp->checksum, &from, address);
+#if OUTGATE_FAMILY == 4
+	icmp_set(&ip->check, csum_replace_address(ip->check, &from, address), &sum);
+#endif
 	if (quote->checksum_offset)
-		icmp_set(check, quoted_checksum(quote->tuple.protocol, *check, from, address,
+		icmp_set(check, quoted_checksum(quote->tuple.protocol, *check, &from, address,
 						*port_field, port), &sum);
 	icmp_set(port_field, port, &sum);
 	icmp->checksum = sum;
@@ -86,76 +88,92 @@ static __always_inline int quote_write(struct context *context, const struct quo
  * icmp_write - write one translation into an ICMP error, outside and in its quote
  * The parameters are those of nat_write(), and so is what it returns.
  */
-static __always_inline int icmp_write(struct context *context, const struct quote *quote,
-				      enum nat_direction direction, __be32 address, __be16 port,
-				      _Bool routed)
+static __always_inline int icmp_write(struct context *context, enum nat_direction direction,
+				      const struct ip_address *address, __be16 port, _Bool routed)
 {
-	struct iphdr *ip = context_start(context) + ETH_HLEN;
+	void *start = context_start(context), *end = context_end(context);
+	struct icmp_echo *icmp = packet_at(start, context->work->quote.icmp_offset);
+	struct ip_header *ip = start + ETH_HLEN;
+	struct ip_address from;
 	int error;
 
-	if ((void *)(ip + 1) > context_end(context))
+	if ((void *)(ip + 1) > end || (void *)(icmp + 1) > end)
 		return -DROP_INVALID;
-	error = ip_write(ip, direction, address, routed);
-	return error ? error : quote_write(context, quote, direction, address, port);
+	error = ip_write(context, ip, direction, address, routed, &from);
+	if (error)
+		return error;
+#if OUTGATE_FAMILY == 6
+	icmp->checksum = csum_replace_address(icmp->checksum, &from, address);
+#endif
+	return quote_write(context, direction, address, port);
+}
+
+/* The flow that a pod's ICMP error speaks of, as the pod writes its tuple. */
+static __always_inline void error_view(struct work *work)
+{
+	work->key = tuple_reverse(&work->quote.tuple);
 }
 
 /**
- * error_flow - the live flow that a pod's ICMP error speaks of, in outgate_flow_v4
+ * error_flow - the live flow that a pod's ICMP error speaks of, in outgate_flow
  * Return: NULL also when the pod was not who got the quoted datagram.
  */
-static __always_inline struct flow_entry *error_flow(const struct packet *packet,
-						     const struct quote *quote)
+static __always_inline struct flow_entry *error_flow(struct context *context,
+						     const struct packet *packet)
 {
-	struct tuple4 view = tuple_reverse(&quote->tuple);
+	struct tuple *view = &context->work->key;
 
-	if (packet->class != PACKET_ICMP_ERROR || view.source != packet->tuple.source)
+	error_view(context->work);
+	if (packet->class != PACKET_ICMP_ERROR ||
+	    !address_equal(&view->source, &packet->tuple.source))
 		return 0;
-	return flow_lookup_reply(&view, bpf_jiffies64());
+	return flow_lookup_reply(view, bpf_jiffies64());
 }
 
 /**
  * error_translation - find the translation of the flow that a pod's ICMP error speaks of
- * @found: a copy of the flow's forward entry; left alone on failure
- * Return: 0, or -DROP_*.
+ * It is left alone on failure. Return: 0, or -DROP_*.
  */
-static __always_inline int error_translation(const struct packet *packet,
-					     const struct quote *quote, struct nat_entry *found)
+static __always_inline int error_translation(struct context *context,
+					     const struct packet *packet)
 {
-	struct tuple4 view = tuple_reverse(&quote->tuple);
-	struct tuple4 key = forward_key(&view);
+	struct work *work = context->work;
 	const struct nat_entry *forward;
 
 	if (packet->class != PACKET_ICMP_ERROR)
 		return -unsupported(packet->class);
-	forward = bpf_map_lookup_elem(&outgate_snat_v4, &key);
-	if (!forward || view.source != packet->tuple.source ||
-	    !is_live(forward->last_seen, key.protocol, forward->tcp, bpf_jiffies64()))
+	error_view(work);
+	work->key.direction = NAT_FORWARD;
+	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
+	if (!forward || !address_equal(&work->key.source, &packet->tuple.source) ||
+	    !is_live(forward->last_seen, work->key.protocol, forward->tcp, bpf_jiffies64()))
 		return -DROP_ICMP_NO_FLOW;
-	*found = *forward;
+	work->translation = *forward;
 	return 0;
 }
 
 /**
  * error_send - translate an error that a pod sends, and send it (gateway path "direct")
- * @node: of the pod; 0: this node
+ * @node: of the pod; none: this node
  * Return: the redirect's verdict, or -DROP_*.
  */
 static __always_inline int error_send(struct context *context, const struct packet *packet,
-				      const struct quote *quote, __be32 node, __u32 *policy)
+				      const struct ip_address *node, __u32 *policy)
 {
-	struct nat_entry forward = {};
-	int error = error_translation(packet, quote, &forward);
+	struct nat_entry *translation = &context->work->translation;
+	int error = error_translation(context, packet);
 
 	if (error)
 		return error;
-	*policy = forward.policy;
-	if (forward.tunnel_endpoint != node)
+	*policy = translation->policy;
+	if (!address_equal(&translation->tunnel_endpoint, node))
 		/* Another node's pod has this flow. */
 		return -DROP_ICMP_NO_FLOW;
-	error = nat_renew_route(context, &forward, packet->tuple.destination);
+	error = nat_renew_route(context, translation, &packet->tuple.destination);
 	if (!error)
-		error = icmp_write(context, quote, NAT_FORWARD, forward.address, forward.port, 1);
-	return error ? error : send_translated(context, &forward);
+		error = icmp_write(context, NAT_FORWARD, &translation->address,
+				   translation->port, 1);
+	return error ? error : send_translated(context);
 }
 
 #endif

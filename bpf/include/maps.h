@@ -19,7 +19,7 @@ struct {
 	__uint(max_entries, 1 << 20);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} cilium_egress_v4 SEC(".maps");
+} FAMILY(cilium_egress) SEC(".maps");
 
 /* Networks that any policy covers: there, a pod that is not known yet is dropped. */
 struct {
@@ -29,7 +29,7 @@ struct {
 	__uint(max_entries, 1 << 16);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} outgate_covered_v4 SEC(".maps");
+} FAMILY(outgate_covered) SEC(".maps");
 
 /* Addresses that live on this node: its own and its pods'. */
 struct {
@@ -50,7 +50,7 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } cilium_ipcache SEC(".maps");
 
-/* Node addresses: the tunnel sources that we believe. */
+/* Node addresses: the tunnel sources that we believe, by the family of the outer header. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(key_size, sizeof(__be32));
@@ -58,6 +58,16 @@ struct {
 	__uint(max_entries, 1 << 15);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } outgate_node_v4 SEC(".maps");
+
+#if OUTGATE_FAMILY == 6
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(key_size, sizeof(struct ip_address));
+	__uint(value_size, sizeof(struct node_value));
+	__uint(max_entries, 1 << 15);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_node_v6 SEC(".maps");
+#endif
 
 /* What may change while programs run: the tunnel device, the generation of routes. */
 struct {
@@ -71,20 +81,20 @@ struct {
 /* One entry a flow: what was decided at its first packet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(key_size, sizeof(struct tuple4));
+	__uint(key_size, sizeof(struct tuple));
 	__uint(value_size, sizeof(struct flow_entry));
 	__uint(max_entries, 1 << 18);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} outgate_flow_v4 SEC(".maps");
+} FAMILY(outgate_flow) SEC(".maps");
 
 /* Two entries a translated flow: forward and reverse tuple -> translation. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(key_size, sizeof(struct tuple4));
+	__uint(key_size, sizeof(struct tuple));
 	__uint(value_size, sizeof(struct nat_entry));
 	__uint(max_entries, 1 << 19);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} outgate_snat_v4 SEC(".maps");
+} FAMILY(outgate_snat) SEC(".maps");
 
 /* (reason, direction, policy) -> packets and bytes. */
 struct {

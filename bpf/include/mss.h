@@ -11,8 +11,8 @@
 #include "mss_option.h"
 #include "verdict.h"
 
-/* IPv4 and TCP without options: an MSS does not count them (RFC 6691). */
-#define MSS_HEADERS (sizeof(struct iphdr) + sizeof(struct tcphdr))
+/* IP and TCP without options: an MSS does not count them (RFC 6691). */
+#define MSS_HEADERS (sizeof(struct ip_header) + sizeof(struct tcphdr))
 
 /* Not inlined: the options lie on its stack. */
 static __noinline int mss_lower(struct context *context, __u32 l4_offset, __u32 most)

@@ -15,32 +15,60 @@
 #include "port.h"
 #include "verdict.h"
 
-/* No port lies further: 14 bytes of Ethernet, at most 60 of IPv4, 4 to an echo id. */
-#define OFFSET_MASK 127
+/* One hop less to live. Return 0, or -DROP_TTL_EXCEEDED, nothing written. */
+static __always_inline int ip_hop(struct context *context, struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	__u16 *hops = (__u16 *)&ip->ttl, before = *hops;
+
+	(void)context;
+	if (ip->ttl <= 1)
+		return -DROP_TTL_EXCEEDED;
+	ip->ttl -= 1;
+	ip->check = csum_replace2(ip->check, before, *hops);
+#else
+	__u16 *hops = (__u16 *)&ip->nexthdr, before = *hops;
+
+	if (ip->hop_limit <= 1)
+		return -DROP_TTL_EXCEEDED;
+	ip->hop_limit -= 1;
+	/* IPv4's header sums to the same; here nothing makes up for the change. */
+	context_changed(context, before, *hops);
+#endif
+	return 0;
+}
 
 /**
- * ip_write - write one translated address into an IPv4 header, and mend its checksum
- * The parameters are those of nat_write(). Return: 0, or -DROP_TTL_EXCEEDED, nothing written.
+ * ip_write - write one translated address into an IP header, and mend its checksum
+ * @from: set to the address before
+ * The other parameters are those of nat_write(). Return: 0, or -DROP_TTL_EXCEEDED, nothing
+ * written.
  */
-static __always_inline int ip_write(struct iphdr *ip, enum nat_direction direction,
-				    __be32 address, _Bool routed)
+static __always_inline int ip_write(struct context *context, struct ip_header *ip,
+				    enum nat_direction direction,
+				    const struct ip_address *address, _Bool routed,
+				    struct ip_address *from)
 {
-	__be32 from = direction == NAT_FORWARD ? ip->saddr : ip->daddr;
+	struct ip_address *field = direction == NAT_FORWARD ? ip_source(ip) : ip_destination(ip);
+	int error = routed ? ip_hop(context, ip) : 0;
 
-	if (routed) {
-		__u16 *hops = (__u16 *)&ip->ttl, before = *hops;
-
-		if (ip->ttl <= 1)
-			return -DROP_TTL_EXCEEDED;
-		ip->ttl -= 1;
-		ip->check = csum_replace2(ip->check, before, *hops);
-	}
-	if (direction == NAT_FORWARD)
-		ip->saddr = address;
-	else
-		ip->daddr = address;
-	ip->check = csum_replace4(ip->check, from, address);
+	if (error)
+		return error;
+	*from = *field;
+	*field = *address;
+#if OUTGATE_FAMILY == 4
+	ip->check = csum_replace_address(ip->check, from, address);
+#endif
 	return 0;
+}
+
+/* Where the port of a packet lies that a translation writes. */
+static __always_inline __u32 port_offset(const struct packet *packet,
+					 enum nat_direction direction)
+{
+	if (packet->tuple.protocol == OUR_ICMP)
+		return packet->l4_offset + __builtin_offsetof(struct icmp_echo, id);
+	return packet->l4_offset + (direction == NAT_REVERSE ? sizeof(__be16) : 0);
 }
 
 /**
@@ -48,40 +76,32 @@ static __always_inline int ip_write(struct iphdr *ip, enum nat_direction directi
  * @direction: NAT_FORWARD changes the source, NAT_REVERSE the destination
  * @routed: this node forwards the packet in the kernel's place: one hop less to live
  *
+ * Of a later fragment only the address changes: it has no port, and no checksum.
  * Packet pointers are invalid afterwards.
  * Return: 0, or -DROP_*; the packet may be half written then and must be dropped.
  */
 static __always_inline int nat_write(struct context *context, const struct packet *packet,
-				     enum nat_direction direction, __be32 address, __be16 port,
-				     _Bool routed)
+				     enum nat_direction direction,
+				     const struct ip_address *address, __be16 port, _Bool routed)
 {
 	void *start = context_start(context), *end = context_end(context);
-	__u32 l4_offset = packet->l4_offset, port_offset = l4_offset;
-	struct iphdr *ip = start + ETH_HLEN;
-	__be16 from_port, *port_field;
-	__be32 from;
+	struct ip_header *ip = start + ETH_HLEN;
+	__be16 from_port, *port_field = packet_at(start, port_offset(packet, direction));
+	struct ip_address from;
 	int error;
 
-	if (packet->tuple.protocol == IPPROTO_ICMP)
-		port_offset += __builtin_offsetof(struct icmp_echo, id);
-	else if (direction == NAT_REVERSE)
-		port_offset += sizeof(__be16);
-	/*
-	 * Verifier: "R3 offset is outside of the packet". It forgets the bound of a spilled
-	 * offset, and the compiler drops a mask that it can prove useless.
-	 */
-	asm volatile("" : "+r"(port_offset));
-	port_field = start + (port_offset & OFFSET_MASK);
-	if ((void *)(ip + 1) > end || (void *)(port_field + 1) > end)
+	if ((void *)(ip + 1) > end)
 		return -DROP_INVALID;
-
-	from = direction == NAT_FORWARD ? ip->saddr : ip->daddr;
-	error = ip_write(ip, direction, address, routed);
+	if (packet->fragment == FRAGMENT_LATER)
+		return ip_write(context, ip, direction, address, routed, &from);
+	if ((void *)(port_field + 1) > end)
+		return -DROP_INVALID;
+	error = ip_write(context, ip, direction, address, routed, &from);
 	if (error)
 		return error;
 	from_port = *port_field;
 	*port_field = port;
-	if (context_replace_l4(context, packet->tuple.protocol, l4_offset, from, address,
+	if (context_replace_l4(context, packet->tuple.protocol, packet->l4_offset, &from, address,
 			       from_port, port))
 		return -DROP_REWRITE;
 	return 0;
@@ -93,89 +113,108 @@ static __always_inline int nat_write(struct context *context, const struct packe
  * Return: 0, or -DROP_NO_ROUTE.
  */
 static __always_inline int nat_route(struct context *context, struct nat_entry *entry,
-				     __be32 destination)
+				     const struct ip_address *destination)
 {
 	const struct runtime_config *config = runtime_config();
 	struct bpf_fib_lookup fib = {
-		.family = AF_INET,
+		.family = OUR_AF,
 		.ifindex = context->skb->ifindex,
-		.ipv4_src = entry->address,
-		.ipv4_dst = destination,
 	};
-	long result = bpf_fib_lookup(context->skb, &fib, sizeof(fib), 0);
+	long result;
 
+	/* Unions: IPv4 has the first word. */
+	__builtin_memcpy(fib.ipv6_src, &entry->address, sizeof(entry->address));
+	__builtin_memcpy(fib.ipv6_dst, destination, sizeof(*destination));
+	result = bpf_fib_lookup(context->skb, &fib, sizeof(fib), 0);
 	/* Without a known neighbour the kernel still tells device and next hop. */
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return -DROP_NO_ROUTE;
 	entry->ifindex = fib.ifindex;
-	/* A router known by its IPv6 address alone does not fit: 0 lets the kernel route. */
-	entry->next_hop = fib.family == AF_INET ? fib.ipv4_dst : 0;
+	entry->next_hop = (struct ip_address){};
+	if (fib.family == OUR_AF)
+		/* An IPv4 destination's router may have no IPv4 address: the kernel knows it. */
+		__builtin_memcpy(&entry->next_hop, fib.ipv6_dst, sizeof(entry->next_hop));
 	entry->route_generation = config ? config->route_generation : 0;
 	return 0;
 }
 
+/*
+ * Keep the forward half of what was claimed, and use it. Return: 0, or -DROP_*; then nothing
+ * was kept.
+ */
+static __always_inline int nat_open_forward(struct work *work)
+{
+	const struct nat_entry *first = &work->forward;
+
+	if (bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, &work->forward, BPF_NOEXIST)) {
+		/* Another CPU opened the same flow first (use its port), or there is no room. */
+		first = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
+		if (!first || !leads_to(first, &work->forward.address, work->forward.port))
+			bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
+		if (!first)
+			return -DROP_NAT_TABLE_FULL;
+	}
+	work->translation = *first;
+	return 0;
+}
+
 /**
- * nat_open - create both entries of a new flow
- * @tuple:  as the pod wrote it
- * @found:  set to the forward entry on success
+ * nat_open - create both entries of a new flow from the packet's origin
+ * @tuple: as the pod wrote it
  *
+ * The forward entry is the packet's translation then. SCTP keeps its port, which its
+ * checksum covers: without it there is none.
  * Return: 0, or -DROP_*; then nothing was kept.
  */
-static __always_inline int nat_open(struct context *context, const struct tuple4 *tuple,
-				    __be32 egress_ip, __u32 policy, const struct origin *origin,
-				    struct nat_entry *found)
+static __always_inline int nat_open(struct context *context, const struct tuple *tuple,
+				    const struct ip_address *egress_ip, __u32 policy)
 {
-	__u64 now = bpf_jiffies64();
-	struct nat_entry forward = {
-		.address = egress_ip, .policy = policy, .last_seen = now,
-		.tunnel_endpoint = origin->tunnel_endpoint,
-	};
 	__u32 span = (__u32)settings.port_last - settings.port_first + 1;
+	__u32 steps = tuple->protocol == IPPROTO_SCTP ? 1 : 1 + span;
+	struct work *work = context->work;
+	struct nat_entry *forward = &work->forward;
 	struct port_claim claim = {
 		.context = context,
-		.reply = reverse_key(tuple, egress_ip, 0),
-		.entry = nat_reverse_entry(tuple, origin, policy, 0, now),
-		.now = now,
+		.now = bpf_jiffies64(),
 		.seed = flow_hash(tuple) % span,
 		.wanted = bpf_ntohs(tuple->source_port),
 		.result = -DROP_SNAT_NO_PORT,
 	};
-	struct tuple4 key = forward_key(tuple);
 	int error;
 
+	work->key = forward_key(tuple);
+	work->reply = reverse_key(tuple, egress_ip, 0);
+	nat_reverse_entry(&work->reverse, tuple, &work->origin, policy, 0, claim.now);
+	__builtin_memset(forward, 0, sizeof(*forward));
+	forward->address = *egress_ip;
+	forward->policy = policy;
+	forward->last_seen = claim.now;
+	forward->tunnel_endpoint = work->origin.tunnel_endpoint;
+	forward->policy_generation = policy_generation();
 	if (settings.gateway_path == GATEWAY_DIRECT) {
-		error = nat_route(context, &forward, tuple->destination);
+		error = nat_route(context, forward, &tuple->destination);
 		if (error)
 			return error;
 	}
-	bpf_loop(1 + span, claim_port, &claim, 0);
+	bpf_loop(steps, claim_port, &claim, 0);
 	if (claim.result)
 		return claim.result;
-	forward.port = claim.reply.destination_port;
-	if (bpf_map_update_elem(&outgate_snat_v4, &key, &forward, BPF_NOEXIST)) {
-		/* Another CPU opened the same flow first (use its port), or there is no room. */
-		const struct nat_entry *first = bpf_map_lookup_elem(&outgate_snat_v4, &key);
-
-		if (!first || !leads_to(first, forward.address, forward.port))
-			bpf_map_delete_elem(&outgate_snat_v4, &claim.reply);
-		if (!first)
-			return -DROP_NAT_TABLE_FULL;
-		forward = *first;
-	}
-	*found = forward;
-	return 0;
+	forward->port = work->reply.destination_port;
+	return nat_open_forward(work);
 }
 
 /* Forget both halves of a live flow, the reverse one only if no other flow has it now. */
-static __always_inline void nat_close(const struct tuple4 *tuple, const struct nat_entry *forward)
+static __always_inline void nat_close(struct work *work, const struct tuple *tuple,
+				      const struct nat_entry *forward)
 {
-	struct tuple4 reply = reverse_key(tuple, forward->address, forward->port);
-	struct tuple4 key = forward_key(tuple);
-	const struct nat_entry *reverse = bpf_map_lookup_elem(&outgate_snat_v4, &reply);
+	const struct nat_entry *reverse;
 
-	if (reverse && leads_to(reverse, tuple->source, tuple->source_port))
-		bpf_map_delete_elem(&outgate_snat_v4, &reply);
-	bpf_map_delete_elem(&outgate_snat_v4, &key);
+	work->reply = reverse_key(tuple, &forward->address, forward->port);
+	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	if (reverse && leads_to(reverse, &tuple->source, tuple->source_port))
+		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
+	work->key = forward_key(tuple);
+	bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 }
 
 /*
@@ -183,76 +222,78 @@ static __always_inline void nat_close(const struct tuple4 *tuple, const struct n
  * the pod's node changes. A reverse half that was evicted is put back as it was.
  * Return: 0, or -DROP_SNAT_NO_PORT when another flow took the port meanwhile.
  */
-static __always_inline int nat_touch_forward(struct nat_entry *forward, const struct packet *packet,
-					     const struct origin *origin, __u64 now)
+static __always_inline int nat_touch_forward(struct work *work, struct nat_entry *forward,
+					     const struct packet *packet, __u64 now)
 {
+	const struct origin *origin = &work->origin;
 	__u8 bits = tcp_bits(packet, 0);
-	struct nat_entry *reverse, entry;
-	struct tuple4 reply;
+	struct nat_entry *reverse;
 
-	if (!(bits & ~forward->tcp) && forward->tunnel_endpoint == origin->tunnel_endpoint &&
+	if (!(bits & ~forward->tcp) &&
+	    address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
 	    !is_stale(forward->last_seen, now))
 		return 0;
 	forward->tcp |= bits;
 	forward->last_seen = now;
 	forward->tunnel_endpoint = origin->tunnel_endpoint;
 
-	reply = reverse_key(&packet->tuple, forward->address, forward->port);
-	reverse = bpf_map_lookup_elem(&outgate_snat_v4, &reply);
-	entry = nat_reverse_entry(&packet->tuple, origin, forward->policy, forward->tcp, now);
+	work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
+	nat_reverse_entry(&work->reverse, &packet->tuple, origin, forward->policy, forward->tcp,
+			  now);
+	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
 	if (!reverse)
-		return bpf_map_update_elem(&outgate_snat_v4, &reply, &entry, BPF_NOEXIST) ?
-			       -DROP_SNAT_NO_PORT : 0;
-	if (!leads_to(reverse, entry.address, entry.port))
+		return bpf_map_update_elem(&FAMILY(outgate_snat), &work->reply, &work->reverse,
+					   BPF_NOEXIST) ? -DROP_SNAT_NO_PORT : 0;
+	if (!leads_to(reverse, &work->reverse.address, work->reverse.port))
 		return -DROP_SNAT_NO_PORT;
-	entry.tcp |= reverse->tcp;
-	*reverse = entry;
+	work->reverse.tcp |= reverse->tcp;
+	*reverse = work->reverse;
 	return 0;
 }
 
-/* The same for a reply; @reply is its tuple as it came from the world. */
-static __always_inline void nat_touch_reverse(struct nat_entry *reverse, const struct packet *packet,
-					      __u64 now)
+/* The same for a reply; @packet's tuple is as it came from the world. */
+static __always_inline void nat_touch_reverse(struct work *work, struct nat_entry *reverse,
+					      const struct packet *packet, __u64 now)
 {
+	struct nat_entry *forward, *lost = &work->forward;
 	__u8 bits = tcp_bits(packet, 1);
-	struct nat_entry *forward;
 	struct flow_entry *flow;
-	struct tuple4 key;
 
 	if (!(bits & ~reverse->tcp) && !is_stale(reverse->last_seen, now))
 		return;
 	reverse->tcp |= bits;
 	reverse->last_seen = now;
 
-	key = tuple_reverse(&packet->tuple);
-	key.source = reverse->address;
-	key.source_port = reverse->port;
-	if (!reverse->tunnel_endpoint || settings.gateway_path == GATEWAY_STACK) {
+	work->key = tuple_reverse(&packet->tuple);
+	work->key.source = reverse->address;
+	work->key.source_port = reverse->port;
+	if (address_is_none(&reverse->tunnel_endpoint) || settings.gateway_path == GATEWAY_STACK) {
 		/* The flow entry is on this node too, and no other hook sees the answers. */
-		flow = bpf_map_lookup_elem(&outgate_flow_v4, &key);
+		flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), &work->key);
 		if (flow)
 			flow_touch(flow, bits, now);
 	}
-	key.direction = NAT_FORWARD;
-	forward = bpf_map_lookup_elem(&outgate_snat_v4, &key);
+	work->key.direction = NAT_FORWARD;
+	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
 	if (forward) {
 		forward->tcp |= reverse->tcp;
 		forward->last_seen = now;
 		return;
 	}
 	/* The forward half was evicted. Its route is looked up when it is used (generation). */
-	struct nat_entry entry = {
-		.address = packet->tuple.destination, .port = packet->tuple.destination_port,
-		.tcp = reverse->tcp, .tunnel_endpoint = reverse->tunnel_endpoint,
-		.policy = reverse->policy, .last_seen = now,
-	};
-
-	bpf_map_update_elem(&outgate_snat_v4, &key, &entry, BPF_NOEXIST);
+	__builtin_memset(lost, 0, sizeof(*lost));
+	lost->address = packet->tuple.destination;
+	lost->port = packet->tuple.destination_port;
+	lost->tcp = reverse->tcp;
+	lost->tunnel_endpoint = reverse->tunnel_endpoint;
+	lost->policy = reverse->policy;
+	lost->last_seen = now;
+	bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, lost, BPF_NOEXIST);
 }
 
 /* Routes changed, or a reply put the entry back. Return: 0, or -DROP_NO_ROUTE. */
 static __always_inline int nat_renew_route(struct context *context, struct nat_entry *forward,
-					   __be32 destination)
+					   const struct ip_address *destination)
 {
 	const struct runtime_config *config = runtime_config();
 
@@ -263,71 +304,81 @@ static __always_inline int nat_renew_route(struct context *context, struct nat_e
 }
 
 /**
- * nat_find - the translation of a packet that leaves through this node
- * @found: a copy of the forward entry on success; on failure its policy at least
+ * nat_find - find the translation of a packet that leaves through this node
+ * @policy: set where there is one, also where it does not serve
  *
- * An entry that is over is closed first, so that the caller decides anew.
+ * The packet's origin must be known. An entry that is over is closed first, so that the
+ * caller decides anew.
  * Return: 0, or 1 (no entry), or -DROP_SNAT_NO_PORT (the flow lost its port),
  *         -DROP_FORGED_POD (the flow is of a pod that the tunnel's source does not hold).
  */
 static __always_inline int nat_find(struct context *context, const struct packet *packet,
-				    const struct origin *origin, struct nat_entry *found)
+				    __u32 *policy)
 {
-	struct tuple4 key = forward_key(&packet->tuple);
+	struct work *work = context->work;
+	const struct origin *origin = &work->origin;
 	__u64 now = bpf_jiffies64();
 	struct nat_entry *forward;
 	int error;
 
-	forward = bpf_map_lookup_elem(&outgate_snat_v4, &key);
+	work->key = forward_key(&packet->tuple);
+	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
 	if (!forward)
 		return 1;
 	if (!is_live(forward->last_seen, packet->tuple.protocol, forward->tcp, now)) {
 		/* Its reverse half, dead as well, is for whoever takes it. */
-		bpf_map_delete_elem(&outgate_snat_v4, &key);
+		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 		return 1;
 	}
-	if (origin->tunnel_endpoint && origin->tunnel_endpoint != forward->tunnel_endpoint &&
-	    !is_pod_of_node(packet->tuple.source, origin->tunnel_endpoint))
+	if (!address_is_none(&origin->tunnel_endpoint) &&
+	    !address_equal(&origin->tunnel_endpoint, &forward->tunnel_endpoint) &&
+	    !is_pod_of_node(&packet->tuple.source, &origin->tunnel_endpoint))
 		return -DROP_FORGED_POD;
-	if (is_decided_anew(packet, forward->tcp, forward->last_seen, now)) {
-		nat_close(&packet->tuple, forward);
+	if (is_outdated(forward->policy_generation) ||
+	    is_decided_anew(packet, forward->tcp, forward->last_seen, now)) {
+		nat_close(work, &packet->tuple, forward);
 		return 1;
 	}
-	found->policy = forward->policy;
-	error = nat_touch_forward(forward, packet, origin, now);
+	*policy = forward->policy;
+	error = nat_touch_forward(work, forward, packet, now);
 	if (error) {
-		bpf_map_delete_elem(&outgate_snat_v4, &key);
+		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 		return error;
 	}
-	error = nat_renew_route(context, forward, packet->tuple.destination);
+	error = nat_renew_route(context, forward, &packet->tuple.destination);
 	if (error)
 		return error;
-	*found = *forward;
+	work->translation = *forward;
 	return 0;
 }
 
-/* Send a translated packet into the world. Return: the redirect's verdict, or -DROP_*. */
-static __always_inline int send_translated(struct context *context,
-					   const struct nat_entry *forward)
+/*
+ * Send a packet into the world that its translation was written into. Return: the redirect's
+ * verdict, or -DROP_*.
+ */
+static __always_inline int send_translated(struct context *context)
 {
+	const struct nat_entry *translation = &context->work->translation;
+
 	if (context_untag(context))
 		return -DROP_REWRITE;
 	context_mark(context, settings.mark_mask, settings.mark_translated);
-	return context_redirect_next_hop(forward->ifindex, forward->next_hop);
+	return context_redirect_next_hop(translation->ifindex, &translation->next_hop);
 }
 
 /**
  * snat_send - translate a packet and send it into the world (gateway path "direct")
  * Return: the redirect's verdict, or -DROP_*.
  */
-static __always_inline int snat_send(struct context *context, const struct packet *packet,
-				     const struct nat_entry *forward)
+static __always_inline int snat_send(struct context *context, const struct packet *packet)
 {
+	struct work *work = context->work;
 	int error;
 
-	context->egress_ip = forward->address;
-	error = nat_write(context, packet, NAT_FORWARD, forward->address, forward->port, 1);
-	return error ? error : send_translated(context, forward);
+	work->egress_ip = work->translation.address;
+	error = nat_write(context, packet, NAT_FORWARD, &work->egress_ip, work->translation.port,
+			  1);
+	return error ? error : send_translated(context);
 }
 
 #endif

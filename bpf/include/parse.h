@@ -1,35 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Reading one packet: Ethernet, IPv4, and the ports of TCP, UDP and ICMP echo.
+ * Reading one packet: Ethernet, IP, and the ports of TCP, UDP, SCTP and ICMP echo.
  * PURE: works on plain pointers (start, end), no map, no helper; also compiled for the host.
  */
 #ifndef OUTGATE_PARSE_H
 #define OUTGATE_PARSE_H
 
 #include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
-#include <bpf/bpf_endian.h>
 
-#include "types.h"
+#include "ip.h"
 
-/* RFC 792; <linux/icmp.h> drags the C library in. */
-#define ICMP_ECHOREPLY 0
+/* RFC 792 and RFC 4443; <linux/icmp.h> drags the C library in. */
+#if OUTGATE_FAMILY == 4
 #define ICMP_DEST_UNREACH 3
 #define ICMP_SOURCE_QUENCH 4
 #define ICMP_ECHO 8
+#define ICMP_ECHOREPLY 0
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
-
-/* What an Ethernet header says of a packet of our family, and of the other. */
-#if OUTGATE_FAMILY == 4
-#define OUR_ETH_P bpf_htons(ETH_P_IP)
-#define OTHER_ETH_P bpf_htons(ETH_P_IPV6)
 #else
-#define OUR_ETH_P bpf_htons(ETH_P_IPV6)
-#define OTHER_ETH_P bpf_htons(ETH_P_IP)
+#define ICMP_DEST_UNREACH 1
+#define ICMP_PACKET_TOO_BIG 2
+#define ICMP_TIME_EXCEEDED 3
+#define ICMP_PARAMETER_PROBLEM 4
+#define ICMP_ECHO 128
+#define ICMP_ECHOREPLY 129
 #endif
 
 struct icmp_echo {
@@ -40,19 +37,23 @@ struct icmp_echo {
 	__be16 sequence;
 };
 
-#define IP_DONT_FRAGMENT 0x4000
-#define IP_MORE_FRAGMENTS 0x2000
-#define IP_FRAGMENT_OFFSET 0x1fff
+/* RFC 9260, 3.1: what every packet of SCTP begins with. */
+struct sctp_header {
+	__be16 source;
+	__be16 dest;
+	__be32 verification_tag;
+	__u32 checksum;
+};
 
-/* Ethernet, the longest IPv4 header, the part of a TCP header that we read. */
-#define PULL_BYTES (ETH_HLEN + 60 + sizeof(struct tcphdr))
+/* Ethernet, the longest IP header, the part of a TCP header that we read. */
+#define PULL_BYTES (ETH_HLEN + IP_SIZE_MAX + sizeof(struct tcphdr))
 
 enum packet_class {
 	PACKET_OTHER = 0, /* no IP: ARP, ... */
 	PACKET_OTHER_FAMILY, /* IP, and the business of the other family's program */
 	PACKET_BROKEN, /* of our family, and cut short or contradicting itself */
 	PACKET_FLOW, /* tuple is whole */
-	PACKET_FRAGMENT, /* a part of a datagram: the tuple holds addresses and protocol only */
+	PACKET_FRAGMENT, /* a later part of a datagram: the tuple has no ports */
 	PACKET_ICMP, /* ICMP other than echo and errors: likewise */
 	PACKET_ICMP_ERROR, /* likewise; the flow that it speaks of is in its quote (quote.h) */
 	PACKET_PROTOCOL, /* another protocol: likewise */
@@ -60,13 +61,15 @@ enum packet_class {
 
 struct packet {
 	struct ethhdr *eth;
-	struct iphdr *ip;
+	struct ip_header *ip;
 	void *l4;
 	__u32 l4_offset; /* bytes from start */
 	__u32 l4_size; /* bytes, as the IP header says; what follows in the frame is padding */
 	__u32 header_size; /* bytes of IP header, and of TCP's or UDP's where class is FLOW */
+	__u32 id; /* of the datagram, network order; where it is a fragment */
 	enum packet_class class;
-	struct tuple4 tuple; /* as the sender wrote it */
+	struct tuple tuple; /* as the sender wrote it */
+	__u8 fragment; /* enum fragment */
 	_Bool dont_fragment;
 	_Bool tcp_syn; /* SYN without ACK */
 	_Bool tcp_accept; /* SYN with ACK */
@@ -87,7 +90,11 @@ parse_icmp(struct packet *packet, const struct icmp_echo *icmp)
 		packet->tuple.destination_port = icmp->id;
 		return PACKET_FLOW;
 	case ICMP_DEST_UNREACH:
+#if OUTGATE_FAMILY == 4
 	case ICMP_SOURCE_QUENCH:
+#else
+	case ICMP_PACKET_TOO_BIG:
+#endif
 	case ICMP_TIME_EXCEEDED:
 	case ICMP_PARAMETER_PROBLEM:
 		return PACKET_ICMP_ERROR;
@@ -99,7 +106,7 @@ parse_icmp(struct packet *packet, const struct icmp_echo *icmp)
 static inline __attribute__((always_inline)) enum packet_class
 parse_l4(struct packet *packet, void *end)
 {
-	struct tuple4 *tuple = &packet->tuple;
+	struct tuple *tuple = &packet->tuple;
 	__u32 size = packet->l4_size;
 
 	if (tuple->protocol == IPPROTO_TCP) {
@@ -126,7 +133,17 @@ parse_l4(struct packet *packet, void *end)
 		packet->header_size += sizeof(*udp);
 		return PACKET_FLOW;
 	}
-	if (tuple->protocol == IPPROTO_ICMP) {
+	if (tuple->protocol == IPPROTO_SCTP) {
+		struct sctp_header *sctp = packet->l4;
+
+		if ((void *)(sctp + 1) > end || size < sizeof(*sctp))
+			return PACKET_BROKEN;
+		tuple->source_port = sctp->source;
+		tuple->destination_port = sctp->dest;
+		packet->header_size += sizeof(*sctp);
+		return PACKET_FLOW;
+	}
+	if (tuple->protocol == OUR_ICMP) {
 		struct icmp_echo *icmp = packet->l4;
 
 		if ((void *)(icmp + 1) > end || size < sizeof(*icmp))
@@ -145,7 +162,7 @@ parse_l4(struct packet *packet, void *end)
 static inline __attribute__((always_inline)) enum packet_class
 parse_packet(void *start, void *end, struct packet *packet)
 {
-	__u32 header_size, total_size;
+	struct ip_view view;
 
 	__builtin_memset(packet, 0, sizeof(*packet));
 	packet->eth = start;
@@ -155,44 +172,38 @@ parse_packet(void *start, void *end, struct packet *packet)
 		packet->class = PACKET_OTHER_FAMILY;
 	if (packet->eth->h_proto != OUR_ETH_P)
 		return packet->class;
-#if OUTGATE_FAMILY == 6
-	packet->class = PACKET_OTHER_FAMILY;
-	return packet->class;
-#endif
 
 	packet->class = PACKET_BROKEN;
 	packet->ip = (void *)(packet->eth + 1);
 	if ((void *)(packet->ip + 1) > end)
 		return packet->class;
-	header_size = packet->ip->ihl * 4;
-	total_size = bpf_ntohs(packet->ip->tot_len);
-	if (!total_size)
-		/* Too long to say: a super-packet of more than 64 KiB, as long as its frame. */
-		total_size = ~0U;
-	if (packet->ip->version != 4 || header_size < sizeof(struct iphdr) ||
-	    total_size < header_size)
+	if (ip_read(start, end, ETH_HLEN, &view))
 		return packet->class;
-
-	packet->l4 = (void *)packet->ip + header_size;
-	packet->l4_offset = ETH_HLEN + header_size;
-	packet->l4_size = total_size - header_size;
-	packet->header_size = header_size;
-	packet->dont_fragment = !!(packet->ip->frag_off & bpf_htons(IP_DONT_FRAGMENT));
-	packet->tuple.source = packet->ip->saddr;
-	packet->tuple.destination = packet->ip->daddr;
-	packet->tuple.protocol = packet->ip->protocol;
-	if (packet->ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET))
+	packet->l4_offset = ETH_HLEN + view.header_size;
+	packet->l4 = packet_at(start, packet->l4_offset);
+	packet->l4_size = view.l4_size;
+	packet->header_size = view.header_size;
+	packet->dont_fragment = view.dont_fragment;
+	packet->fragment = view.fragment;
+	packet->id = view.id;
+	packet->tuple.source = *ip_source(packet->ip);
+	packet->tuple.destination = *ip_destination(packet->ip);
+	packet->tuple.protocol = view.protocol;
+	if (view.fragment == FRAGMENT_LATER)
 		packet->class = PACKET_FRAGMENT;
 	else
 		packet->class = parse_l4(packet, end);
+	if (view.fragment == FRAGMENT_FIRST && packet->class != PACKET_FLOW)
+		/* Nothing is known of what follows, and its quote may be cut. */
+		packet->class = packet->class == PACKET_BROKEN ? PACKET_BROKEN : PACKET_FRAGMENT;
 	return packet->class;
 }
 
 /* Return the tuple of the other direction. */
-static inline __attribute__((always_inline)) struct tuple4
-tuple_reverse(const struct tuple4 *tuple)
+static inline __attribute__((always_inline)) struct tuple
+tuple_reverse(const struct tuple *tuple)
 {
-	return (struct tuple4){
+	return (struct tuple){
 		.source = tuple->destination,
 		.destination = tuple->source,
 		.source_port = tuple->destination_port,

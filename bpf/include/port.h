@@ -11,46 +11,48 @@
 #include "flow.h"
 #include "verdict.h"
 
-static __always_inline struct tuple4 forward_key(const struct tuple4 *tuple)
+static __always_inline struct tuple forward_key(const struct tuple *tuple)
 {
-	struct tuple4 key = *tuple;
+	struct tuple key = *tuple;
 
 	key.direction = NAT_FORWARD;
 	return key;
 }
 
 /* The tuple of a reply to @tuple once it is translated to @egress_ip and @port. */
-static __always_inline struct tuple4 reverse_key(const struct tuple4 *tuple, __be32 egress_ip,
-						 __be16 port)
+static __always_inline struct tuple reverse_key(const struct tuple *tuple,
+						const struct ip_address *egress_ip, __be16 port)
 {
-	struct tuple4 key = tuple_reverse(tuple);
+	struct tuple key = tuple_reverse(tuple);
 
-	key.destination = egress_ip;
+	key.destination = *egress_ip;
 	key.destination_port = port;
 	key.direction = NAT_REVERSE;
 	return key;
 }
 
-/* The reverse half of a flow from @tuple's source. */
-static __always_inline struct nat_entry nat_reverse_entry(const struct tuple4 *tuple,
-							  const struct origin *origin,
-							  __u32 policy, __u8 tcp, __u64 now)
+/* Fill @entry as the reverse half of a flow from @tuple's source. */
+static __always_inline void nat_reverse_entry(struct nat_entry *entry, const struct tuple *tuple,
+					      const struct origin *origin, __u32 policy, __u8 tcp,
+					      __u64 now)
 {
-	struct nat_entry entry = {
-		.address = tuple->source, .port = tuple->source_port, .tcp = tcp,
-		.tunnel_endpoint = origin->tunnel_endpoint, .policy = policy,
-		.ifindex = origin->ifindex, .last_seen = now,
-	};
-
-	__builtin_memcpy(entry.pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(entry.host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
-	return entry;
+	__builtin_memset(entry, 0, sizeof(*entry));
+	entry->address = tuple->source;
+	entry->port = tuple->source_port;
+	entry->tcp = tcp;
+	entry->tunnel_endpoint = origin->tunnel_endpoint;
+	entry->policy = policy;
+	entry->ifindex = origin->ifindex;
+	entry->last_seen = now;
+	__builtin_memcpy(entry->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(entry->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
 }
 
 /* Does this half translate to this address and port? A host socket's has neither. */
-static __always_inline _Bool leads_to(const struct nat_entry *half, __be32 address, __be16 port)
+static __always_inline _Bool leads_to(const struct nat_entry *half,
+				      const struct ip_address *address, __be16 port)
 {
-	return half->address == address && half->port == port;
+	return half->port == port && address_equal(&half->address, address);
 }
 
 #define REPLY_TAKEN -17 /* EEXIST, as the map says it */
@@ -63,21 +65,21 @@ static __always_inline _Bool leads_to(const struct nat_entry *half, __be32 addre
  * Of several CPUs that find no entry, or the same dead one, exactly one gets it.
  * Return: 0, REPLY_TAKEN, or another negative errno.
  */
-static __always_inline long own_reply(const struct tuple4 *reply, const struct nat_entry *entry,
+static __always_inline long own_reply(const struct tuple *reply, const struct nat_entry *entry,
 				      struct nat_entry *taken, __u64 now)
 {
 	__u64 seen;
 
 	if (!taken)
-		return bpf_map_update_elem(&outgate_snat_v4, reply, entry, BPF_NOEXIST);
+		return bpf_map_update_elem(&FAMILY(outgate_snat), reply, entry, BPF_NOEXIST);
 	seen = *(volatile __u64 *)&taken->last_seen;
 	if (is_live(seen, reply->protocol, taken->tcp, now)) {
-		if (!leads_to(taken, entry->address, entry->port))
+		if (!leads_to(taken, &entry->address, entry->port))
 			return REPLY_TAKEN;
 	} else if (__sync_val_compare_and_swap(&taken->last_seen, seen, now) != seen) {
 		return REPLY_TAKEN;
 	}
-	return bpf_map_update_elem(&outgate_snat_v4, reply, entry, BPF_ANY);
+	return bpf_map_update_elem(&FAMILY(outgate_snat), reply, entry, BPF_ANY);
 }
 
 /* Note a packet of a host socket in its entry. */
@@ -98,10 +100,13 @@ static __always_inline _Bool is_in_range(__be16 port)
 }
 
 /* Two halves of 32 bits, well mixed (the finalizer of MurmurHash3). */
-static __always_inline __u32 flow_hash(const struct tuple4 *tuple)
+static __always_inline __u32 flow_hash(const struct tuple *tuple)
 {
-	__u32 hash = tuple->source ^ tuple->destination * 0x9e3779b1;
+	__u32 hash = 0;
 
+	for (int i = 0; i < ADDRESS_WORDS; i++)
+		hash = hash * 0x9e3779b1 + (tuple->source.word[i] ^
+					    tuple->destination.word[i] * 0x9e3779b1);
 	hash ^= ((__u32)tuple->source_port << 16 | tuple->destination_port) * 0x85ebca6b;
 	hash ^= tuple->protocol;
 	hash ^= hash >> 16;
@@ -112,21 +117,22 @@ static __always_inline __u32 flow_hash(const struct tuple4 *tuple)
 }
 
 /* Does a socket of this node, bound or connected, own the destination of @reply? */
-static __always_inline _Bool is_host_socket(struct context *context, const struct tuple4 *reply)
+static __always_inline _Bool is_host_socket(struct context *context, const struct tuple *reply)
 {
-	struct bpf_sock_tuple tuple = {
-		.ipv4 = {
-			.saddr = reply->source, .daddr = reply->destination,
-			.sport = reply->source_port, .dport = reply->destination_port,
-		},
+	/* As struct bpf_sock_tuple has it, for either family. */
+	struct {
+		struct ip_address source, destination;
+		__be16 source_port, destination_port;
+	} tuple = {
+		reply->source, reply->destination, reply->source_port, reply->destination_port,
 	};
 	struct bpf_sock *socket = 0;
 
 	if (reply->protocol == IPPROTO_TCP)
-		socket = bpf_sk_lookup_tcp(context->skb, &tuple, sizeof(tuple.ipv4),
+		socket = bpf_sk_lookup_tcp(context->skb, (void *)&tuple, sizeof(tuple),
 					   BPF_F_CURRENT_NETNS, 0);
 	else if (reply->protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(context->skb, &tuple, sizeof(tuple.ipv4),
+		socket = bpf_sk_lookup_udp(context->skb, (void *)&tuple, sizeof(tuple),
 					   BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return 0;
@@ -136,8 +142,6 @@ static __always_inline _Bool is_host_socket(struct context *context, const struc
 
 struct port_claim {
 	struct context *context;
-	struct tuple4 reply; /* on success its destination port is ours */
-	struct nat_entry entry;
 	__u64 now;
 	__u32 seed; /* less than the range is wide, so that the walk's sums do not wrap */
 	__u16 wanted; /* host order: the pod's own port */
@@ -146,6 +150,9 @@ struct port_claim {
 
 /**
  * claim_port - try the port of one step of the walk; a callback of bpf_loop()
+ *
+ * The reply's tuple and the entry for it are in the packet's work; on success the tuple's
+ * destination port is ours.
  *
  * Step 0 is the pod's own port (RFC 4787, 4.2.1, port preservation), the others walk the
  * whole range once from a place that the flow's hash chooses. A flow that lost its forward
@@ -156,6 +163,8 @@ struct port_claim {
 static long claim_port(__u64 step, struct port_claim *claim)
 {
 	__u32 span = (__u32)settings.port_last - settings.port_first + 1;
+	struct work *work = claim->context->work;
+	struct tuple *reply = &work->reply;
 	__u32 port = claim->wanted;
 	struct nat_entry *taken;
 	long error;
@@ -164,15 +173,15 @@ static long claim_port(__u64 step, struct port_claim *claim)
 		port = settings.port_first + (claim->seed + (__u32)step) % span;
 	else if (port < settings.port_first || port > settings.port_last)
 		return 0;
-	claim->reply.destination_port = bpf_htons(port);
+	reply->destination_port = bpf_htons(port);
 
-	taken = bpf_map_lookup_elem(&outgate_snat_v4, &claim->reply);
-	if (taken && !leads_to(taken, claim->entry.address, claim->entry.port) &&
-	    is_live(taken->last_seen, claim->reply.protocol, taken->tcp, claim->now))
+	taken = bpf_map_lookup_elem(&FAMILY(outgate_snat), reply);
+	if (taken && !leads_to(taken, &work->reverse.address, work->reverse.port) &&
+	    is_live(taken->last_seen, reply->protocol, taken->tcp, claim->now))
 		return 0;
-	if (is_host_socket(claim->context, &claim->reply))
+	if (is_host_socket(claim->context, reply))
 		return 0;
-	error = own_reply(&claim->reply, &claim->entry, taken, claim->now);
+	error = own_reply(reply, &work->reverse, taken, claim->now);
 	if (error == REPLY_TAKEN)
 		return 0;
 	claim->result = error ? -DROP_NAT_TABLE_FULL : 0;

@@ -2,8 +2,8 @@
 /*
  * Every structure that is shared with Python (src/outgate/kernel/maps.py).
  *
- * Byte order: fields of type __be16 and __be32 are in network order, all others in
- * the host's. Sizes and offsets are asserted below and again by a Python test.
+ * Byte order: addresses and fields of type __be16 are in network order, all others in
+ * the host's. Sizes are asserted below, and offsets by a Python test.
  */
 #ifndef OUTGATE_TYPES_H
 #define OUTGATE_TYPES_H
@@ -14,7 +14,29 @@
 
 #define ETH_ADDRESS_SIZE 6
 
-/* ---- cilium_egress_v4: LPM trie ---------------------------------------------------- */
+#if OUTGATE_FAMILY == 4
+#define ADDRESS_WORDS 1
+#else
+#define ADDRESS_WORDS 4
+#endif
+
+#define ADDRESS_BITS (32 * ADDRESS_WORDS)
+
+/*
+ * An address of the family that this object is compiled for. As a tunnel endpoint in a row
+ * of IPv6 it may be IPv4-mapped (::ffff:a.b.c.d): the outer header is IPv4 then. All zero
+ * where there is none.
+ */
+struct ip_address {
+	__be32 word[ADDRESS_WORDS];
+};
+
+/* An address of either family in a map that both share; IPv4 has the first word. */
+struct any_address {
+	__be32 word[4];
+};
+
+/* ---- cilium_egress: LPM trie ---------------------------------------------------- */
 
 enum policy_kind {
 	POLICY_GATEWAY = 1,
@@ -23,26 +45,26 @@ enum policy_kind {
 	POLICY_NO_EGRESS_IP = 4,
 };
 
-/* prefix_len counts the 32 bits of source: a /16 destination is 48. */
+/* prefix_len counts the bits of source too: a /16 destination is 48 (IPv6: 144). */
 struct egress_key {
 	__u32 prefix_len;
-	__be32 source;
-	__be32 destination;
+	struct ip_address source;
+	struct ip_address destination;
 };
 
 struct egress_value {
-	__be32 egress_ip;
-	__be32 tunnel_endpoint;
+	struct ip_address egress_ip;
+	struct ip_address tunnel_endpoint;
 	__u32 policy;
 	__u8 kind; /* enum policy_kind */
 	__u8 pad[3];
 };
 
-/* ---- outgate_covered_v4: LPM trie of the networks that any policy covers ------------- */
+/* ---- outgate_covered: LPM trie of the networks that any policy covers ------------- */
 
 struct network_key {
 	__u32 prefix_len;
-	__be32 address;
+	struct ip_address address;
 };
 
 struct covered_value {
@@ -52,24 +74,25 @@ struct covered_value {
 /* ---- cilium_lxc: hash, the layout that users' tools know ----------------------------- */
 
 #define FAMILY_IPV4 1
+#define FAMILY_IPV6 2
 
 #define ENDPOINT_HOST 1
 #define ENDPOINT_POD 2
 
-#define ROLE_EGRESS_IP 1
+#define ROLE_EGRESS_IP 1 /* policies use this host address as an egress IP */
+#define ROLE_OTHER_FAMILY 2 /* policies select this pod, in the other family alone */
 
 struct endpoint_key {
-	__be32 address;
-	__u8 pad1[12];
-	__u8 family;
-	__u8 pad2[3];
+	struct any_address address;
+	__u8 family; /* FAMILY_* */
+	__u8 pad[3];
 };
 
 struct endpoint {
 	__u32 ifindex; /* always 0 today: the way to a pod is learned from its flows */
 	__u32 pad1;
 	__u32 flags; /* ENDPOINT_* */
-	__u32 roles; /* ROLE_*: what the datapath does with a host address */
+	__u32 roles; /* ROLE_* */
 	__u8 pad2[32];
 };
 
@@ -83,19 +106,22 @@ struct endpoint {
 /* prefix_len counts the 32 bits before the address: a /24 network is 56. */
 struct ipcache_key {
 	__u32 prefix_len;
-	__u8 pad1[3];
-	__u8 family;
-	__be32 address;
-	__u8 pad2[12];
+	__u8 pad[3];
+	__u8 family; /* FAMILY_* */
+	struct any_address address;
 };
+
+#define IPCACHE_ENDPOINT_IPV6 4
 
 struct ipcache_value {
 	__u32 identity;
-	__be32 tunnel_endpoint;
-	__u32 pad;
+	struct any_address tunnel_endpoint;
+	__u16 pad;
+	__u8 key; /* always 0: nothing is encrypted by us */
+	__u8 flags; /* IPCACHE_* */
 };
 
-/* ---- outgate_node_v4: hash __be32 -> flags; its keys are the tunnel sources we believe -- */
+/* ---- outgate_node: hash, address -> flags; its keys are the tunnel sources that we believe -- */
 
 struct node_value {
 	__u32 flags;
@@ -105,7 +131,8 @@ struct node_value {
 
 struct runtime_config {
 	__u32 tunnel_ifindex;
-	__u32 route_generation; /* changes whenever routes or neighbours' devices do */
+	__u16 route_generation; /* changes whenever routes or neighbours' devices do */
+	__u16 policy_generation; /* changes whenever a policy row does */
 	__u8 tunnel_mac[ETH_ADDRESS_SIZE];
 	__u16 tunnel_mtu; /* bytes of IP packet that fit the tunnel; 0: not known */
 };
@@ -115,6 +142,16 @@ struct runtime_config {
 enum gateway_path {
 	GATEWAY_DIRECT = 0,
 	GATEWAY_STACK = 1,
+};
+
+enum existing_flows {
+	FLOWS_KEEP = 0, /* a flow keeps what was decided for it */
+	FLOWS_REDECIDE = 1, /* a change of policy decides every flow anew */
+};
+
+enum other_family {
+	OTHER_FAMILY_PASS = 0,
+	OTHER_FAMILY_DROP = 1,
 };
 
 struct settings {
@@ -127,22 +164,24 @@ struct settings {
 	__u16 port_first; /* inclusive */
 	__u16 port_last;  /* inclusive */
 	__u8 gateway_path; /* enum gateway_path */
-	__u8 pad[3];
+	__u8 existing_flows; /* enum existing_flows */
+	__u8 other_family; /* enum other_family: of pods with ROLE_OTHER_FAMILY */
+	__u8 pad;
 };
 
-/* ---- outgate_flow_v4: LRU hash ----------------------------------------------------------- */
+/* ---- outgate_flow: LRU hash ----------------------------------------------------------- */
 
 /*
  * A tuple as its sender writes it. For ICMP echo the identifier is the port of the side
  * that asks, and the other side's port is 0.
  */
-struct tuple4 {
-	__be32 source;
-	__be32 destination;
+struct tuple {
+	struct ip_address source;
+	struct ip_address destination;
 	__be16 source_port;
 	__be16 destination_port;
 	__u8 protocol;
-	__u8 direction; /* enum nat_direction in outgate_snat_v4, else 0 */
+	__u8 direction; /* enum nat_direction in outgate_snat, else 0 */
 	__u8 pad[2];
 };
 
@@ -157,17 +196,17 @@ enum flow_decision {
 struct flow_entry {
 	__u8 decision; /* enum flow_decision */
 	__u8 tcp;      /* TCP_* bits */
-	__u8 pad[2];
+	__u16 generation; /* of the policy rows that decided */
 	__u32 policy;
-	__be32 tunnel_endpoint;
-	__be32 egress_ip;
+	struct ip_address tunnel_endpoint;
+	struct ip_address egress_ip;
 	__u32 ifindex; /* host side of the pod's veth */
 	__u8 pod_mac[ETH_ADDRESS_SIZE];
 	__u8 host_mac[ETH_ADDRESS_SIZE];
 	__u64 last_seen; /* jiffies */
 };
 
-/* ---- outgate_snat_v4: LRU hash -------------------------------------------------------------- */
+/* ---- outgate_snat: LRU hash -------------------------------------------------------------- */
 
 enum nat_direction {
 	NAT_FORWARD = 1, /* key: pod -> world; value: egress IP and port */
@@ -182,15 +221,16 @@ enum nat_direction {
 #define TCP_RESET 8
 
 struct nat_entry {
-	__be32 address; /* forward: egress IP; reverse: pod */
+	struct ip_address address; /* forward: egress IP; reverse: pod */
 	__be16 port;
 	__u8 tcp;   /* TCP_* bits */
 	__u8 flags; /* NAT_* */
-	__be32 tunnel_endpoint; /* node of the pod; 0: this node */
+	struct ip_address tunnel_endpoint; /* node of the pod; none: this node */
 	__u32 policy;
 	__u32 ifindex; /* forward: out; reverse: host side of a local pod's veth */
-	__be32 next_hop;         /* forward; 0: the kernel looks it up */
-	__u32 route_generation;  /* forward: of ifindex and next_hop */
+	struct ip_address next_hop; /* forward; none: the kernel looks it up */
+	__u16 route_generation;  /* forward: of ifindex and next_hop */
+	__u16 policy_generation; /* forward: of the policy rows that decided */
 	__u8 pod_mac[ETH_ADDRESS_SIZE];  /* reverse, local pod */
 	__u8 host_mac[ETH_ADDRESS_SIZE]; /* reverse, local pod */
 	__u64 last_seen; /* jiffies */
@@ -215,20 +255,24 @@ struct metric_value {
 	__u64 bytes;
 };
 
-_Static_assert(sizeof(struct egress_key) == 12, "size");
-_Static_assert(sizeof(struct egress_value) == 16, "size");
-_Static_assert(sizeof(struct network_key) == 8, "size");
-_Static_assert(sizeof(struct covered_value) == 4, "size");
-_Static_assert(sizeof(struct endpoint_key) == 20, "size");
-_Static_assert(sizeof(struct endpoint) == 48, "size");
-_Static_assert(sizeof(struct ipcache_key) == 24, "size");
-_Static_assert(sizeof(struct ipcache_value) == 12, "size");
-_Static_assert(sizeof(struct runtime_config) == 16, "size");
-_Static_assert(sizeof(struct settings) == 32, "size");
-_Static_assert(sizeof(struct tuple4) == 16, "size");
-_Static_assert(sizeof(struct flow_entry) == 40, "size");
-_Static_assert(sizeof(struct nat_entry) == 48, "size");
-_Static_assert(sizeof(struct metric_key) == 8, "size");
-_Static_assert(sizeof(struct metric_value) == 16, "size");
+/* IPv4's size, and what IPv6's addresses add. */
+#define ASSERT_SIZE(type, size, more) \
+	_Static_assert(sizeof(struct type) == (size) + (OUTGATE_FAMILY == 6 ? (more) : 0), "size")
+
+ASSERT_SIZE(egress_key, 12, 24);
+ASSERT_SIZE(egress_value, 16, 24);
+ASSERT_SIZE(network_key, 8, 12);
+ASSERT_SIZE(covered_value, 4, 0);
+ASSERT_SIZE(endpoint_key, 20, 0);
+ASSERT_SIZE(endpoint, 48, 0);
+ASSERT_SIZE(ipcache_key, 24, 0);
+ASSERT_SIZE(ipcache_value, 24, 0);
+ASSERT_SIZE(runtime_config, 16, 0);
+ASSERT_SIZE(settings, 32, 0);
+ASSERT_SIZE(tuple, 16, 24);
+ASSERT_SIZE(flow_entry, 40, 24);
+ASSERT_SIZE(nat_entry, 48, 40);
+ASSERT_SIZE(metric_key, 8, 0);
+ASSERT_SIZE(metric_value, 16, 0);
 
 #endif

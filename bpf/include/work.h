@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Room for one packet's work: what is too large for the stack, of which a program has 512
+ * bytes. One a CPU; a program is never interrupted by itself there, and finds in it what
+ * the packet before left.
+ */
+#ifndef OUTGATE_WORK_H
+#define OUTGATE_WORK_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "quote.h"
+#include "types.h"
+
+/* Where a flow's replies must go: learned from the packet that opened it. */
+struct origin {
+	struct ip_address tunnel_endpoint; /* node of the pod; none: this node, and the rest is set */
+	__u32 ifindex;
+	__u8 pod_mac[ETH_ADDRESS_SIZE];
+	__u8 host_mac[ETH_ADDRESS_SIZE];
+};
+
+struct work {
+	struct ip_address egress_ip; /* of the packet's translation, once that is known */
+	struct origin origin;
+	struct quote quote;
+	struct flow_entry flow; /* a copy: what decides about the packet */
+	struct nat_entry translation; /* a copy: what is written into the packet */
+
+	/* Rows on their way into maps. */
+	struct tuple key;
+	struct tuple reply;
+	struct nat_entry forward;
+	struct nat_entry reverse;
+};
+
+/* Not pinned: nothing of it must outlive the program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct work));
+	__uint(max_entries, 1);
+} works SEC(".maps");
+
+/* Return NULL never, but the verifier wants to be told. */
+static __always_inline struct work *work_begin(void)
+{
+	__u32 zero = 0;
+	struct work *work = bpf_map_lookup_elem(&works, &zero);
+
+	if (work)
+		work->egress_ip = (struct ip_address){};
+	return work;
+}
+
+#endif
