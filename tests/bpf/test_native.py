@@ -10,13 +10,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc to compile for the host")
-def test_pure_headers_hold_their_claims_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+def test_pure_headers_hold_their_claims_under_sanitizers(
+    tmp_path: Path, family: int
+) -> None:
     program = tmp_path / "test_headers"
     source = Path(__file__).parent / "native" / "test_headers.c"
     subprocess.run(
         [
             *("gcc", "-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"),
             *("-fsanitize=address,undefined", "-fno-sanitize=alignment"),
+            f"-DOUTGATE_FAMILY={family}",
             *(f"-I{ROOT}/bpf", f"-I{ROOT}/bpf/vendor", str(source), "-o", str(program)),
         ],
         check=True,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The pure headers, compiled for the host under the address and undefined-behaviour
- * sanitizers.  Prints one line per failed claim; exit status 0 when all hold.
+ * sanitizers, once for each IP family.  Prints one line per failed claim; exit status 0 when all hold.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +11,34 @@
 #include "include/mss_option.h"
 #include "include/parse.h"
 #include "include/quote.h"
+
+#if OUTGATE_FAMILY == 4
+#define IP_SIZE 20
+#define VERSION 0x45
+#define ETH_TYPE 8, 0
+#define PROTOCOL_AT 9
+#define LENGTH_AT 3 /* the lower byte */
+#define LENGTH(l4_size) (IP_SIZE + (l4_size))
+#define SOURCE_AT 12
+#define POD 10, 0, 1, 42
+#define SERVER 203, 0, 113, 9
+#define IP_HEADER(l4_size, protocol, source, destination) \
+	VERSION, 0, 0, LENGTH(l4_size), 0, 7, 0, 0, 64, protocol, 0, 0, source, destination
+#else
+#define IP_SIZE 40
+#define VERSION 0x60
+#define ETH_TYPE 0x86, 0xdd
+#define PROTOCOL_AT 6
+#define LENGTH_AT 5
+#define LENGTH(l4_size) (l4_size)
+#define SOURCE_AT 8
+#define POD 0xfd, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 42
+#define SERVER 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9
+#define IP_HEADER(l4_size, protocol, source, destination) \
+	VERSION, 0, 0, 0, 0, LENGTH(l4_size), protocol, 64, source, destination
+#endif
+
+#define ADDRESS_SIZE sizeof(struct ip_address)
 
 static int failures;
 
@@ -71,11 +99,14 @@ static void no_cut_packet_is_read_beyond_its_end(const __u8 *frame, size_t size)
 	}
 }
 
+/* Those that are parsed further, the extensions of IPv6 and one that nobody knows. */
+static const __u8 PROTOCOLS[] = { 6, 17, OUR_ICMP, 132, 0, 43, 44, 60, 99 };
+
 static void random_frames_are_read_within_their_ends(void)
 {
 	srand(2);
 	for (int round = 0; round < 200000; round++) {
-		size_t size = (size_t)rand() % 100;
+		size_t size = (size_t)rand() % 400;
 		__u8 *frame = malloc(size ? size : 1);
 		struct packet packet;
 		struct quote quote;
@@ -83,30 +114,30 @@ static void random_frames_are_read_within_their_ends(void)
 		for (size_t i = 0; i < size; i++)
 			frame[i] = (__u8)rand();
 		if (size > 14) {
-			frame[12] = 8;
-			frame[13] = 0;
-			frame[14] = (__u8)(0x40 | (rand() & 15));
+			memcpy(frame + 12, (__u8[]){ ETH_TYPE }, 2);
+			frame[14] = (__u8)((VERSION & 0xf0) | (rand() & 15));
 		}
-		if (size > 23)
-			frame[23] = (__u8)(rand() % 3 == 0 ? 6 : rand() % 2 ? 17 : 1);
+		if (size > ETH_HLEN + PROTOCOL_AT)
+			frame[ETH_HLEN + PROTOCOL_AT] = PROTOCOLS[(size_t)rand() %
+								   sizeof(PROTOCOLS)];
 		if (parse_packet(frame, frame + size, &packet) == PACKET_ICMP_ERROR)
 			CLAIM(parse_quote(frame, frame + size, &packet, &quote) != PACKET_FLOW);
-		CLAIM(packet.class != PACKET_FLOW || size >= 14 + 20 + 8);
+		CLAIM(packet.class != PACKET_FLOW || size >= ETH_HLEN + IP_SIZE + 8);
 		free(frame);
 	}
 }
 
 static const __u8 TCP_SYN[] = {
-	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, /* Ethernet */
-	0x45, 0, 0, 40, 0, 7, 0, 0, 64, 6, 0, 0, 10, 0, 1, 42, 203, 0, 113, 9, /* IPv4 */
-	0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0, /* TCP */
+	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, ETH_TYPE,
+	IP_HEADER(20, IPPROTO_TCP, POD, SERVER),
+	0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0,
 };
 
 static void a_tuple_is_read_as_its_sender_wrote_it(void)
 {
 	__u8 frame[sizeof(TCP_SYN)];
 	struct packet packet;
-	struct tuple4 back;
+	struct tuple back;
 
 	memcpy(frame, TCP_SYN, sizeof(frame));
 	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FLOW);
@@ -116,9 +147,108 @@ static void a_tuple_is_read_as_its_sender_wrote_it(void)
 	back = tuple_reverse(&packet.tuple);
 	back = tuple_reverse(&back);
 	CLAIM(!memcmp(&back, &packet.tuple, sizeof(back)));
-	frame[20] = 0x20; /* more fragments */
+}
+
+#if OUTGATE_FAMILY == 4
+
+static void fragments_are_told_apart(void)
+{
+	__u8 frame[sizeof(TCP_SYN)];
+	struct packet packet;
+
+	memcpy(frame, TCP_SYN, sizeof(frame));
+	frame[20] = 0x20; /* more follow: the first one has the ports */
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FLOW);
+	CLAIM(packet.fragment == FRAGMENT_FIRST && packet.id == bpf_htons(7));
+	CLAIM(packet.tuple.source_port == bpf_htons(40000));
+	frame[21] = 3;
+	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FRAGMENT);
+	CLAIM(packet.fragment == FRAGMENT_LATER && !packet.tuple.source_port);
+	frame[20] = 0; /* the last one */
 	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FRAGMENT);
 }
+
+#else
+
+/* TCP_SYN with @size bytes of extension headers, of which the first is of type @next. */
+static enum packet_class with_extensions(__u8 next, const __u8 *extensions, __u8 size,
+					 struct packet *packet)
+{
+	__u8 *frame = malloc(sizeof(TCP_SYN) + size);
+	const size_t head = ETH_HLEN + IP_SIZE;
+	enum packet_class class;
+
+	memcpy(frame, TCP_SYN, head);
+	frame[ETH_HLEN + PROTOCOL_AT] = next;
+	frame[ETH_HLEN + LENGTH_AT] = (__u8)(20 + size);
+	frame[ETH_HLEN + LENGTH_AT - 1] = (__u8)((20 + size) >> 8);
+	memcpy(frame + head, extensions, size);
+	memcpy(frame + head + size, TCP_SYN + head, 20);
+	class = parse_packet(frame, frame + sizeof(TCP_SYN) + size, packet);
+	free(frame);
+	return class;
+}
+
+static void fragments_are_told_apart(void)
+{
+	struct packet packet;
+
+	CLAIM(with_extensions(44, (__u8[]){ 6, 0, 0, 1, 0, 0, 0, 7 }, 8, &packet) == PACKET_FLOW);
+	CLAIM(packet.fragment == FRAGMENT_FIRST && packet.id == bpf_htonl(7));
+	CLAIM(packet.tuple.source_port == bpf_htons(40000));
+	CLAIM(with_extensions(44, (__u8[]){ 6, 0, 0, 9, 0, 0, 0, 7 }, 8, &packet) ==
+	      PACKET_FRAGMENT);
+	CLAIM(packet.fragment == FRAGMENT_LATER && !packet.tuple.source_port);
+	/* RFC 6946: a datagram of one fragment is whole. */
+	CLAIM(with_extensions(44, (__u8[]){ 6, 0, 0, 0, 0, 0, 0, 7 }, 8, &packet) == PACKET_FLOW);
+	CLAIM(packet.fragment == FRAGMENT_NONE);
+}
+
+static void extension_headers_are_walked(void)
+{
+	static const __u8 MANY[] = {
+		60, 0, 1, 4, 0, 0, 0, 0, /* hop by hop */
+		43, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* destination */
+		6, 0, 4, 0, 0, 0, 0, 0, /* routing, done */
+	};
+	__u8 long_one[256] = { 6, 31 }, many[7 * 8], left[8] = { 6, 0, 4, 1 };
+	struct packet packet;
+
+	CLAIM(with_extensions(0, MANY, sizeof(MANY), &packet) == PACKET_FLOW);
+	CLAIM(packet.l4_offset == ETH_HLEN + 40 + sizeof(MANY) && packet.l4_size == 20);
+	CLAIM(packet.tuple.source_port == bpf_htons(40000) && packet.tuple.protocol == 6);
+	CLAIM(with_extensions(60, long_one, 248, &packet) == PACKET_BROKEN);
+	long_one[1] = 30;
+	CLAIM(with_extensions(60, long_one, 248, &packet) == PACKET_FLOW);
+	long_one[1] = 32;
+	CLAIM(with_extensions(60, long_one, 255, &packet) == PACKET_PROTOCOL);
+	CLAIM(with_extensions(43, left, sizeof(left), &packet) == PACKET_PROTOCOL);
+	CLAIM(packet.tuple.protocol == 43);
+	for (size_t i = 0; i < sizeof(many); i++)
+		many[i] = i % 8 ? 0 : 60;
+	CLAIM(with_extensions(60, many, sizeof(many), &packet) == PACKET_PROTOCOL);
+}
+
+static void an_address_of_the_other_family_is_told_apart(void)
+{
+	struct ip_address mapped = { { 0, 0, bpf_htonl(0xffff), bpf_htonl(0xac120005) } }, back;
+	struct any_address any;
+
+	CLAIM(address_is_mapped(&mapped));
+	CLAIM(address_to_any(&mapped, &any) == FAMILY_IPV4);
+	CLAIM(any.word[0] == bpf_htonl(0xac120005) && !any.word[1] && !any.word[3]);
+	back = address_of_any(&any, FAMILY_IPV4);
+	CLAIM(address_equal(&back, &mapped));
+	memset(&any, 0, sizeof(any));
+	back = address_of_any(&any, FAMILY_IPV4);
+	CLAIM(address_is_none(&back));
+	mapped.word[0] = bpf_htonl(0xfe800000);
+	CLAIM(!address_is_mapped(&mapped) && is_never_gatewayed(&mapped));
+	mapped.word[0] = bpf_htonl(0xfec00000);
+	CLAIM(!is_never_gatewayed(&mapped));
+}
+
+#endif
 
 static void padding_is_not_read_as_ports(void)
 {
@@ -126,20 +256,21 @@ static void padding_is_not_read_as_ports(void)
 	struct packet packet;
 
 	memcpy(frame, TCP_SYN, sizeof(frame));
-	frame[17] = 39; /* total length: the TCP header's last byte is padding */
+	/* The TCP header's last byte is padding. */
+	frame[ETH_HLEN + LENGTH_AT] = LENGTH(19);
 	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_BROKEN);
-	frame[17] = 0; /* longer than the field can say */
+	frame[ETH_HLEN + LENGTH_AT] = 0; /* longer than the field can say */
 	CLAIM(parse_packet(frame, frame + sizeof(frame), &packet) == PACKET_FLOW);
 }
 
-#define QUOTE_AT (ETH_HLEN + 20 + 8)
-#define QUOTED_L4_AT (QUOTE_AT + 20)
+#define QUOTE_AT (ETH_HLEN + IP_SIZE + 8)
+#define QUOTED_L4_AT (QUOTE_AT + IP_SIZE)
 
 static const __u8 TCP_REFUSED[] = {
-	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, /* Ethernet */
-	0x45, 0, 0, 68, 0, 9, 0, 0, 64, 1, 0, 0, 203, 0, 113, 9, 10, 0, 1, 42, /* IPv4 */
-	3, 3, 0, 0, 0, 0, 0, 0, /* ICMP: port unreachable */
-	0x45, 0, 0, 40, 0, 7, 0, 0, 64, 6, 0, 0, 10, 0, 1, 42, 203, 0, 113, 9, /* quoted IPv4 */
+	2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, ETH_TYPE,
+	IP_HEADER(8 + IP_SIZE + 20, OUR_ICMP, SERVER, POD),
+	ICMP_DEST_UNREACH, 3, 0, 0, 0, 0, 0, 0,
+	IP_HEADER(20, IPPROTO_TCP, POD, SERVER), /* quoted */
 	0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0xca, 0xfe, 0, 0,
 };
 
@@ -160,12 +291,12 @@ static void a_quoted_tuple_is_read_as_its_sender_wrote_it(void)
 	struct quote quote;
 
 	CLAIM(refused_with(0, 2, &quote) == PACKET_ICMP_ERROR);
-	CLAIM(quote.tuple.source == *(const __be32 *)(TCP_REFUSED + QUOTE_AT + 12));
-	CLAIM(quote.tuple.destination == *(const __be32 *)(TCP_REFUSED + QUOTE_AT + 16));
+	CLAIM(!memcmp(&quote.tuple.source, (__u8[]){ POD }, ADDRESS_SIZE));
+	CLAIM(!memcmp(&quote.tuple.destination, (__u8[]){ SERVER }, ADDRESS_SIZE));
 	CLAIM(quote.tuple.source_port == bpf_htons(40000));
 	CLAIM(quote.tuple.destination_port == bpf_htons(80));
 	CLAIM(quote.tuple.protocol == IPPROTO_TCP);
-	CLAIM(quote.icmp_offset == ETH_HLEN + 20 && quote.ip_offset == QUOTE_AT);
+	CLAIM(quote.icmp_offset == ETH_HLEN + IP_SIZE && quote.ip_offset == QUOTE_AT);
 	CLAIM(quote.l4_offset == QUOTED_L4_AT && quote.checksum_offset == QUOTED_L4_AT + 16);
 }
 
@@ -176,7 +307,7 @@ static void a_quoted_echo_has_its_id_on_the_side_that_asks(void)
 	struct packet packet;
 
 	memcpy(frame, TCP_REFUSED, sizeof(frame));
-	frame[QUOTE_AT + 9] = IPPROTO_ICMP;
+	frame[QUOTE_AT + PROTOCOL_AT] = OUR_ICMP;
 	memcpy(frame + QUOTED_L4_AT, (__u8[]){ ICMP_ECHO, 0, 0, 0, 0x9c, 0x40 }, 6);
 	parse_packet(frame, frame + sizeof(frame), &packet);
 	CLAIM(parse_quote(frame, frame + sizeof(frame), &packet, &quote) == PACKET_ICMP_ERROR);
@@ -195,27 +326,38 @@ static void a_quote_that_names_no_flow_is_told_apart(void)
 {
 	struct quote quote;
 
+#if OUTGATE_FAMILY == 4
 	CLAIM(refused_with(QUOTE_AT, 0x44, &quote) == PACKET_BROKEN); /* header too short */
-	CLAIM(refused_with(QUOTE_AT, 0x65, &quote) == PACKET_BROKEN); /* version 6 */
 	CLAIM(refused_with(QUOTE_AT, 0x4f, &quote) == PACKET_BROKEN); /* longer than the quote */
-	CLAIM(refused_with(QUOTE_AT + 15, 43, &quote) == PACKET_BROKEN); /* another's packet */
 	CLAIM(refused_with(QUOTE_AT + 7, 1, &quote) == PACKET_FRAGMENT);
 	CLAIM(refused_with(QUOTE_AT + 6, 0x20, &quote) == PACKET_ICMP_ERROR); /* the first one */
-	CLAIM(refused_with(QUOTE_AT + 9, 47, &quote) == PACKET_PROTOCOL);
-	CLAIM(refused_with(17, 20 + 8 + 20 + 7, &quote) == PACKET_BROKEN); /* ports in padding */
+#else
+	/* The first bytes of TCP, read as a header of destination options and as a fragment's. */
+	CLAIM(refused_with(QUOTE_AT + PROTOCOL_AT, 60, &quote) == PACKET_PROTOCOL);
+	CLAIM(refused_with(QUOTE_AT + PROTOCOL_AT, 44, &quote) == PACKET_FRAGMENT);
+#endif
+	CLAIM(refused_with(QUOTE_AT, VERSION ^ 0x20, &quote) == PACKET_BROKEN); /* the other IP */
+	/* Another's packet. */
+	CLAIM(refused_with(QUOTE_AT + SOURCE_AT + ADDRESS_SIZE - 1, 43, &quote) == PACKET_BROKEN);
+	CLAIM(refused_with(QUOTE_AT + PROTOCOL_AT, 47, &quote) == PACKET_PROTOCOL);
+	/* Ports in padding. */
+	CLAIM(refused_with(ETH_HLEN + LENGTH_AT, LENGTH(8 + IP_SIZE + 7), &quote) ==
+	      PACKET_BROKEN);
 }
 
 static void a_quoted_tcp_checksum_must_lie_in_the_quote(void)
 {
 	struct quote quote;
 
-	CLAIM(refused_with(17, 20 + 8 + 20 + 18, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(refused_with(ETH_HLEN + LENGTH_AT, LENGTH(8 + IP_SIZE + 18), &quote) ==
+	      PACKET_ICMP_ERROR);
 	CLAIM(quote.checksum_offset == QUOTED_L4_AT + 16);
-	CLAIM(refused_with(17, 20 + 8 + 20 + 17, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(refused_with(ETH_HLEN + LENGTH_AT, LENGTH(8 + IP_SIZE + 17), &quote) ==
+	      PACKET_ICMP_ERROR);
 	CLAIM(!quote.checksum_offset);
-	CLAIM(refused_with(QUOTE_AT + 3, 20 + 17, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(refused_with(QUOTE_AT + LENGTH_AT, LENGTH(17), &quote) == PACKET_ICMP_ERROR);
 	CLAIM(!quote.checksum_offset);
-	CLAIM(refused_with(QUOTE_AT + 9, IPPROTO_UDP, &quote) == PACKET_ICMP_ERROR);
+	CLAIM(refused_with(QUOTE_AT + PROTOCOL_AT, IPPROTO_UDP, &quote) == PACKET_ICMP_ERROR);
 	CLAIM(quote.checksum_offset == QUOTED_L4_AT + 6);
 }
 
@@ -248,6 +390,11 @@ int main(void)
 	no_cut_packet_is_read_beyond_its_end(TCP_REFUSED, sizeof(TCP_REFUSED));
 	random_frames_are_read_within_their_ends();
 	a_tuple_is_read_as_its_sender_wrote_it();
+	fragments_are_told_apart();
+#if OUTGATE_FAMILY == 6
+	extension_headers_are_walked();
+	an_address_of_the_other_family_is_told_apart();
+#endif
 	padding_is_not_read_as_ports();
 	a_quoted_tuple_is_read_as_its_sender_wrote_it();
 	a_quoted_echo_has_its_id_on_the_side_that_asks();
