@@ -10,6 +10,7 @@
 #include "include/context.h"
 #include "include/encap.h"
 #include "include/flow.h"
+#include "include/fragment_hold.h"
 #include "include/icmp.h"
 #include "include/icmp_answer.h"
 #include "include/mss.h"
@@ -45,7 +46,10 @@ static __always_inline int send_flow(struct context *context, const struct packe
 				     __u32 *policy)
 {
 	const struct flow_entry *flow = &context->work->flow;
+	int verdict = fragment_learn(context, packet, FRAGMENT_KNOWN);
 
+	if (verdict)
+		return verdict;
 	switch (flow->decision) {
 	case FLOW_INBOUND:
 		/* A reply of a connection that began outside: it leaves as it came. */
@@ -119,6 +123,8 @@ static __always_inline int decide(struct context *context, const struct packet *
 
 	/* Covered: from here on the packet is tunnelled, translated, or dropped. */
 	*policy = row->policy;
+	if (packet->class == PACKET_FRAGMENT)
+		return fragment_hold(context) ? -DROP_FRAGMENT : -FRAGMENT_HELD;
 	if (packet->class != PACKET_FLOW)
 		return -unsupported(packet->class);
 	if (row->kind == POLICY_NO_GATEWAY)
@@ -160,8 +166,10 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return -DROP_INVALID;
 
 	origin_of_pod(origin, packet, context->skb->ifindex);
+	fragment_resolve(context, packet);
 	if (packet->class == PACKET_ICMP_ERROR) {
 		context_quote(context, packet);
+		fragment_resolve_quote(context, packet);
 		flow = error_flow(context, packet);
 		if (!flow)
 			return decide(context, packet, policy);
@@ -202,6 +210,8 @@ int FAMILY(from_container)(struct __sk_buff *skb)
 		count(context.pass_reason, DIRECTION_TO_WORLD, policy, skb->len);
 	if (verdict == VERDICT_PASS)
 		return VERDICT_NEXT;
+	if (context.is_released)
+		return verdict;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
 	/*
 	 * From the gateway as its egress IP. Before it, from where the packet was going: a pod

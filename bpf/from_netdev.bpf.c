@@ -6,10 +6,12 @@
  * the tunnel to its node, or straight into its veth; so does an ICMP error that speaks of
  * one. Everything else is the host's.
  */
+#include "include/classify.h"
 #include "include/config.h"
 #include "include/context.h"
 #include "include/encap.h"
 #include "include/flow.h"
+#include "include/fragment_hold.h"
 #include "include/icmp.h"
 #include "include/icmp_answer.h"
 #include "include/mss.h"
@@ -37,7 +39,9 @@ static __always_inline int handle_error(struct context *context, struct packet *
 	struct tuple *key = &work->key;
 	int error;
 
-	if (context_quote(context, packet) != PACKET_ICMP_ERROR)
+	context_quote(context, packet);
+	fragment_resolve_quote(context, packet);
+	if (packet->class != PACKET_ICMP_ERROR)
 		/* It names no flow of ours. */
 		return VERDICT_PASS;
 	*key = tuple_reverse(&work->quote.tuple);
@@ -53,6 +57,35 @@ static __always_inline int handle_error(struct context *context, struct packet *
 	return error ? error : send_to_pod(context, entry);
 }
 
+/* Parts of other datagrams are the host's at once. */
+static __always_inline _Bool is_to_egress_ip(const struct packet *packet)
+{
+	const struct endpoint *endpoint = endpoint_lookup(&packet->tuple.destination);
+
+	return endpoint && (endpoint->roles & ROLE_EGRESS_IP);
+}
+
+/* A later part whose datagram is not known to be a pod's. */
+static __always_inline int handle_part(struct context *context, const struct packet *packet)
+{
+	const struct fragment_value *known;
+
+	known = bpf_map_lookup_elem(&FAMILY(outgate_frag), &context->work->datagram);
+	if (known && known->state == FRAGMENT_NOT_OURS &&
+	    is_current(known, bpf_jiffies64()))
+		return VERDICT_PASS;
+	/* Without room it is the host's, as it would be without us. */
+	return is_to_egress_ip(packet) && !fragment_hold(context) ? -FRAGMENT_HELD : VERDICT_PASS;
+}
+
+/* The host's own; so are the other parts, if it is one. */
+static __always_inline int leave_to_host(struct context *context, const struct packet *packet)
+{
+	if (packet->fragment != FRAGMENT_FIRST || !is_to_egress_ip(packet))
+		return VERDICT_PASS;
+	return fragment_learn(context, packet, FRAGMENT_NOT_OURS);
+}
+
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
 	__u64 now = bpf_jiffies64();
@@ -60,37 +93,46 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	struct nat_entry *reverse, *entry = &work->translation;
 	struct tuple *key = &work->key;
 	_Bool is_tunnelled;
-	int error;
+	int verdict;
 
 	context_parse(context, packet);
+	fragment_resolve(context, packet);
 	if (packet->class == PACKET_ICMP_ERROR)
 		return handle_error(context, packet, policy);
+	if (packet->class == PACKET_FRAGMENT)
+		return handle_part(context, packet);
 	if (packet->class != PACKET_FLOW)
-		/* Only whole TCP, UDP and echo packets are translated, so only they return. */
+		/* Only what has ports or an echo's id is translated, so only that returns. */
 		return VERDICT_PASS;
 	*key = packet->tuple;
 	key->direction = NAT_REVERSE;
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
 	if (!reverse)
-		return VERDICT_PASS;
+		return leave_to_host(context, packet);
 	if (reverse->flags & NAT_HOST_SOCKET) {
 		/* A socket of this node. */
 		touch_host_port(reverse, tcp_bits(packet, 1), now);
-		return VERDICT_PASS;
+		return leave_to_host(context, packet);
 	}
 	if (!is_live(reverse->last_seen, packet->tuple.protocol, reverse->tcp, now))
 		/* The flow is over; the host answers as for any unknown packet. */
-		return VERDICT_PASS;
+		return leave_to_host(context, packet);
 	*policy = reverse->policy;
+	verdict = fragment_learn(context, packet, FRAGMENT_KNOWN);
+	if (verdict)
+		return verdict;
 	nat_touch_reverse(work, reverse, packet, now);
 	*entry = *reverse;
 	is_tunnelled = !address_is_none(&entry->tunnel_endpoint);
 	if (is_tunnelled && exceeds_tunnel(context, packet))
 		return -DROP_TOO_BIG;
-	error = nat_write(context, packet, NAT_REVERSE, &entry->address, entry->port, 1);
-	if (!error && is_tunnelled && mss_clamp(context, packet))
-		error = -DROP_REWRITE;
-	return error ? error : send_to_pod(context, entry);
+	verdict = nat_write(context, packet, NAT_REVERSE, &entry->address, entry->port, 1);
+	if (verdict)
+		return verdict;
+	fragment_learn_translated(context, packet, NAT_REVERSE);
+	if (is_tunnelled && mss_clamp(context, packet))
+		return -DROP_REWRITE;
+	return send_to_pod(context, entry);
 }
 
 SEC("tc")
@@ -107,6 +149,8 @@ int FAMILY(from_netdev)(struct __sk_buff *skb)
 
 	if (verdict == VERDICT_PASS)
 		return VERDICT_NEXT;
+	if (context.is_released)
+		return verdict;
 	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_POD, policy, skb->len);
 	if (verdict < 0 && answer_drop(&context, &packet, verdict, &packet.tuple.destination)) {
 		/* From the egress IP: all that the server knows of us. */

@@ -10,6 +10,7 @@
 #include "include/context.h"
 #include "include/encap.h"
 #include "include/flow.h"
+#include "include/fragment.h"
 #include "include/icmp.h"
 #include "include/icmp_answer.h"
 #include "include/nat.h"
@@ -32,8 +33,10 @@ static __always_inline int deliver(struct context *context, const struct packet 
 	    !is_same_node(&flow->tunnel_endpoint, node))
 		return -DROP_NO_FLOW;
 	*policy = flow->policy;
-	if (!is_error)
+	if (!is_error) {
 		flow_touch(flow, tcp_bits(packet, 1), now);
+		fragment_learn_ordered(context, packet);
+	}
 	ifindex = flow->ifindex;
 	if (context_untag(context))
 		return -DROP_REWRITE;
@@ -81,6 +84,7 @@ static __always_inline int translate(struct context *context, const struct packe
 	}
 	if (result)
 		return result;
+	fragment_learn_ordered(context, packet);
 	return snat_send(context, packet);
 }
 
@@ -127,6 +131,7 @@ static __always_inline int hand_flow_to_stack(struct context *context,
 		if (bpf_map_update_elem(&FAMILY(outgate_flow), &packet->tuple, entry, BPF_ANY))
 			return -DROP_FLOW_TABLE_FULL;
 	}
+	fragment_learn_ordered(context, packet);
 	return hand_to_stack(context);
 }
 
@@ -157,8 +162,11 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return -DROP_UNKNOWN_TUNNEL_SOURCE;
 	if (packet->class == PACKET_OTHER)
 		return -DROP_INVALID;
-	if (packet->class == PACKET_ICMP_ERROR)
+	fragment_resolve(context, packet);
+	if (packet->class == PACKET_ICMP_ERROR) {
 		context_quote(context, packet);
+		fragment_resolve_quote(context, packet);
+	}
 	if (is_pod_address(&packet->tuple.destination)) {
 		*direction = DIRECTION_TO_POD;
 		return deliver(context, packet, node, policy);

@@ -10,6 +10,7 @@
 #include "include/config.h"
 #include "include/context.h"
 #include "include/flow.h"
+#include "include/fragment.h"
 #include "include/icmp.h"
 #include "include/nat.h"
 #include "include/verdict.h"
@@ -49,6 +50,7 @@ static __always_inline int translate(struct context *context, const struct packe
 				   work->translation.port, 0);
 	if (result)
 		return result;
+	fragment_learn_translated(context, packet, NAT_FORWARD);
 	context_mark(context, settings.mark_mask, settings.mark_translated);
 	return VERDICT_PASS;
 }
@@ -61,6 +63,7 @@ static __always_inline int translate_error(struct context *context, struct packe
 	int error;
 
 	context_quote(context, packet);
+	fragment_resolve_quote(context, packet);
 	error = error_translation(context, packet);
 	if (error)
 		return error;
@@ -81,6 +84,7 @@ static __always_inline _Bool is_of_inbound_flow(struct context *context, struct 
 		flow = flow_lookup(packet, bpf_jiffies64());
 	} else if (packet->class == PACKET_ICMP_ERROR) {
 		context_quote(context, packet);
+		fragment_resolve_quote(context, packet);
 		flow = error_flow(context, packet);
 	}
 	return flow && flow->decision == FLOW_INBOUND;
@@ -138,6 +142,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER_FAMILY)
 		return VERDICT_PASS;
+	fragment_resolve(context, packet);
 	if (mark == settings.mark_overlay) {
 		if (packet->class == PACKET_OTHER)
 			return -DROP_INVALID;

@@ -41,6 +41,7 @@ struct context {
 	struct __sk_buff *skb;
 	struct work *work;
 	__u8 pass_reason; /* a reason to count a pass by, or 0 */
+	_Bool is_released; /* it comes in once more, and is counted then (fragment.h) */
 };
 
 static __always_inline void *context_start(struct context *context)

@@ -96,6 +96,15 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } FAMILY(outgate_snat) SEC(".maps");
 
+/* Datagrams that came in parts -> the ports of their first part. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(key_size, sizeof(struct fragment_key));
+	__uint(value_size, sizeof(struct fragment_value));
+	__uint(max_entries, 1 << 14);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} FAMILY(outgate_frag) SEC(".maps");
+
 /* (reason, direction, policy) -> packets and bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

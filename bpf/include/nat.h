@@ -12,6 +12,7 @@
 #include "csum.h"
 #include "encap.h"
 #include "flow.h"
+#include "fragment.h"
 #include "port.h"
 #include "verdict.h"
 
@@ -378,7 +379,10 @@ static __always_inline int snat_send(struct context *context, const struct packe
 	work->egress_ip = work->translation.address;
 	error = nat_write(context, packet, NAT_FORWARD, &work->egress_ip, work->translation.port,
 			  1);
-	return error ? error : send_translated(context);
+	if (error)
+		return error;
+	fragment_learn_translated(context, packet, NAT_FORWARD);
+	return send_translated(context);
 }
 
 #endif

@@ -193,9 +193,9 @@ parse_packet(void *start, void *end, struct packet *packet)
 		packet->class = PACKET_FRAGMENT;
 	else
 		packet->class = parse_l4(packet, end);
-	if (view.fragment == FRAGMENT_FIRST && packet->class != PACKET_FLOW)
-		/* Nothing is known of what follows, and its quote may be cut. */
-		packet->class = packet->class == PACKET_BROKEN ? PACKET_BROKEN : PACKET_FRAGMENT;
+	if (view.fragment == FRAGMENT_FIRST && packet->class == PACKET_ICMP_ERROR)
+		/* An error fits one packet (RFC 1812, 4.3.2.3; RFC 4443, 2.4). */
+		packet->class = PACKET_ICMP;
 	return packet->class;
 }
 

@@ -22,6 +22,8 @@ struct quote {
 	__u32 ip_offset; /* the quoted IP header */
 	__u32 l4_offset; /* what follows it */
 	__u32 checksum_offset; /* the quoted L4 checksum; 0 where the quote ends before it */
+	__u32 id; /* of the quoted datagram, network order; where it is a fragment */
+	__u8 fragment; /* enum fragment */
 };
 
 /* Of @l4 QUOTED_L4_BYTES lie before the packet's end; TCP's checksum if @has_tcp_checksum. */
@@ -67,8 +69,8 @@ parse_quoted_l4(struct quote *quote, const void *l4, _Bool has_tcp_checksum)
  * parse_quote - read what a packet of class PACKET_ICMP_ERROR quotes
  * @packet: as parse_packet() left it; its pointers are not used
  *
- * An error goes to who sent the quoted datagram, else it contradicts itself. Of a fragment
- * only the first has ports. TCP's checksum must lie in the error, in the quoted datagram (what
+ * An error goes to who sent the quoted datagram, else it contradicts itself. Of a later
+ * fragment (PACKET_FRAGMENT) the quote has no ports. TCP's checksum must lie in the error, in the quoted datagram (what
  * follows that is padding or an extension, RFC 4884) and in the frame.
  *
  * Return: PACKET_ICMP_ERROR, or why @packet names no flow; also kept in @packet->class.
@@ -100,6 +102,8 @@ parse_quote(void *start, void *end, struct packet *packet, struct quote *quote)
 	quote->tuple.source = *ip_source(ip);
 	quote->tuple.destination = *ip_destination(ip);
 	quote->tuple.protocol = view.protocol;
+	quote->fragment = view.fragment;
+	quote->id = view.id;
 	wanted = __builtin_offsetof(struct tcphdr, urg_ptr);
 	quoted = size - view.header_size;
 	has_tcp_checksum = quoted >= wanted && view.l4_size >= wanted && l4 + wanted <= end;

@@ -236,6 +236,33 @@ struct nat_entry {
 	__u64 last_seen; /* jiffies */
 };
 
+/* ---- outgate_frag: LRU hash ---------------------------------------------------------------- */
+
+/* One datagram that came in parts. */
+struct fragment_key {
+	struct ip_address source;
+	struct ip_address destination;
+	__u32 id; /* network order */
+	__u8 protocol; /* IPv4; in IPv6 0 */
+	__u8 pad[3];
+};
+
+enum fragment_state {
+	FRAGMENT_UNKNOWN = 0, /* its first part has not come yet */
+	FRAGMENT_KNOWN = 1, /* the ports are those of its first part */
+	FRAGMENT_NOT_OURS = 2, /* it is the node's own: left alone */
+};
+
+struct fragment_value {
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol; /* what the first part carries */
+	__u8 state; /* enum fragment_state */
+	__u8 is_awaited; /* parts wait for the first */
+	__u8 pad;
+	__u64 last_seen; /* jiffies */
+};
+
 /* ---- outgate_metrics: per-CPU hash -------------------------------------------------------------- */
 
 enum metric_direction {
@@ -272,6 +299,8 @@ ASSERT_SIZE(settings, 32, 0);
 ASSERT_SIZE(tuple, 16, 24);
 ASSERT_SIZE(flow_entry, 40, 24);
 ASSERT_SIZE(nat_entry, 48, 40);
+ASSERT_SIZE(fragment_key, 16, 24);
+ASSERT_SIZE(fragment_value, 16, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
 

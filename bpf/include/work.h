@@ -31,6 +31,7 @@ struct work {
 	/* Rows on their way into maps. */
 	struct tuple key;
 	struct tuple reply;
+	struct fragment_key datagram;
 	struct nat_entry forward;
 	struct nat_entry reverse;
 };
