@@ -20,9 +20,9 @@ enum reason {
 	DROP_UNKNOWN_POD = 2, /* source is a pod not known yet, destination is covered */
 	DROP_NO_GATEWAY = 3, /* the policy has no gateway node now */
 	DROP_NO_EGRESS_IP = 4, /* the gateway node does not have the policy's egress IP */
-	DROP_UNSUPPORTED_PROTOCOL = 5, /* covered, and neither TCP, UDP nor ICMP */
+	DROP_UNSUPPORTED_PROTOCOL = 5, /* covered, and neither TCP, UDP, SCTP nor ICMP */
 	DROP_UNSUPPORTED_ICMP = 6, /* covered ICMP other than echo and errors */
-	DROP_FRAGMENT = 7, /* covered fragment whose datagram is not known, and no room to hold it */
+	DROP_FRAGMENT = 7, /* covered part of a datagram that is not known */
 	DROP_TTL_EXCEEDED = 8, /* the packet may not travel further */
 	DROP_FLOW_TABLE_FULL = 9, /* no room for a flow entry */
 	DROP_NAT_TABLE_FULL = 10, /* no room for a NAT entry */
@@ -39,9 +39,9 @@ enum reason {
 	DROP_UNSEEN_POD = 21, /* guard: covered, and from_container never saw it */
 	DROP_ICMP_NO_FLOW = 22, /* covered ICMP error that speaks of no flow of its pod */
 	DROP_TOO_BIG = 23, /* too big for the tunnel, with DF set: its sender is told */
-	OTHER_FAMILY = 24, /* left alone: policies select the pod in the other IP family alone */
-	DROP_OTHER_FAMILY = 25, /* the same, where the setting other-family says drop */
-	FRAGMENT_HELD = 26, /* part of a datagram that came before the first: kept until that comes */
+	OTHER_FAMILY = 24, /* left alone: its pod is selected in the other IP family */
+	DROP_OTHER_FAMILY = 25, /* the same, and the setting other-family says drop */
+	FRAGMENT_HELD = 26, /* a part before its datagram's first: held until that comes */
 };
 
 /* Counting must not change a verdict: a full metrics map loses counts, never packets. */
