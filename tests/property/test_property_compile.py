@@ -20,6 +20,7 @@ from outgate.policy.model import (
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
 from outgate.state.entries import (
+    Address,
     CoveredKey,
     EndpointKey,
     InterfaceIndex,
@@ -36,7 +37,9 @@ from outgate.state.snapshot import Snapshot, render
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
 NODE_NAMES = [NodeName(f"n{index}") for index in range(3)]
-NODE_ADDRESSES = [IPv4Address(f"192.0.2.{index + 1}") for index in range(3)]
+NODE_ADDRESSES: list[Address] = [
+    IPv4Address(f"192.0.2.{index + 1}") for index in range(3)
+]
 POD_ADDRESSES = [IPv4Address(f"10.0.{n}.{p}") for n in range(3) for p in range(3)]
 NETWORKS = [
     IPv4Network(text)
@@ -192,7 +195,7 @@ def test_new_policy_leaves_other_pods_alone(
 
 def _selected_addresses(
     cluster: Cluster, found: tuple[EgressPolicy, ...]
-) -> set[IPv4Address]:
+) -> set[Address]:
     namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
     return {
         address
@@ -205,7 +208,7 @@ def _selected_addresses(
     }
 
 
-def _rows_except(snapshot: Snapshot, sources: set[IPv4Address]) -> Snapshot:
+def _rows_except(snapshot: Snapshot, sources: set[Address]) -> Snapshot:
     return {
         key: value
         for key, value in snapshot.items()

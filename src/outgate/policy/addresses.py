@@ -7,7 +7,7 @@ egress IPs here.
 """
 
 from collections.abc import Iterable, Mapping, Set
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_network
 
 from outgate.policy.model import Cluster, Endpoint, Namespace, Node
 from outgate.state.entries import (
@@ -15,12 +15,14 @@ from outgate.state.entries import (
     HOST,
     REMOTE_NODE,
     WORLD,
+    Address,
     EndpointEntry,
     EndpointFlag,
     EndpointKey,
     IpcacheEntry,
     IpcacheKey,
     Key,
+    Network,
     NodeEntry,
     NodeKey,
     NodeName,
@@ -29,12 +31,12 @@ from outgate.state.entries import (
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
 
-Holders = Mapping[IPv4Address, Endpoint]
+Holders = Mapping[Address, Endpoint]
 
 EVERYTHING = IPv4Network("0.0.0.0/0")
 
 
-def link_addresses(facts: NodeFacts) -> frozenset[IPv4Address]:
+def link_addresses(facts: NodeFacts) -> frozenset[Address]:
     """Return the addresses that the node really has, without loopback's."""
     return frozenset(
         address
@@ -44,7 +46,7 @@ def link_addresses(facts: NodeFacts) -> frozenset[IPv4Address]:
     )
 
 
-def held_node_addresses(held: Snapshot) -> frozenset[IPv4Address]:
+def held_node_addresses(held: Snapshot) -> frozenset[Address]:
     """Return the node's own addresses as a kernel that was filled before has them."""
     return frozenset(
         key.network.network_address
@@ -76,25 +78,23 @@ def ipcache_entries(
     """
     nodes = sorted(cluster.nodes, key=lambda other: other.name, reverse=True)
     endpoints = {n.name: n.tunnel_endpoint for n in nodes if n.name != node}
-    entries = {EVERYTHING: IpcacheEntry(WORLD, None)}
+    entries: dict[Network, IpcacheEntry] = {EVERYTHING: IpcacheEntry(WORLD, None)}
     for network in cluster.cluster_networks:
         entries[network] = IpcacheEntry(CLUSTER, None)
     for other in nodes:
         for network in other.pod_networks:
             entries[network] = IpcacheEntry(CLUSTER, endpoints.get(other.name))
     for address, pod in _outside(holders, nodes):
-        entries[IPv4Network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
+        entries[ip_network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
     for other in nodes:
         identity = HOST if other.name == node else REMOTE_NODE
         for address in other.addresses:
             entry = IpcacheEntry(identity, endpoints.get(other.name))
-            entries[IPv4Network(address)] = entry
+            entries[ip_network(address)] = entry
     return {IpcacheKey(network): entry for network, entry in entries.items()}
 
 
-def _outside(
-    holders: Holders, nodes: Iterable[Node]
-) -> list[tuple[IPv4Address, Endpoint]]:
+def _outside(holders: Holders, nodes: Iterable[Node]) -> list[tuple[Address, Endpoint]]:
     """
     Return the pods whose address lies in no pod network of their own node.
 
@@ -114,9 +114,9 @@ def _outside(
 
 
 def endpoint_entries(
-    own_addresses: Set[IPv4Address],
-    egress_ips: Set[IPv4Address],
-    pods: Iterable[IPv4Address],
+    own_addresses: Set[Address],
+    egress_ips: Set[Address],
+    pods: Iterable[Address],
 ) -> dict[Key, Value]:
     """Return who lives on this node: *pods*, and the host, which wins a conflict."""
     entries: dict[Key, Value] = {
@@ -131,7 +131,7 @@ def endpoint_entries(
 
 def local_pods(
     node: NodeName, holders: Holders, namespaces: Mapping[str, Namespace]
-) -> list[IPv4Address]:
+) -> list[Address]:
     """
     Return the pod addresses of *node* whose namespace is known.
 

@@ -10,10 +10,10 @@ gets its choice here too.
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from outgate.policy.model import EgressPolicy, Node, Problem
 from outgate.state.entries import (
+    Address,
     NodeName,
     NoEgressIP,
     NoGateway,
@@ -36,9 +36,9 @@ class Decision:
     problem: Problem | None = None
 
 
-def nodes_by_address(nodes: Iterable[Node]) -> Mapping[IPv4Address, Node]:
+def nodes_by_address(nodes: Iterable[Node]) -> Mapping[Address, Node]:
     """Return which node has each address; of two that claim one, the first by name."""
-    owners: dict[IPv4Address, Node] = {}
+    owners: dict[Address, Node] = {}
     for node in sorted(nodes, key=lambda node: node.name):
         for address in node.addresses:
             owners.setdefault(address, node)
@@ -47,9 +47,9 @@ def nodes_by_address(nodes: Iterable[Node]) -> Mapping[IPv4Address, Node]:
 
 def decide(
     policy: EgressPolicy,
-    owners: Mapping[IPv4Address, Node],
+    owners: Mapping[Address, Node],
     node: NodeName,
-    own_addresses: Set[IPv4Address],
+    own_addresses: Set[Address],
 ) -> Decision:
     """
     Return the gateway of *policy* as *node* must program it.

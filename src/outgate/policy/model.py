@@ -11,10 +11,9 @@ values and name what is wrong; nothing here can be wrong any more.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
 
 from outgate.policy.selectors import Selector
-from outgate.state.entries import NodeName, PolicyId
+from outgate.state.entries import Address, Network, NodeName, PolicyId
 
 Labels = Mapping[str, str]
 
@@ -32,18 +31,18 @@ class Node:
     """
 
     name: NodeName
-    internal_addresses: tuple[IPv4Address, ...] = ()
-    external_addresses: tuple[IPv4Address, ...] = ()
+    internal_addresses: tuple[Address, ...] = ()
+    external_addresses: tuple[Address, ...] = ()
     labels: Labels = field(default_factory=dict)
-    pod_networks: tuple[IPv4Network, ...] = ()
+    pod_networks: tuple[Network, ...] = ()
 
     @property
-    def addresses(self) -> tuple[IPv4Address, ...]:
+    def addresses(self) -> tuple[Address, ...]:
         """Return the addresses of the node, internal ones first."""
         return self.internal_addresses + self.external_addresses
 
     @property
-    def tunnel_endpoint(self) -> IPv4Address | None:
+    def tunnel_endpoint(self) -> Address | None:
         """Return where other nodes send tunnelled packets; None when unknown."""
         return next(iter(self.addresses), None)
 
@@ -70,7 +69,7 @@ class Endpoint:
     name: str
     uid: str = ""
     created: str = ""
-    addresses: tuple[IPv4Address, ...] = ()
+    addresses: tuple[Address, ...] = ()
     labels: Labels = field(default_factory=dict)
     node: NodeName = NO_NODE
     is_host_network: bool = False
@@ -91,7 +90,7 @@ class GatewayAtAddress:
     CiliumEgressNATPolicy's egressSourceIP means both at once.
     """
 
-    egress_ip: IPv4Address
+    egress_ip: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class EgressPolicy:
     created: str
     id: PolicyId
     selectors: tuple[Selector, ...]
-    destinations: tuple[IPv4Network, ...]
+    destinations: tuple[Network, ...]
     gateway: GatewayAtAddress
 
     @property
@@ -168,7 +167,7 @@ class Cluster:
     endpoints: tuple[Endpoint, ...] = ()
     policies: tuple[EgressPolicy, ...] = ()
     bad_policies: tuple[BadPolicy, ...] = ()
-    cluster_networks: tuple[IPv4Network, ...] = ()
+    cluster_networks: tuple[Network, ...] = ()
 
 
 def policy_id(uid: str, api_version: str, kind: str, name: str) -> PolicyId:

@@ -11,12 +11,11 @@ What it is not: it does not choose gateways (``gateways``) or fill other maps.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.gateways import Decision
 from outgate.policy.model import EgressPolicy, Endpoint, Namespace, Problem
-from outgate.state.entries import Key, NodeName, PolicyKey, Value
+from outgate.state.entries import Address, Key, Network, NodeName, PolicyKey, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class _Defeat:
 
 def compile_rows(
     node: NodeName,
-    holders: Mapping[IPv4Address, Endpoint],
+    holders: Mapping[Address, Endpoint],
     namespaces: Mapping[str, Namespace],
     policies: Sequence[DecidedPolicy],
 ) -> tuple[dict[Key, Value], tuple[Problem, ...]]:
@@ -59,7 +58,7 @@ def compile_rows(
         if namespace is None or not (is_local or is_gateway):
             continue
         labels = identity_labels(endpoint, namespace)
-        winners: dict[IPv4Network, DecidedPolicy] = {}
+        winners: dict[Network, DecidedPolicy] = {}
         for decided, index, network in _selected(policies, labels):
             winner = winners.setdefault(network, decided)
             if is_local and winner is not decided:
@@ -72,7 +71,7 @@ def compile_rows(
 
 def _selected(
     policies: Sequence[DecidedPolicy], labels: Mapping[str, str]
-) -> Iterator[tuple[DecidedPolicy, int, IPv4Network]]:
+) -> Iterator[tuple[DecidedPolicy, int, Network]]:
     for decided in policies:
         policy = decided.policy
         if any(selector.matches(labels) for selector in policy.selectors):

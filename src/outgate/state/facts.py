@@ -5,9 +5,8 @@ Facts enter the compiler as data; ``kernel`` makes them, ``policy`` reads them.
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
-from outgate.state.entries import InterfaceIndex
+from outgate.state.entries import Address, InterfaceIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Link:
     name: str
     index: InterfaceIndex
     kind: str = ""
-    addresses: tuple[IPv4Address, ...] = ()
+    addresses: tuple[Address, ...] = ()
     peer_elsewhere: bool = False
     is_up: bool = True
     mtu: int = 1500
