@@ -16,7 +16,7 @@ from outgate.kernel.records import MetricRecord
 from outgate.reconcile.loop import Reconciler, Round
 from outgate.reconcile.status import EntryStatus, State
 from outgate.source.interface import Source
-from outgate.state.entries import Key
+from outgate.state.entries import Key, key_family
 from outgate.state.snapshot import render_key, render_value, sort_key
 from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
@@ -146,6 +146,7 @@ class Report:
         return {
             "kind": kind,
             "key": subject,
+            "family": key_family(key),
             "wanted": None if value is None else render_value(value),
             "state": status.state,
             "age": now - status.since,

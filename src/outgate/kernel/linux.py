@@ -10,7 +10,8 @@ Everything acts on the network namespace and the mounts of the calling thread.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -55,6 +56,9 @@ TUNNEL_OVERHEAD = 50
 
 STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
+
+GENERATIONS = 2**16
+"""Generations of routes and of policies start anew after so many."""
 
 Failures = dict[Key, KernelError]
 Entry = tuple[Key, Value]
@@ -108,7 +112,7 @@ class LinuxKernel:
     async def _follow_events(self) -> None:
         async for _ in netlink.watch():
             config = self._runtime_config()
-            generation = (config.route_generation + 1) % 2**32
+            generation = (config.route_generation + 1) % GENERATIONS
             self._write_config(replace(config, route_generation=generation))
             self._changed.set()
 
@@ -214,7 +218,15 @@ class LinuxKernel:
                 failures |= self._apply_rows(batch)
             if is_put and kind is PolicyKey:
                 failures |= self._apply_rows(guard((), failures)[1])
+        if any(isinstance(operation.key, PolicyKey) for operation in operations):
+            self._begin_policy_generation()
         return failures
+
+    def _begin_policy_generation(self) -> None:
+        """Tell the programs that policy rows changed; see ``ExistingFlows``."""
+        config = self._runtime_config()
+        generation = (config.policy_generation + 1) % GENERATIONS
+        self._write_config(replace(config, policy_generation=generation))
 
     def _without_incomplete(
         self, batch: Sequence[Operation], failures: Failures
@@ -225,21 +237,28 @@ class LinuxKernel:
         return [operation for operation in batch if operation.key not in withheld]
 
     def _apply_rows(self, batch: Sequence[Operation]) -> Failures:
-        if not batch:
-            return {}
-        encoded = {encode_key(operation.key): operation for operation in batch}
-        (name,) = {name for name, _ in encoded}
-        keys = {raw: operation.key for (_, raw), operation in encoded.items()}
-        if isinstance(batch[0], Put):
-            rows = {
-                raw: encode_value(operation.value)
-                for (_, raw), operation in encoded.items()
-                if isinstance(operation, Put)
-            }
-            refused = self._maps[name].put_many(rows)
-        else:
-            refused = self._maps[name].remove_many(list(keys))
-        return {keys[raw]: error for raw, error in refused.items()}
+        by_map: dict[MapName, dict[bytes, Operation]] = defaultdict(dict)
+        for operation in batch:
+            name, raw = encode_key(operation.key)
+            by_map[name][raw] = operation
+        return {
+            rows[raw].key: error
+            for name, rows in by_map.items()
+            for raw, error in self._change_map(name, rows).items()
+        }
+
+    def _change_map(
+        self, name: MapName, rows: Mapping[bytes, Operation]
+    ) -> dict[bytes, KernelError]:
+        """Put the *rows* of one map, or remove them: they are all of one sort."""
+        values = {
+            raw: encode_value(operation.key, operation.value)
+            for raw, operation in rows.items()
+            if isinstance(operation, Put)
+        }
+        if values:
+            return self._maps[name].put_many(values)
+        return self._maps[name].remove_many(list(rows))
 
     async def _apply_tunnel(self, batch: Iterable[Operation]) -> Failures:
         failures: Failures = {}
