@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ import yaml
 
 from outgate.errors import ConfigError
 from outgate.kernel.maps import DatapathSettings, GatewayPath
-from outgate.state.entries import NodeName, TunnelDevice
+from outgate.state.entries import Network, NodeName, TunnelDevice
 from outgate.telemetry.logs import LogFormat
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -51,7 +51,7 @@ class AgentConfig:
     mark_translated: int
     mark_overlay: int
     mark_seen: int
-    cluster_networks: tuple[IPv4Network, ...]
+    cluster_networks: tuple[Network, ...]
     status_socket: Path
     metrics_address: HostPort | None
     log_format: LogFormat
@@ -110,12 +110,12 @@ def _interface(text: str) -> str:
     return text
 
 
-def _networks(text: str) -> tuple[IPv4Network, ...]:
+def _networks(text: str) -> tuple[Network, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return tuple(IPv4Network(part) for part in parts)
+        return tuple(ip_network(part) for part in parts)
     except ValueError as error:
-        raise ValueError(f"is no list of IPv4 networks: {error}") from None
+        raise ValueError(f"is no list of networks: {error}") from None
 
 
 def _host_port(text: str) -> HostPort:

@@ -51,7 +51,7 @@ def attachment_entries(
 
 
 def is_uplink(link: Link, facts: NodeFacts, node_addresses: Set[Address]) -> bool:
-    """Return whether *link* leads out: by the default route, or by its address."""
-    return link.name == facts.default_interface or not node_addresses.isdisjoint(
+    """Return whether *link* leads out: by a default route, or by its address."""
+    return link.name in facts.default_interfaces or not node_addresses.isdisjoint(
         link.addresses
     )

@@ -90,7 +90,11 @@ def find_doubtful_pods(
             for policy in policies
             if any(selector.matches(labels) for selector in policy.selectors)
         ]
-    return tuple(sorted(found, key=lambda doubt: (doubt.address, doubt.policy.name)))
+    return tuple(sorted(found, key=_doubt_order))
+
+
+def _doubt_order(doubt: DoubtfulPod) -> tuple[int, Address, str]:
+    return doubt.address.version, doubt.address, doubt.policy.name
 
 
 def _claim(endpoint: Endpoint) -> tuple[bool, str, str, str]:

@@ -1,8 +1,8 @@
 """
 The cluster as policies see it: nodes, namespaces, pods, policies.
 
-What it is: frozen values, the input of ``compile``.  Addresses are IPv4 only for
-now; others are left out where objects are decoded.
+What it is: frozen values, the input of ``compile``.  Addresses and networks are of
+both IP families, side by side.
 
 What it is not: Kubernetes objects.  ``source.objects`` and ``parse`` make these
 values and name what is wrong; nothing here can be wrong any more.
@@ -26,8 +26,8 @@ class Node:
     """
     A node and what is reached through it.
 
-    *internal_addresses* are in the order of the Node object: the first is where
-    tunnelled packets for this node go.  *pod_networks* are its pod CIDRs.
+    *internal_addresses* are in the order of the Node object.  *pod_networks* are its
+    pod CIDRs.
     """
 
     name: NodeName
@@ -43,8 +43,17 @@ class Node:
 
     @property
     def tunnel_endpoint(self) -> Address | None:
-        """Return where other nodes send tunnelled packets; None when unknown."""
-        return next(iter(self.addresses), None)
+        """
+        Return where other nodes send tunnelled packets; None when unknown.
+
+        The first IPv4 address if there is one, for the pods of both families: the
+        shorter outer header.  Internal addresses go before external ones.
+        """
+        for addresses in (self.internal_addresses, self.external_addresses):
+            ordered = sorted(addresses, key=lambda address: address.version)
+            if ordered:
+                return ordered[0]
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """*default_interface* carries the IPv4 default route; None without one."""
+    """*default_interface* carries the IPv4 default route, the other the IPv6 one."""
 
     links: tuple[Link, ...] = ()
     default_interface: str | None = None
+    default_interface_v6: str | None = None
+
+    @property
+    def default_interfaces(self) -> frozenset[str]:
+        """Return the interfaces that carry a default route of either family."""
+        found = (self.default_interface, self.default_interface_v6)
+        return frozenset(name for name in found if name is not None)
