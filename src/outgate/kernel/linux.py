@@ -39,20 +39,24 @@ from outgate.state.entries import (
     Attachment,
     AttachmentKey,
     EndpointKey,
+    Family,
     Hook,
     InterfaceIndex,
+    IpcacheEntry,
+    IpcacheKey,
     Key,
     PolicyKey,
     TunnelDevice,
     TunnelKey,
     Value,
+    family_of,
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Snapshot
 
-TUNNEL_OVERHEAD = 50
-"""Bytes of IPv4, UDP, VXLAN and inner Ethernet headers (RFC 7348, section 5)."""
+TUNNEL_OVERHEAD = {Family.V4: 50, Family.V6: 70}
+"""Bytes of outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348, section 5)."""
 
 STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
@@ -194,9 +198,19 @@ class LinuxKernel:
         uplinks = {key.interface for key in attached if key.hook is Hook.TO_NETDEV}
         sizes = [link.mtu for link in self.facts.links if link.name in uplinks]
         config = self._runtime_config()
-        mtu = max(min(sizes) - TUNNEL_OVERHEAD, 0) if sizes else 0
+        mtu = max(min(sizes) - self._tunnel_overhead(), 0) if sizes else 0
         if mtu != config.tunnel_mtu:
             self._write_config(replace(config, tunnel_mtu=mtu))
+
+    def _tunnel_overhead(self) -> int:
+        """Return how much the outer headers take towards the farthest nodes."""
+        endpoints = {
+            value.tunnel_endpoint
+            for _, value in self._observe_map(MapName.IPCACHE)
+            if isinstance(value, IpcacheEntry) and value.tunnel_endpoint
+        }
+        families = {family_of(endpoint) for endpoint in endpoints}
+        return max(TUNNEL_OVERHEAD[family] for family in families | {Family.V4})
 
     async def apply(self, operations: Sequence[Operation]) -> Failures:
         """
@@ -218,8 +232,11 @@ class LinuxKernel:
                 failures |= self._apply_rows(batch)
             if is_put and kind is PolicyKey:
                 failures |= self._apply_rows(guard((), failures)[1])
-        if any(isinstance(operation.key, PolicyKey) for operation in operations):
+        kinds = {type(operation.key) for operation in operations}
+        if PolicyKey in kinds:
             self._begin_policy_generation()
+        if IpcacheKey in kinds:
+            self._follow_uplinks(self._observe_attachments())
         return failures
 
     def _begin_policy_generation(self) -> None:
