@@ -18,7 +18,12 @@ from typing import Any, TypeVar
 import yaml
 
 from outgate.errors import ConfigError
-from outgate.kernel.maps import DatapathSettings, GatewayPath
+from outgate.kernel.maps import (
+    DatapathSettings,
+    ExistingFlows,
+    GatewayPath,
+    OtherFamily,
+)
 from outgate.state.entries import Network, NodeName, TunnelDevice
 from outgate.telemetry.logs import LogFormat
 
@@ -45,6 +50,8 @@ class AgentConfig:
     tunnel_vni: int
     tunnel_device: str
     gateway_path: GatewayPath
+    existing_flows: ExistingFlows
+    other_family: OtherFamily
     port_first: int
     port_last: int
     mark_mask: int
@@ -73,6 +80,8 @@ class AgentConfig:
             port_first=self.port_first,
             port_last=self.port_last,
             gateway_path=self.gateway_path,
+            existing_flows=self.existing_flows,
+            other_family=self.other_family,
         )
 
 
@@ -155,6 +164,18 @@ SETTINGS = (
         "direct",
         _choice(GatewayPath),
         "How tunnelled packets leave: direct or stack.",
+    ),
+    Setting(
+        "existing-flows",
+        "keep",
+        _choice(ExistingFlows),
+        "When a policy changes, flows that live: keep or redecide.",
+    ),
+    Setting(
+        "other-family",
+        "pass",
+        _choice(OtherFamily),
+        "A covered pod's IP family that no policy on it names: pass or drop.",
     ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),

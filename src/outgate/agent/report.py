@@ -22,6 +22,9 @@ from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
 from outgate.telemetry.version import product_version
 
+PASSES = (reason_name(Reason.OTHER_FAMILY),)
+"""Reasons of packets that are counted and left alone: no drops."""
+
 
 class Counting(Protocol):
     """Whatever has the datapath's counters."""
@@ -104,11 +107,14 @@ class Report:
         for counted in self._packets():
             packets[counted.reason] += counted.packets
         forwarded = packets.pop(reason_name(Reason.FORWARDED), 0)
+        passed = {r: packets.pop(r) for r in PASSES if r in packets}
         return {
             "node": self._config.node,
             "version": product_version(),
             "pinDir": str(self._config.pin_dir),
             "gatewayPath": self._config.gateway_path,
+            "existingFlows": self._config.existing_flows,
+            "otherFamily": self._config.other_family,
             "source": {
                 "listed": self._source.is_listed,
                 "complete": self._source.is_complete,
@@ -127,6 +133,7 @@ class Report:
             ],
             "problems": [asdict(p) for p in self._target.compiled.problems],
             "forwarded": forwarded,
+            "passed": passed,
             "drops": packets,
         }
 

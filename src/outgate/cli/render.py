@@ -223,6 +223,8 @@ def status_text(status: dict[str, Any]) -> str:
         ("version", status["version"]),
         ("pin directory", status["pinDir"]),
         ("gateway path", status["gatewayPath"]),
+        ("existing flows", status["existingFlows"]),
+        ("other family", status["otherFamily"]),
         ("source", _source_text(source)),
         *(("", f"{kind}: {error}") for kind, error in source["errors"].items()),
         ("last round", _round_text(last, status["lastRoundAge"])),
@@ -231,7 +233,8 @@ def status_text(status: dict[str, Any]) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append((f"entries {kind}", counts))
     lines.append(("forwarded", f"{status['forwarded']} packets"))
-    for reason, packets in sorted(status["drops"].items()):
+    packet_counts = sorted(status["passed"].items()) + sorted(status["drops"].items())
+    for reason, packets in packet_counts:
         lines.append((reason, f"{packets} packets"))
     for entry in status["failures"]:
         what = f"{entry['kind']} {entry['key']}: {entry['error']}"

@@ -43,6 +43,11 @@ class Reason(IntEnum):
     DROP_UNSEEN_POD = 21, "guard: covered, and from_container never saw it"
     DROP_ICMP_NO_FLOW = 22, "covered ICMP error that speaks of no flow of its pod"
     DROP_TOO_BIG = 23, "too big for the tunnel, with DF set: its sender is told"
+    OTHER_FAMILY = (
+        24,
+        "left alone: policies select the pod in the other IP family alone",
+    )
+    DROP_OTHER_FAMILY = 25, "the same, where the setting other-family says drop"
 
 
 def reason_name(number: int) -> str:

@@ -165,6 +165,8 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "version": "0.1.0",
         "pinDir": "/sys/fs/bpf/outgate",
         "gatewayPath": "direct",
+        "existingFlows": "keep",
+        "otherFamily": "pass",
         "source": {"listed": True, "complete": False, "errors": {"pods": "refused"}},
         "lastRound": None,
         "lastRoundAge": None,
@@ -180,6 +182,7 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         ],
         "problems": [{"object": "P", "path": "spec", "message": "is wrong"}],
         "forwarded": 5,
+        "passed": {"other_family": 3},
         "drops": {"drop_no_route": 1},
     }
 
@@ -188,11 +191,14 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "version          0.1.0",
         "pin directory    /sys/fs/bpf/outgate",
         "gateway path     direct",
+        "existing flows   keep",
+        "other family     pass",
         "source           failing: entries are added, none is removed",
         "                 pods: refused",
         "last round       none yet",
         "entries policy   2 done, 1 error",
         "forwarded        5 packets",
+        "other_family     3 packets",
         "drop_no_route    1 packets",
         "refused          policy a -> b: write map: no room"
         " (for 3 s, next attempt in 1 s)",
