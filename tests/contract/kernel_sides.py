@@ -103,7 +103,7 @@ class LinuxSide:
         ip("link", "del", name)
 
     def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None:
-        with PinnedMap(PIN_DIR / MapName.EGRESS) as opened:
+        with PinnedMap(PIN_DIR / MapName.EGRESS_V4) as opened:
             for i in range(4):
                 source = IPv4Address(i).packed
                 opened.put(b"\x20\0\0\0" + source + bytes(4), bytes(16))

@@ -36,9 +36,10 @@ def run(
 
 
 def put_world() -> None:
-    name, key = encode_key(IpcacheKey(IPv4Network("0.0.0.0/0")))
+    key = IpcacheKey(IPv4Network("0.0.0.0/0"))
+    name, encoded = encode_key(key)
     with PinnedMap(PIN_DIR / name) as opened:
-        opened.put(key, encode_value(IpcacheEntry(WORLD, None)))
+        opened.put(encoded, encode_value(key, IpcacheEntry(WORLD, None)))
 
 
 def test_map_get_prints_a_row_each(run: Callable[..., list[str]]) -> None:

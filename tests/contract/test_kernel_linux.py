@@ -257,7 +257,7 @@ def test_unload_leaves_the_maps_of_a_running_agent() -> None:
         with pytest.raises(KernelError, match="an agent's links are pinned there"):
             unpin_programs(PIN_DIR)
 
-        assert (PIN_DIR / MapName.EGRESS).exists()
+        assert (PIN_DIR / MapName.EGRESS_V4).exists()
 
     isolated(body)
 

@@ -60,7 +60,7 @@ def test_a_batch_that_the_kernel_does_not_count_is_refused_whole(
     async def body() -> None:
         kernel = await start()
         rows = {bytes([i, 0, 0, 0]): bytes(4) for i in range(3)}
-        with PinnedMap(PIN_DIR / MapName.NODE) as opened:
+        with PinnedMap(PIN_DIR / MapName.NODE_V4) as opened:
             monkeypatch.setattr(syscall, "bpf", refuse)
             assert opened.put_many(rows).keys() == rows.keys()
         kernel.close()

@@ -21,13 +21,18 @@
 #endif
 
 MAP(cilium_egress_v4, BPF_MAP_TYPE_LPM_TRIE, 12, 16, EGRESS_ROOM, BPF_F_NO_PREALLOC);
+MAP(cilium_egress_v6, BPF_MAP_TYPE_LPM_TRIE, 36, 40, EGRESS_ROOM, BPF_F_NO_PREALLOC);
 MAP(outgate_covered_v4, BPF_MAP_TYPE_LPM_TRIE, 8, 4, 64, BPF_F_NO_PREALLOC);
+MAP(outgate_covered_v6, BPF_MAP_TYPE_LPM_TRIE, 20, 4, 64, BPF_F_NO_PREALLOC);
 MAP(cilium_lxc, BPF_MAP_TYPE_HASH, 20, 48, 64, 0);
-MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, 24, 12, 16384, BPF_F_NO_PREALLOC);
+MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, 24, 24, 16384, BPF_F_NO_PREALLOC);
 MAP(outgate_node_v4, BPF_MAP_TYPE_HASH, 4, 4, 64, 0);
+MAP(outgate_node_v6, BPF_MAP_TYPE_HASH, 16, 4, 64, 0);
 MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 16, 1, 0);
 MAP(outgate_flow_v4, BPF_MAP_TYPE_LRU_HASH, 16, 40, 64, 0);
+MAP(outgate_flow_v6, BPF_MAP_TYPE_LRU_HASH, 40, 64, 64, 0);
 MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);
+MAP(outgate_snat_v6, BPF_MAP_TYPE_LRU_HASH, 40, 88, 64, 0);
 MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, 64, 0);
 
 const volatile struct {

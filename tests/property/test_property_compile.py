@@ -2,11 +2,13 @@
 
 import random
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
+from itertools import chain
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outgate.kernel.maps import decode_entry, encode_key, encode_value
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.model import (
@@ -20,15 +22,21 @@ from outgate.policy.model import (
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
 from outgate.state.entries import (
+    Address,
+    AttachmentKey,
     CoveredKey,
+    EndpointEntry,
     EndpointKey,
+    Family,
     InterfaceIndex,
     Key,
     NodeName,
     PolicyKey,
     TunnelDevice,
+    TunnelKey,
     Value,
     ViaGateway,
+    key_family,
 )
 from outgate.state.facts import Link, NodeFacts
 from outgate.state.plan import Put, diff
@@ -36,11 +44,22 @@ from outgate.state.snapshot import Snapshot, render
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
 NODE_NAMES = [NodeName(f"n{index}") for index in range(3)]
-NODE_ADDRESSES = [IPv4Address(f"192.0.2.{index + 1}") for index in range(3)]
-POD_ADDRESSES = [IPv4Address(f"10.0.{n}.{p}") for n in range(3) for p in range(3)]
+NODE_ADDRESSES: list[tuple[Address, Address]] = [
+    (ip_address(f"192.0.2.{n}"), ip_address(f"2001:db8::{n}")) for n in (1, 2, 3)
+]
+LOST_ADDRESSES = [ip_address("192.0.2.99"), ip_address("2001:db8::99")]
+POD_ADDRESSES = [
+    ip_address(form.format(n, p))
+    for form in ("10.0.{}.{}", "fd00:0:0:{}::{}")
+    for n in range(3)
+    for p in range(3)
+]
 NETWORKS = [
-    IPv4Network(text)
-    for text in ("0.0.0.0/0", "203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8")
+    ip_network(text)
+    for text in (
+        *("0.0.0.0/0", "203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8"),
+        *("::/0", "2001:db8:ff::/48", "2001:db8:ff::9/128", "ff00::/8"),
+    )
 ]
 KEYS, VALUES = ("app", "tier"), ("a", "b", "")
 DATES = ("", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
@@ -67,9 +86,9 @@ def policies(draw: st.DrawFn) -> tuple[EgressPolicy, ...]:
             created=draw(st.sampled_from(DATES)),
             id=policy_id(f"u{index}", "", "", ""),
             selectors=(draw(selectors),),
-            destinations=tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=3))),
+            destinations=tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=4))),
             gateway=GatewayAtAddress(
-                draw(st.sampled_from([*NODE_ADDRESSES, IPv4Address("192.0.2.99")]))
+                draw(st.sampled_from([*chain(*NODE_ADDRESSES), *LOST_ADDRESSES]))
             ),
         )
         for index in range(draw(st.integers(0, 4)))
@@ -79,8 +98,15 @@ def policies(draw: st.DrawFn) -> tuple[EgressPolicy, ...]:
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
     nodes = tuple(
-        Node(name, (address,), pod_networks=(IPv4Network(f"10.0.{index}.0/24"),))
-        for index, (name, address) in enumerate(
+        Node(
+            name,
+            draw(st.sampled_from([addresses, addresses[:1], addresses[1:]])),
+            pod_networks=(
+                ip_network(f"10.0.{index}.0/24"),
+                ip_network(f"fd00:0:0:{index}::/64"),
+            ),
+        )
+        for index, (name, addresses) in enumerate(
             zip(NODE_NAMES, NODE_ADDRESSES, strict=True)
         )
     )
@@ -90,7 +116,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
             name=f"pod{index}",
             uid=f"uid{index}",
             created=draw(st.sampled_from(DATES)),
-            addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=2))),
+            addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=3))),
             labels=draw(labels),
             node=draw(st.sampled_from(NODE_NAMES)),
             is_host_network=draw(st.booleans()),
@@ -104,7 +130,7 @@ def clusters(draw: st.DrawFn) -> Cluster:
 
 
 def _compile(cluster: Cluster, index: int = 0) -> Compiled:
-    link = Link("eth0", InterfaceIndex(2), addresses=(NODE_ADDRESSES[index],))
+    link = Link("eth0", InterfaceIndex(2), addresses=NODE_ADDRESSES[index])
     facts = NodeFacts((link,), "eth0")
     return compile_node(cluster, NODE_NAMES[index], facts, TUNNEL)
 
@@ -192,7 +218,7 @@ def test_new_policy_leaves_other_pods_alone(
 
 def _selected_addresses(
     cluster: Cluster, found: tuple[EgressPolicy, ...]
-) -> set[IPv4Address]:
+) -> set[Address]:
     namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
     return {
         address
@@ -205,7 +231,7 @@ def _selected_addresses(
     }
 
 
-def _rows_except(snapshot: Snapshot, sources: set[IPv4Address]) -> Snapshot:
+def _rows_except(snapshot: Snapshot, sources: set[Address]) -> Snapshot:
     return {
         key: value
         for key, value in snapshot.items()
@@ -220,7 +246,11 @@ def test_pods_node_and_gateway_agree(cluster: Cluster) -> None:
     for snapshot in snapshots:
         for key, value in snapshot.items():
             if isinstance(key, PolicyKey) and isinstance(value, ViaGateway):
-                gateway = NODE_ADDRESSES.index(value.tunnel_endpoint)
+                (gateway,) = (
+                    index
+                    for index, addresses in enumerate(NODE_ADDRESSES)
+                    if value.tunnel_endpoint in addresses
+                )
                 assert snapshots[gateway][key] == value
 
 
@@ -231,3 +261,53 @@ def test_every_row_is_of_a_covered_network(cluster: Cluster) -> None:
     for key in snapshot:
         if isinstance(key, PolicyKey):
             assert CoveredKey(key.destination) in snapshot
+
+
+@given(clusters())
+def test_every_row_survives_its_bytes(cluster: Cluster) -> None:
+    """So none mixes families, and none needs an endpoint that it has no room for."""
+    for key, value in _compile(cluster).snapshot.items():
+        if not isinstance(key, TunnelKey | AttachmentKey):
+            name, encoded = encode_key(key)
+            row = decode_entry(name, encoded, encode_value(key, value))
+
+            assert row == (key, value)
+
+
+@given(clusters(), st.sampled_from(Family))
+def test_what_a_policy_says_of_one_family_changes_no_row_of_the_other(
+    cluster: Cluster, family: Family
+) -> None:
+    policies = tuple(
+        replace(
+            policy,
+            destinations=tuple(d for d in policy.destinations if d.version == family),
+        )
+        for policy in cluster.policies
+    )
+    whole, half = _compile(cluster), _compile(replace(cluster, policies=policies))
+
+    assert _rows_of(whole.snapshot, family) == _rows_of(half.snapshot, family)
+
+
+def _rows_of(snapshot: Snapshot, family: Family) -> Snapshot:
+    return {
+        key: value
+        for key, value in snapshot.items()
+        if isinstance(key, PolicyKey) and key_family(key) is family
+    }
+
+
+@given(clusters())
+def test_address_of_the_other_family_has_no_row(cluster: Cluster) -> None:
+    snapshot = _compile(cluster).snapshot
+    covered = {key.source for key in snapshot if isinstance(key, PolicyKey)}
+    marked = {
+        key.address
+        for key, value in snapshot.items()
+        if isinstance(key, EndpointKey)
+        and isinstance(value, EndpointEntry)
+        and value.is_other_family
+    }
+
+    assert covered.isdisjoint(marked)

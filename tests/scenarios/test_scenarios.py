@@ -17,7 +17,7 @@ Steps build on each other.  The name of the file is the claim.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class World:
         if node not in self._addresses:
             return facts
         (link,) = facts.links
-        addresses = tuple(IPv4Address(a) for a in self._addresses[node])
+        addresses = tuple(ip_address(a) for a in self._addresses[node])
         return replace(facts, links=(replace(link, addresses=addresses),))
 
     def render(self, compiled: Compiled) -> list[str]:

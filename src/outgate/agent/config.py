@@ -11,15 +11,20 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from outgate.errors import ConfigError
-from outgate.kernel.maps import DatapathSettings, GatewayPath
-from outgate.state.entries import NodeName, TunnelDevice
+from outgate.kernel.maps import (
+    DatapathSettings,
+    ExistingFlows,
+    GatewayPath,
+    OtherFamily,
+)
+from outgate.state.entries import Network, NodeName, TunnelDevice
 from outgate.telemetry.logs import LogFormat
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -45,13 +50,15 @@ class AgentConfig:
     tunnel_vni: int
     tunnel_device: str
     gateway_path: GatewayPath
+    existing_flows: ExistingFlows
+    other_family: OtherFamily
     port_first: int
     port_last: int
     mark_mask: int
     mark_translated: int
     mark_overlay: int
     mark_seen: int
-    cluster_networks: tuple[IPv4Network, ...]
+    cluster_networks: tuple[Network, ...]
     status_socket: Path
     metrics_address: HostPort | None
     log_format: LogFormat
@@ -73,6 +80,8 @@ class AgentConfig:
             port_first=self.port_first,
             port_last=self.port_last,
             gateway_path=self.gateway_path,
+            existing_flows=self.existing_flows,
+            other_family=self.other_family,
         )
 
 
@@ -110,12 +119,12 @@ def _interface(text: str) -> str:
     return text
 
 
-def _networks(text: str) -> tuple[IPv4Network, ...]:
+def _networks(text: str) -> tuple[Network, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return tuple(IPv4Network(part) for part in parts)
+        return tuple(ip_network(part) for part in parts)
     except ValueError as error:
-        raise ValueError(f"is no list of IPv4 networks: {error}") from None
+        raise ValueError(f"is no list of networks: {error}") from None
 
 
 def _host_port(text: str) -> HostPort:
@@ -155,6 +164,18 @@ SETTINGS = (
         "direct",
         _choice(GatewayPath),
         "How tunnelled packets leave: direct or stack.",
+    ),
+    Setting(
+        "existing-flows",
+        "keep",
+        _choice(ExistingFlows),
+        "When a policy changes, flows that live: keep or redecide.",
+    ),
+    Setting(
+        "other-family",
+        "pass",
+        _choice(OtherFamily),
+        "A covered pod's IP family that no policy on it names: pass or drop.",
     ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),

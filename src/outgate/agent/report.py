@@ -16,11 +16,14 @@ from outgate.kernel.records import MetricRecord
 from outgate.reconcile.loop import Reconciler, Round
 from outgate.reconcile.status import EntryStatus, State
 from outgate.source.interface import Source
-from outgate.state.entries import Key
+from outgate.state.entries import Key, key_family
 from outgate.state.snapshot import render_key, render_value, sort_key
 from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
 from outgate.telemetry.version import product_version
+
+PASSES = (reason_name(Reason.OTHER_FAMILY),)
+"""Reasons of packets that are counted and left alone: no drops."""
 
 
 class Counting(Protocol):
@@ -104,11 +107,14 @@ class Report:
         for counted in self._packets():
             packets[counted.reason] += counted.packets
         forwarded = packets.pop(reason_name(Reason.FORWARDED), 0)
+        passed = {r: packets.pop(r) for r in PASSES if r in packets}
         return {
             "node": self._config.node,
             "version": product_version(),
             "pinDir": str(self._config.pin_dir),
             "gatewayPath": self._config.gateway_path,
+            "existingFlows": self._config.existing_flows,
+            "otherFamily": self._config.other_family,
             "source": {
                 "listed": self._source.is_listed,
                 "complete": self._source.is_complete,
@@ -127,6 +133,7 @@ class Report:
             ],
             "problems": [asdict(p) for p in self._target.compiled.problems],
             "forwarded": forwarded,
+            "passed": passed,
             "drops": packets,
         }
 
@@ -146,6 +153,7 @@ class Report:
         return {
             "kind": kind,
             "key": subject,
+            "family": key_family(key),
             "wanted": None if value is None else render_value(value),
             "state": status.state,
             "age": now - status.since,

@@ -109,6 +109,7 @@ def imagine_facts(node: Node) -> NodeFacts:
     return NodeFacts(
         links=(Link(UPLINK, InterfaceIndex(2), addresses=node.addresses),),
         default_interface=UPLINK,
+        default_interface_v6=UPLINK,
     )
 
 

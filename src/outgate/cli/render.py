@@ -17,14 +17,16 @@ from outgate.kernel.reasons import reason_name
 from outgate.kernel.records import (
     FlowDecision,
     FlowRecord,
+    FlowTuple,
     MetricRecord,
     NatDirection,
     NatRecord,
-    Tuple4,
 )
 from outgate.state.entries import (
+    Address,
     CoveredEntry,
     Excluded,
+    Family,
     IpcacheEntry,
     NodeEntry,
     NoEgressIP,
@@ -32,12 +34,13 @@ from outgate.state.entries import (
     PolicyId,
     Value,
     ViaGateway,
+    family_of,
 )
-from outgate.state.snapshot import render_key, render_value
+from outgate.state.snapshot import render_key, render_value, sort_key
 
 MIN_WIDTH = 5
 PADDING = 3
-PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
 IPCACHE_VALUE_WIDTH = 18
 """Room for a five-digit identity and a node: the column stands still as rows change."""
@@ -114,7 +117,7 @@ def _planned_row(name: MapName, key: bytes, value: bytes) -> tuple[Any, MapRow]:
     if name is MapName.IPCACHE:
         text = text.ljust(IPCACHE_VALUE_WIDTH)
     row = MapRow(subject, text, (kind, subject), render_value(entry[1]))
-    return (0, entry[0]), row
+    return (0, sort_key(entry[0])), row
 
 
 def _entry_text(value: Value) -> str:
@@ -141,11 +144,19 @@ def policy_text(policy: PolicyId) -> str:
     return f"policy {policy:#010x}" if policy else "-"
 
 
-def tuple_text(who: Tuple4) -> str:
+def tuple_text(who: FlowTuple) -> str:
     """Return ``tcp 10.0.1.42:40000 -> 172.18.0.100:80``."""
     protocol = PROTOCOLS.get(who.protocol, str(who.protocol))
-    source = f"{who.source}:{who.source_port}"
-    return f"{protocol} {source} -> {who.destination}:{who.destination_port}"
+    source = address_text(who.source, who.source_port)
+    return (
+        f"{protocol} {source} -> {address_text(who.destination, who.destination_port)}"
+    )
+
+
+def address_text(address: Address, port: int) -> str:
+    """Return ``10.0.1.42:80``, or ``[fd00::42]:80`` (RFC 5952, section 6)."""
+    is_ipv6 = family_of(address) is Family.V6
+    return f"[{address}]:{port}" if is_ipv6 else f"{address}:{port}"
 
 
 def _flow_row(key: bytes, value: bytes) -> MapRow:
@@ -159,17 +170,19 @@ def _flow_row(key: bytes, value: bytes) -> MapRow:
             text = "began outside"
         case FlowDecision.FROM_TUNNEL:
             text = f"tunnelled from {flow.tunnel_endpoint}"
-    return MapRow(tuple_text(Tuple4.decode(key)), f"{text} {policy_text(flow.policy)}")
+    return MapRow(
+        tuple_text(FlowTuple.decode(key)), f"{text} {policy_text(flow.policy)}"
+    )
 
 
 def _snat_row(key: bytes, value: bytes) -> MapRow:
-    who, nat = Tuple4.decode(key), NatRecord.decode(value)
+    who, nat = FlowTuple.decode(key), NatRecord.decode(value)
     becomes = "source" if who.direction is NatDirection.FORWARD else "destination"
     owner = "host socket" if nat.is_host_socket else policy_text(nat.policy)
     where = f"node {nat.tunnel_endpoint}" if int(nat.tunnel_endpoint) else "this node"
     return MapRow(
         f"{who.direction.name.lower()} {tuple_text(who)}",
-        f"{becomes} {nat.address}:{nat.port} pod on {where} {owner}",
+        f"{becomes} {address_text(nat.address, nat.port)} pod on {where} {owner}",
     )
 
 
@@ -189,14 +202,15 @@ def _config_row(key: bytes, value: bytes) -> MapRow:
     return MapRow(
         str(index),
         f"tunnel interface {config.tunnel_ifindex} mac {mac} mtu {config.tunnel_mtu} "
-        f"routes generation {config.route_generation}",
+        f"routes generation {config.route_generation} "
+        f"policies generation {config.policy_generation}",
     )
 
 
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
-    MapName.FLOW: _flow_row,
-    MapName.SNAT: _snat_row,
+    **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
+    **dict.fromkeys((MapName.SNAT_V4, MapName.SNAT_V6), _snat_row),
     MapName.METRICS: _metric_row,
 }
 
@@ -209,6 +223,8 @@ def status_text(status: dict[str, Any]) -> str:
         ("version", status["version"]),
         ("pin directory", status["pinDir"]),
         ("gateway path", status["gatewayPath"]),
+        ("existing flows", status["existingFlows"]),
+        ("other family", status["otherFamily"]),
         ("source", _source_text(source)),
         *(("", f"{kind}: {error}") for kind, error in source["errors"].items()),
         ("last round", _round_text(last, status["lastRoundAge"])),
@@ -217,7 +233,8 @@ def status_text(status: dict[str, Any]) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append((f"entries {kind}", counts))
     lines.append(("forwarded", f"{status['forwarded']} packets"))
-    for reason, packets in sorted(status["drops"].items()):
+    packet_counts = sorted(status["passed"].items()) + sorted(status["drops"].items())
+    for reason, packets in packet_counts:
         lines.append((reason, f"{packets} packets"))
     for entry in status["failures"]:
         what = f"{entry['kind']} {entry['key']}: {entry['error']}"

@@ -20,6 +20,7 @@ from outgate.cli.render import MapRow, Output, map_rows, status_text, table
 from outgate.errors import ConfigError, KernelError
 from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
+from outgate.state.entries import Family
 
 DEFAULT_SOCKET = Path("/run/outgate/agent.sock")
 DEFAULT_PIN_DIR = Path("/sys/fs/bpf/outgate")
@@ -28,14 +29,19 @@ IN_SYNC = "sync"
 UNKNOWN = "unknown"
 BY_DATAPATH = "-"
 
-MAP_OF_KIND = {
-    "node": MapName.NODE,
-    "ipcache": MapName.IPCACHE,
-    "covered": MapName.COVERED,
-    "policy": MapName.EGRESS,
-    "endpoint": MapName.ENDPOINT,
+MAP_OF_ENTRY = {
+    ("node", Family.V4): MapName.NODE_V4,
+    ("node", Family.V6): MapName.NODE_V6,
+    ("ipcache", Family.V4): MapName.IPCACHE,
+    ("ipcache", Family.V6): MapName.IPCACHE,
+    ("covered", Family.V4): MapName.COVERED_V4,
+    ("covered", Family.V6): MapName.COVERED_V6,
+    ("policy", Family.V4): MapName.EGRESS_V4,
+    ("policy", Family.V6): MapName.EGRESS_V6,
+    ("endpoint", Family.V4): MapName.ENDPOINT,
+    ("endpoint", Family.V6): MapName.ENDPOINT,
 }
-"""Where entries live, by the word that ``state.snapshot`` has for their kind."""
+"""Where entries live, by ``state.snapshot``'s word for their kind, and by family."""
 
 SocketOption = Annotated[
     Path,
@@ -78,7 +84,9 @@ def list_maps(
     pin_dir = find_pin_dir(pin, socket)
     states = (entry_states(socket) or {}).values()
     refused = Counter(
-        MAP_OF_KIND.get(entry["kind"]) for entry in states if entry["error"]
+        MAP_OF_ENTRY.get((entry["kind"], entry["family"]))
+        for entry in states
+        if entry["error"]
     )
     found = []
     for name in MapName:

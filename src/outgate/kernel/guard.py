@@ -9,7 +9,7 @@ keep its pod unknown, or make it so again.  Pure; both kernels follow it.
 from collections.abc import Iterable
 
 from outgate.errors import KernelError
-from outgate.state.entries import CoveredKey, EndpointKey, Key, PolicyKey
+from outgate.state.entries import Address, CoveredKey, EndpointKey, Key, PolicyKey
 from outgate.state.plan import Operation, Put, Remove
 
 
@@ -32,7 +32,13 @@ def guard(
         and isinstance(operation.key, EndpointKey)
         and (is_blind or operation.key.address in incomplete)
     ]
-    return withheld, [Remove(EndpointKey(source)) for source in sorted(incomplete)]
+    return withheld, [
+        Remove(EndpointKey(source)) for source in sorted(incomplete, key=_order)
+    ]
+
+
+def _order(address: Address) -> tuple[int, Address]:
+    return address.version, address
 
 
 def withheld_error(key: EndpointKey) -> KernelError:

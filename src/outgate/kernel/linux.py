@@ -10,7 +10,8 @@ Everything acts on the network namespace and the mounts of the calling thread.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -38,23 +39,30 @@ from outgate.state.entries import (
     Attachment,
     AttachmentKey,
     EndpointKey,
+    Family,
     Hook,
     InterfaceIndex,
+    IpcacheEntry,
+    IpcacheKey,
     Key,
     PolicyKey,
     TunnelDevice,
     TunnelKey,
     Value,
+    family_of,
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Snapshot
 
-TUNNEL_OVERHEAD = 50
-"""Bytes of IPv4, UDP, VXLAN and inner Ethernet headers (RFC 7348, section 5)."""
+TUNNEL_OVERHEAD = {Family.V4: 50, Family.V6: 70}
+"""Bytes of outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348, section 5)."""
 
 STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
+
+GENERATIONS = 2**16
+"""Generations of routes and of policies start anew after so many."""
 
 Failures = dict[Key, KernelError]
 Entry = tuple[Key, Value]
@@ -108,7 +116,7 @@ class LinuxKernel:
     async def _follow_events(self) -> None:
         async for _ in netlink.watch():
             config = self._runtime_config()
-            generation = (config.route_generation + 1) % 2**32
+            generation = (config.route_generation + 1) % GENERATIONS
             self._write_config(replace(config, route_generation=generation))
             self._changed.set()
 
@@ -190,9 +198,19 @@ class LinuxKernel:
         uplinks = {key.interface for key in attached if key.hook is Hook.TO_NETDEV}
         sizes = [link.mtu for link in self.facts.links if link.name in uplinks]
         config = self._runtime_config()
-        mtu = max(min(sizes) - TUNNEL_OVERHEAD, 0) if sizes else 0
+        mtu = max(min(sizes) - self._tunnel_overhead(), 0) if sizes else 0
         if mtu != config.tunnel_mtu:
             self._write_config(replace(config, tunnel_mtu=mtu))
+
+    def _tunnel_overhead(self) -> int:
+        """Return how much the outer headers take towards the farthest nodes."""
+        endpoints = {
+            value.tunnel_endpoint
+            for _, value in self._observe_map(MapName.IPCACHE)
+            if isinstance(value, IpcacheEntry) and value.tunnel_endpoint
+        }
+        families = {family_of(endpoint) for endpoint in endpoints}
+        return max(TUNNEL_OVERHEAD[family] for family in families | {Family.V4})
 
     async def apply(self, operations: Sequence[Operation]) -> Failures:
         """
@@ -214,7 +232,18 @@ class LinuxKernel:
                 failures |= self._apply_rows(batch)
             if is_put and kind is PolicyKey:
                 failures |= self._apply_rows(guard((), failures)[1])
+        kinds = {type(operation.key) for operation in operations}
+        if PolicyKey in kinds:
+            self._begin_policy_generation()
+        if IpcacheKey in kinds:
+            self._follow_uplinks(self._observe_attachments())
         return failures
+
+    def _begin_policy_generation(self) -> None:
+        """Tell the programs that policy rows changed; see ``ExistingFlows``."""
+        config = self._runtime_config()
+        generation = (config.policy_generation + 1) % GENERATIONS
+        self._write_config(replace(config, policy_generation=generation))
 
     def _without_incomplete(
         self, batch: Sequence[Operation], failures: Failures
@@ -225,21 +254,28 @@ class LinuxKernel:
         return [operation for operation in batch if operation.key not in withheld]
 
     def _apply_rows(self, batch: Sequence[Operation]) -> Failures:
-        if not batch:
-            return {}
-        encoded = {encode_key(operation.key): operation for operation in batch}
-        (name,) = {name for name, _ in encoded}
-        keys = {raw: operation.key for (_, raw), operation in encoded.items()}
-        if isinstance(batch[0], Put):
-            rows = {
-                raw: encode_value(operation.value)
-                for (_, raw), operation in encoded.items()
-                if isinstance(operation, Put)
-            }
-            refused = self._maps[name].put_many(rows)
-        else:
-            refused = self._maps[name].remove_many(list(keys))
-        return {keys[raw]: error for raw, error in refused.items()}
+        by_map: dict[MapName, dict[bytes, Operation]] = defaultdict(dict)
+        for operation in batch:
+            name, raw = encode_key(operation.key)
+            by_map[name][raw] = operation
+        return {
+            rows[raw].key: error
+            for name, rows in by_map.items()
+            for raw, error in self._change_map(name, rows).items()
+        }
+
+    def _change_map(
+        self, name: MapName, rows: Mapping[bytes, Operation]
+    ) -> dict[bytes, KernelError]:
+        """Put the *rows* of one map, or remove them: they are all of one sort."""
+        values = {
+            raw: encode_value(operation.key, operation.value)
+            for raw, operation in rows.items()
+            if isinstance(operation, Put)
+        }
+        if values:
+            return self._maps[name].put_many(values)
+        return self._maps[name].remove_many(list(rows))
 
     async def _apply_tunnel(self, batch: Iterable[Operation]) -> Failures:
         failures: Failures = {}

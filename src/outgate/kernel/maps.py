@@ -1,24 +1,39 @@
 """
-The maps: their names, the layout of their rows, and rows as entries.
+The maps: their names, and their rows as entries.
 
-With ``kernel.records`` (rows that only programs write) the one place that knows byte
-order.  ``bpf/include/types.h`` is the other half; a test reads it and compares every
-offset.  In the formats below ``=`` means
-host order without padding of its own, and ``4s`` or ``2s`` is a field that stays in
-network order (``__be32``, ``__be16``), because addresses and ports are made from
-bytes.
+With ``kernel.records`` (rows that only programs write) this is what gives the bytes
+of ``kernel.layouts`` a meaning.  Maps whose name ends in the family hold rows of that
+family; ``cilium_lxc`` and ``cilium_ipcache`` hold both.
 
 Pure: no file descriptor, no system call.  ``kernel.pinned`` moves the bytes,
 ``kernel.linux`` joins the two, ``outgate map get`` prints what is decoded here.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
 from struct import Struct
 
+from outgate.kernel.layouts import (
+    COVERED_VALUE,
+    EGRESS_KEY,
+    EGRESS_VALUE,
+    ENDPOINT,
+    ENDPOINT_KEY,
+    FAMILY_NUMBERS,
+    IPCACHE_KEY,
+    IPCACHE_VALUE,
+    NETWORK_KEY,
+    NODE_KEY,
+    NODE_VALUE,
+    address,
+    network_of,
+    pack_endpoint,
+    pick,
+    unpack_endpoint,
+    unpack_padded,
+)
 from outgate.state.entries import (
     AttachmentKey,
     CoveredEntry,
@@ -27,6 +42,7 @@ from outgate.state.entries import (
     EndpointFlag,
     EndpointKey,
     Excluded,
+    Family,
     Identity,
     IpcacheEntry,
     IpcacheKey,
@@ -41,139 +57,140 @@ from outgate.state.entries import (
     TunnelKey,
     Value,
     ViaGateway,
+    family_of,
+    key_family,
 )
 
-FAMILY_IPV4 = 1
 ROLE_EGRESS_IP = 1
+ROLE_OTHER_FAMILY = 2
 
 KIND_GATEWAY = 1
 KIND_EXCLUDED = 2
 KIND_NO_GATEWAY = 3
 KIND_NO_EGRESS_IP = 4
 
-EGRESS_KEY = Struct("=I4s4s")
-EGRESS_VALUE = Struct("=4s4sIB3x")
-NETWORK_KEY = Struct("=I4s")
-COVERED_VALUE = Struct("=I")
-ENDPOINT_KEY = Struct("=4s12xB3x")
-ENDPOINT = Struct("=I4xII32x")
-IPCACHE_KEY = Struct("=I3xB4s12x")
-IPCACHE_VALUE = Struct("=I4s4x")
-NODE_KEY = Struct("=4s")
-NODE_VALUE = Struct("=I")
-
-UNSPECIFIED = IPv4Address(0)
-"""An address field that does not apply, as bytes; an entry says None instead."""
+IPCACHE_ENDPOINT_IS_IPV6 = 4
 
 
 class MapName(StrEnum):
     """Every pinned map; users see these names in the pin directory."""
 
-    EGRESS = "cilium_egress_v4"
+    EGRESS_V4 = "cilium_egress_v4"
+    EGRESS_V6 = "cilium_egress_v6"
     ENDPOINT = "cilium_lxc"
     IPCACHE = "cilium_ipcache"
-    COVERED = "outgate_covered_v4"
-    NODE = "outgate_node_v4"
+    COVERED_V4 = "outgate_covered_v4"
+    COVERED_V6 = "outgate_covered_v6"
+    NODE_V4 = "outgate_node_v4"
+    NODE_V6 = "outgate_node_v6"
     CONFIG = "outgate_config"
-    FLOW = "outgate_flow_v4"
-    SNAT = "outgate_snat_v4"
+    FLOW_V4 = "outgate_flow_v4"
+    FLOW_V6 = "outgate_flow_v6"
+    SNAT_V4 = "outgate_snat_v4"
+    SNAT_V6 = "outgate_snat_v6"
     METRICS = "outgate_metrics"
 
 
-def _network(prefix_len: int, address: bytes) -> IPv4Network:
-    return IPv4Network((address, prefix_len))
+_EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
+_COVERED = {Family.V4: MapName.COVERED_V4, Family.V6: MapName.COVERED_V6}
+_NODE = {Family.V4: MapName.NODE_V4, Family.V6: MapName.NODE_V6}
 
 
 def encode_policy_key(key: PolicyKey) -> bytes:
     """
-    Encode one key of ``cilium_egress_v4``: a source talking to a destination.
+    Encode one key of ``cilium_egress_v4`` or ``_v6``: a source and a destination.
 
     Shape: ``struct egress_key``: prefix length in host order, two addresses.
 
-    Units: the prefix length is in bits and counts the 32 of the source, because
-    the kernel matches one run of bits from the start of the key: a /16 is 48.
+    Units: the prefix length is in bits and counts those of the source, because the
+    kernel matches one run of bits from the start of the key: an IPv4 /16 is 48.
 
     Source: Linux ``Documentation/bpf/map_lpm_trie.rst``.
     """
     destination = key.destination
-    return EGRESS_KEY.pack(
-        32 + destination.prefixlen,
+    return EGRESS_KEY[family_of(key.source)].pack(
+        key.source.max_prefixlen + destination.prefixlen,
         key.source.packed,
         destination.network_address.packed,
     )
 
 
-def encode_policy_value(value: PolicyEntry) -> bytes:
-    """Encode one value of ``cilium_egress_v4``: egress IP, endpoint, policy, kind."""
-    nothing = UNSPECIFIED.packed
+def encode_policy_value(value: PolicyEntry, family: Family) -> bytes:
+    """Encode the value of a row of *family*: egress IP, endpoint, policy, kind."""
+    nothing = pack_endpoint(None, family)
     match value:
         case ViaGateway(egress_ip, endpoint, policy):
-            fields = egress_ip.packed, endpoint.packed, policy, KIND_GATEWAY
+            packed = pack_endpoint(endpoint, family)
+            fields = egress_ip.packed, packed, policy, KIND_GATEWAY
         case Excluded(policy):
             fields = nothing, nothing, policy, KIND_EXCLUDED
         case NoGateway(policy):
             fields = nothing, nothing, policy, KIND_NO_GATEWAY
         case NoEgressIP(endpoint, policy):
-            fields = nothing, endpoint.packed, policy, KIND_NO_EGRESS_IP
-    return EGRESS_VALUE.pack(*fields)
+            packed = pack_endpoint(endpoint, family)
+            fields = nothing, packed, policy, KIND_NO_EGRESS_IP
+    return EGRESS_VALUE[family].pack(*fields)
 
 
 def _decode_policy(key: bytes, value: bytes) -> tuple[Key, Value]:
-    prefix_len, source, destination = EGRESS_KEY.unpack(key)
-    egress_ip, endpoint, number, kind = EGRESS_VALUE.unpack(value)
+    prefix_len, packed_source, packed = pick(EGRESS_KEY, key).unpack(key)
+    source, destination = address(packed_source), address(packed)
+    egress_ip, endpoint, number, kind = EGRESS_VALUE[family_of(source)].unpack(value)
     policy = PolicyId(number)
     entry: PolicyEntry
     match kind:
         case 1:
-            entry = ViaGateway(IPv4Address(egress_ip), IPv4Address(endpoint), policy)
+            entry = ViaGateway(address(egress_ip), unpack_endpoint(endpoint), policy)
         case 2:
             entry = Excluded(policy)
         case 3:
             entry = NoGateway(policy)
         case 4:
-            entry = NoEgressIP(IPv4Address(endpoint), policy)
+            entry = NoEgressIP(unpack_endpoint(endpoint), policy)
         case _:
             raise ValueError(f"kind {kind}")
-    network = _network(prefix_len - 32, destination)
-    return PolicyKey(IPv4Address(source), network), entry
+    network = network_of(prefix_len - source.max_prefixlen, destination)
+    return PolicyKey(source, network), entry
 
 
 def _decode_covered(key: bytes, value: bytes) -> tuple[Key, Value]:
-    prefix_len, address = NETWORK_KEY.unpack(key)
+    prefix_len, packed = pick(NETWORK_KEY, key).unpack(key)
     (policy,) = COVERED_VALUE.unpack(value)
-    return CoveredKey(_network(prefix_len, address)), CoveredEntry(PolicyId(policy))
+    network = network_of(prefix_len, address(packed))
+    return CoveredKey(network), CoveredEntry(PolicyId(policy))
 
 
 def _decode_ipcache(key: bytes, value: bytes) -> tuple[Key, Value]:
-    prefix_len, family, address = IPCACHE_KEY.unpack(key)
-    identity, packed = IPCACHE_VALUE.unpack(value)
-    if family != FAMILY_IPV4:
-        raise ValueError(f"family {family}")
-    endpoint = IPv4Address(packed)
-    return IpcacheKey(_network(prefix_len - 32, address)), IpcacheEntry(
-        Identity(identity), None if endpoint == UNSPECIFIED else endpoint
+    prefix_len, number, packed = IPCACHE_KEY.unpack(key)
+    identity, packed_endpoint, _, flags = IPCACHE_VALUE.unpack(value)
+    is_ipv6 = bool(flags & IPCACHE_ENDPOINT_IS_IPV6)
+    family = Family.V6 if is_ipv6 else Family.V4
+    endpoint = unpack_padded(packed_endpoint, FAMILY_NUMBERS[family])
+    network = network_of(prefix_len - 32, unpack_padded(packed, number))
+    return IpcacheKey(network), IpcacheEntry(
+        Identity(identity), endpoint if int(endpoint) else None
     )
 
 
 def _decode_endpoint(key: bytes, value: bytes) -> tuple[Key, Value]:
-    address, family = ENDPOINT_KEY.unpack(key)
+    packed, number = ENDPOINT_KEY.unpack(key)
     _, flags, roles = ENDPOINT.unpack(value)
-    if family != FAMILY_IPV4:
-        raise ValueError(f"family {family}")
-    return EndpointKey(IPv4Address(address)), EndpointEntry(
-        EndpointFlag(flags), bool(roles & ROLE_EGRESS_IP)
+    return EndpointKey(unpack_padded(packed, number)), EndpointEntry(
+        EndpointFlag(flags),
+        is_egress_ip=bool(roles & ROLE_EGRESS_IP),
+        is_other_family=bool(roles & ROLE_OTHER_FAMILY),
     )
 
 
 def _decode_node(key: bytes, value: bytes) -> tuple[Key, Value]:
-    return NodeKey(IPv4Address(NODE_KEY.unpack(key)[0])), NodeEntry()
+    return NodeKey(address(*pick(NODE_KEY, key).unpack(key))), NodeEntry()
 
 
-DECODERS: dict[MapName, Callable[[bytes, bytes], tuple[Key, Value]]] = {
-    MapName.NODE: _decode_node,
+DECODERS: Mapping[MapName, Callable[[bytes, bytes], tuple[Key, Value]]] = {
+    **dict.fromkeys(_NODE.values(), _decode_node),
     MapName.IPCACHE: _decode_ipcache,
-    MapName.COVERED: _decode_covered,
-    MapName.EGRESS: _decode_policy,
+    **dict.fromkeys(_COVERED.values(), _decode_covered),
+    **dict.fromkeys(_EGRESS.values(), _decode_policy),
     MapName.ENDPOINT: _decode_endpoint,
 }
 """The maps that a plan writes; programs write the others."""
@@ -195,41 +212,50 @@ def decode_entry(name: MapName, key: bytes, value: bytes) -> tuple[Key, Value] |
 def encode_key(key: Key) -> tuple[MapName, bytes]:
     """Return the map that holds *key*, and the key's bytes; ValueError for no map."""
     match key:
-        case NodeKey(address):
-            return MapName.NODE, NODE_KEY.pack(address.packed)
+        case NodeKey(of):
+            family = family_of(of)
+            return _NODE[family], NODE_KEY[family].pack(of.packed)
         case IpcacheKey(network):
             packed = network.network_address.packed
-            length = 32 + network.prefixlen
-            return MapName.IPCACHE, IPCACHE_KEY.pack(length, FAMILY_IPV4, packed)
+            length, number = 32 + network.prefixlen, FAMILY_NUMBERS[family_of(network)]
+            return MapName.IPCACHE, IPCACHE_KEY.pack(length, number, packed)
         case CoveredKey(network):
-            packed = network.network_address.packed
-            return MapName.COVERED, NETWORK_KEY.pack(network.prefixlen, packed)
+            packed, family = network.network_address.packed, family_of(network)
+            row = NETWORK_KEY[family].pack(network.prefixlen, packed)
+            return _COVERED[family], row
         case PolicyKey():
-            return MapName.EGRESS, encode_policy_key(key)
-        case EndpointKey(address):
-            return MapName.ENDPOINT, ENDPOINT_KEY.pack(address.packed, FAMILY_IPV4)
+            return _EGRESS[family_of(key.source)], encode_policy_key(key)
+        case EndpointKey(of):
+            number = FAMILY_NUMBERS[family_of(of)]
+            return MapName.ENDPOINT, ENDPOINT_KEY.pack(of.packed, number)
         case TunnelKey() | AttachmentKey():
             raise ValueError(f"{key} lives in no map")
 
 
-def encode_value(value: Value) -> bytes:
-    """Return the bytes of *value* in its key's map; ValueError for no map."""
+def encode_value(key: Key, value: Value) -> bytes:
+    """Return the bytes of *value* in the map of *key*; ValueError for no map."""
     match value:
         case NodeEntry():
             return NODE_VALUE.pack(0)
         case IpcacheEntry(identity, endpoint):
-            return IPCACHE_VALUE.pack(identity, (endpoint or UNSPECIFIED).packed)
+            packed = endpoint.packed if endpoint else b""
+            is_ipv6 = endpoint is not None and family_of(endpoint) is Family.V6
+            flags = IPCACHE_ENDPOINT_IS_IPV6 if is_ipv6 else 0
+            return IPCACHE_VALUE.pack(identity, packed, 0, flags)
         case CoveredEntry(policy):
             return COVERED_VALUE.pack(policy)
         case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
-            return encode_policy_value(value)
-        case EndpointEntry(flags, is_egress_ip):
-            return ENDPOINT.pack(0, flags, ROLE_EGRESS_IP if is_egress_ip else 0)
+            return encode_policy_value(value, key_family(key) or Family.V4)
+        case EndpointEntry(flags, is_egress_ip, is_other_family):
+            roles = ROLE_EGRESS_IP * is_egress_ip | ROLE_OTHER_FAMILY * is_other_family
+            return ENDPOINT.pack(0, flags, roles)
         case _:
             raise ValueError(f"{value} lives in no map")
 
 
-SETTINGS = Struct("=IIIIIIHHB3x")
+SETTINGS = Struct("=I I I I I I H H B B B x")
+CONFIG_KEY = Struct("=I")
+CONFIG = Struct("=I H H 6s H")
 
 
 class GatewayPath(StrEnum):
@@ -237,6 +263,20 @@ class GatewayPath(StrEnum):
 
     DIRECT = "direct"
     STACK = "stack"
+
+
+class ExistingFlows(StrEnum):
+    """What flows that began before a policy changed do: stay, or follow it at once."""
+
+    KEEP = "keep"
+    REDECIDE = "redecide"
+
+
+class OtherFamily(StrEnum):
+    """What becomes of packets in the family that no policy on their pod names."""
+
+    PASS = "pass"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +297,8 @@ class DatapathSettings:
     port_first: int
     port_last: int
     gateway_path: GatewayPath
+    existing_flows: ExistingFlows = ExistingFlows.KEEP
+    other_family: OtherFamily = OtherFamily.PASS
 
     def encode(self) -> bytes:
         """Return the bytes of section ``.rodata.settings``."""
@@ -270,11 +312,9 @@ class DatapathSettings:
             self.port_first,
             self.port_last,
             list(GatewayPath).index(self.gateway_path),
+            list(ExistingFlows).index(self.existing_flows),
+            list(OtherFamily).index(self.other_family),
         )
-
-
-CONFIG_KEY = Struct("=I")
-CONFIG = Struct("=II6sH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +322,9 @@ class RuntimeConfig:
     """
     What programs read anew with each packet (``struct runtime_config``).
 
-    Shape: *tunnel_mac* is six bytes; *route_generation* counts up, modulo 2**32,
-    whenever a stored next hop may be out of date.
+    Shape: *tunnel_mac* is six bytes.  *route_generation* counts up, modulo 2**16,
+    whenever a stored next hop may be out of date; *policy_generation* likewise,
+    whenever a policy row changed.
 
     Units: *tunnel_mtu* is in bytes, the largest IP packet that fits the tunnel; 0 is
     not known, and then nothing is held to it.
@@ -293,15 +334,17 @@ class RuntimeConfig:
     route_generation: int = 0
     tunnel_mac: bytes = bytes(6)
     tunnel_mtu: int = 0
+    policy_generation: int = 0
 
     def encode(self) -> bytes:
         """Return the value of ``outgate_config``."""
         return CONFIG.pack(
-            *(self.tunnel_ifindex, self.route_generation),
+            *(self.tunnel_ifindex, self.route_generation, self.policy_generation),
             *(self.tunnel_mac, self.tunnel_mtu),
         )
 
     @classmethod
     def decode(cls, value: bytes) -> "RuntimeConfig":
         """Return the config in a value of ``outgate_config``."""
-        return cls(*CONFIG.unpack(value))
+        index, routes, policies, mac, mtu = CONFIG.unpack(value)
+        return cls(index, routes, mac, mtu, policies)

@@ -11,21 +11,32 @@ import errno
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from outgate.errors import KernelError
-from outgate.state.entries import InterfaceIndex, TunnelDevice
+from outgate.state.entries import Address, InterfaceIndex, TunnelDevice
 from outgate.state.facts import Link, NodeFacts
 
 AF_INET = 2
+AF_INET6 = 10
 TABLE_MAIN = 254
+RTN_UNICAST = 1
+RT_SCOPE_UNIVERSE = 0
 IFF_UP = 1
-EVENT_GROUPS = 0x1 | 0x10 | 0x40
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV4_ROUTE."""
+EVENT_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR and _ROUTE, RTMGRP_IPV6_IFADDR and _ROUTE."""
+
+NOT_THERE = 0x08 | 0x20 | 0x40
+"""
+IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE.
+
+An IPv6 address that somebody else has, that new flows should not use, or of which
+neither is known yet: nothing may leave under it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +65,11 @@ async def observe(tunnel_name: str) -> Observed:
         async with AsyncIPRoute() as netlink:
             messages = [m async for m in await netlink.link("dump")]
             addresses = await _addresses(netlink)
-            default = await _default_index(netlink)
+            default = await _default_index(netlink, AF_INET)
+            default_v6 = await _default_index(netlink, AF_INET6)
     links = tuple(_link(m, addresses.get(m["index"], ())) for m in messages)
     names = {link.index: link.name for link in links}
-    facts = NodeFacts(links, names.get(InterfaceIndex(default)))
+    facts = NodeFacts(links, names.get(default), names.get(default_v6))
     for message in messages:
         if message.get("ifname") == tunnel_name:
             mac = bytes.fromhex((message.get("address") or "").replace(":", ""))
@@ -66,31 +78,34 @@ async def observe(tunnel_name: str) -> Observed:
     return Observed(facts, None, InterfaceIndex(0), bytes(6))
 
 
-async def _addresses(netlink: AsyncIPRoute) -> dict[int, tuple[IPv4Address, ...]]:
-    found: dict[int, tuple[IPv4Address, ...]] = {}
-    async for message in await netlink.addr("dump", family=AF_INET):
-        # On a point-to-point link ``address`` is the peer's, ``local`` is ours.
-        text = message.get("local") or message.get("address")
-        index = message["index"]
-        found[index] = (*found.get(index, ()), IPv4Address(text))
+async def _addresses(netlink: AsyncIPRoute) -> dict[int, tuple[Address, ...]]:
+    found: dict[int, tuple[Address, ...]] = {}
+    async for message in await netlink.addr("dump"):
+        family, scope, flags = (message[f] for f in ("family", "scope", "flags"))
+        is_lasting = scope == RT_SCOPE_UNIVERSE and not flags & NOT_THERE
+        if family == AF_INET or (family == AF_INET6 and is_lasting):
+            # On a point-to-point link ``address`` is the peer's, ``local`` is ours.
+            text = message.get("local") or message.get("address")
+            index = message["index"]
+            found[index] = (*found.get(index, ()), ip_address(text))
     return found
 
 
-async def _default_index(netlink: AsyncIPRoute) -> int:
+async def _default_index(netlink: AsyncIPRoute, family: int) -> InterfaceIndex:
     """Return the interface of the preferred default route, 0 when there is none."""
     best: tuple[int, int] | None = None
-    async for message in await netlink.route("dump", family=AF_INET, table=TABLE_MAIN):
-        if message["dst_len"] or message.get("dst"):
+    async for message in await netlink.route("dump", family=family, table=TABLE_MAIN):
+        if message["dst_len"] or message["type"] != RTN_UNICAST:
             continue
         hops = message.get("multipath") or ()
         index = message.get("oif") or next((hop["oif"] for hop in hops), 0)
         candidate = (message.get("priority") or 0, index)
         if index and (best is None or candidate < best):
             best = candidate
-    return best[1] if best else 0
+    return InterfaceIndex(best[1] if best else 0)
 
 
-def _link(message: Any, addresses: tuple[IPv4Address, ...]) -> Link:
+def _link(message: Any, addresses: tuple[Address, ...]) -> Link:
     kind = message.get(("linkinfo", "kind")) or ""
     return Link(
         name=message.get("ifname"),
@@ -117,6 +132,7 @@ async def create_tunnel(device: TunnelDevice) -> None:
     """
     Make a collect-metadata VXLAN device as *device* says, and bring it up.
 
+    Such a device listens on the port of both families, as far as the kernel has them.
     A VXLAN device of that name which is not as it must be is replaced.  Errors:
     KernelError that names the setting ``tunnel-port`` when the port is taken, or
     ``tunnel-device`` when the name is that of a device of another kind.

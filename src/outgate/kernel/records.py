@@ -1,23 +1,24 @@
 """
 The rows that programs write: flows, translations and counts, decoded for people.
 
-Pure.  Layouts come from ``bpf/include/types.h``, byte order from ``kernel.maps``'
-rule: what stays ``bytes`` in a format is in network order.  Nothing is encoded
-here, because nobody but the datapath may write these rows.
+Pure.  A row is of the family whose size it has (``kernel.layouts``).  Nothing is
+encoded here, because nobody but the datapath may write these rows.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
-from struct import Struct
 
-from outgate.state.entries import InterfaceIndex, PolicyId
-
-TUPLE = Struct("=4s4s2s2sBB2x")
-FLOW = Struct("=BB2xI4s4sI6s6sQ")
-NAT = Struct("=4s2sBB4sII4sI6s6sQ")
-METRIC_KEY = Struct("=BB2xI")
-METRIC_VALUE = Struct("=QQ")
+from outgate.kernel.layouts import (
+    FLOW,
+    METRIC_KEY,
+    METRIC_VALUE,
+    NAT,
+    TUPLE,
+    address,
+    pick,
+    unpack_endpoint,
+)
+from outgate.state.entries import Address, InterfaceIndex, PolicyId
 
 NAT_HOST_SOCKET = 1
 
@@ -48,25 +49,25 @@ class MetricDirection(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tuple4:
+class FlowTuple:
     """Who talks to whom, as the sender writes it; *protocol* is IANA's number."""
 
-    source: IPv4Address
-    destination: IPv4Address
+    source: Address
+    destination: Address
     source_port: int
     destination_port: int
     protocol: int
     direction: NatDirection
 
     @classmethod
-    def decode(cls, key: bytes) -> "Tuple4":
-        """Decode a key of ``outgate_flow_v4`` or ``outgate_snat_v4``."""
-        source, destination, source_port, destination_port, protocol, direction = (
-            TUPLE.unpack(key)
-        )
+    def decode(cls, key: bytes) -> "FlowTuple":
+        """Decode a key of ``outgate_flow_v4``, ``outgate_snat_v4`` or their twins."""
+        source, destination, source_port, destination_port, protocol, direction = pick(
+            TUPLE, key
+        ).unpack(key)
         return cls(
-            IPv4Address(source),
-            IPv4Address(destination),
+            address(source),
+            address(destination),
             int.from_bytes(source_port, "big"),
             int.from_bytes(destination_port, "big"),
             protocol,
@@ -76,30 +77,36 @@ class Tuple4:
 
 @dataclass(frozen=True, slots=True)
 class FlowRecord:
-    """What was decided for one flow; *last_seen* is in jiffies of the kernel."""
+    """
+    What was decided for one flow; *last_seen* is in jiffies of the kernel.
+
+    *tunnel_endpoint* and *egress_ip* are all zero where they do not apply;
+    *generation* is that of the policy rows at the decision.
+    """
 
     decision: FlowDecision
     policy: PolicyId
-    tunnel_endpoint: IPv4Address
-    egress_ip: IPv4Address
+    tunnel_endpoint: Address
+    egress_ip: Address
     ifindex: InterfaceIndex
     tcp: int
     last_seen: int
+    generation: int = 0
 
     @classmethod
     def decode(cls, value: bytes) -> "FlowRecord":
-        """Decode a value of ``outgate_flow_v4``; the MACs are left out."""
-        decision, tcp, policy, endpoint, egress_ip, ifindex, _, _, seen = FLOW.unpack(
-            value
-        )
+        """Decode a value of ``outgate_flow_v4`` or ``_v6``; the MACs are left out."""
+        decision, tcp, generation, policy, *rest = pick(FLOW, value).unpack(value)
+        endpoint, egress_ip, ifindex, _, _, seen = rest
         return cls(
             FlowDecision(decision),
             PolicyId(policy),
-            IPv4Address(endpoint),
-            IPv4Address(egress_ip),
+            unpack_endpoint(endpoint),
+            address(egress_ip),
             InterfaceIndex(ifindex),
             tcp,
             seen,
+            generation,
         )
 
 
@@ -108,14 +115,14 @@ class NatRecord:
     """
     One half of a translation: what the tuple's address and port become.
 
-    *tunnel_endpoint* is the pod's node, ``0.0.0.0`` for this one; *is_host_socket*
+    *tunnel_endpoint* is the pod's node, all zero for this one; *is_host_socket*
     marks a port that belongs to the node itself.
     """
 
-    address: IPv4Address
+    address: Address
     port: int
-    tunnel_endpoint: IPv4Address
-    next_hop: IPv4Address
+    tunnel_endpoint: Address
+    next_hop: Address
     ifindex: InterfaceIndex
     policy: PolicyId
     tcp: int
@@ -124,14 +131,14 @@ class NatRecord:
 
     @classmethod
     def decode(cls, value: bytes) -> "NatRecord":
-        """Decode a value of ``outgate_snat_v4``; the MACs are left out."""
-        address, port, tcp, flags, *route, _, _, seen = NAT.unpack(value)
-        endpoint, policy, ifindex, next_hop, _generation = route
+        """Decode a value of ``outgate_snat_v4`` or ``_v6``; the MACs are left out."""
+        becomes, port, tcp, flags, *route, _, _, seen = pick(NAT, value).unpack(value)
+        endpoint, policy, ifindex, next_hop, *_generations = route
         return cls(
-            IPv4Address(address),
+            address(becomes),
             int.from_bytes(port, "big"),
-            IPv4Address(endpoint),
-            IPv4Address(next_hop),
+            unpack_endpoint(endpoint),
+            address(next_hop),
             InterfaceIndex(ifindex),
             PolicyId(policy),
             tcp,

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 
-IPV4 = Path("/proc/sys/net/ipv4/conf")
+NET = Path("/proc/sys/net")
 
 
-def set_ipv4(interface: str, name: str, value: int) -> None:
-    """Set ``net.ipv4.conf.<interface>.<name>``, unless it has the value already."""
-    path = IPV4 / interface / name
+def set_conf(family: str, interface: str, name: str, value: int) -> None:
+    """Set ``net.<family>.conf.<interface>.<name>``, unless it has the value already."""
+    path = NET / family / "conf" / interface / name
     try:
         if path.read_text().strip() != str(value):
             path.write_text(str(value))
     except OSError as error:
-        operation = f"set sysctl net.ipv4.conf.{interface}.{name} to {value}"
+        operation = f"set sysctl net.{family}.conf.{interface}.{name} to {value}"
         raise KernelError(operation, error.errno or 0) from error
 
 
@@ -26,14 +26,19 @@ def accept_any_way_back(interface: str) -> None:
     """
     Let packets with any source come in by *interface* and be forwarded.
 
-    The kernel takes the larger of the interface's reverse path filter and that of
-    ``all``; where ``all`` is strict (1), only loose (2) can soften it.
+    IPv4: the kernel takes the larger of the interface's reverse path filter and that
+    of ``all``; where ``all`` is strict (1), only loose (2) can soften it.  IPv6 has
+    no such filter, but a node may disable IPv6 on new interfaces; routers that
+    advertise themselves through a tunnel are none of ours.
     """
     try:
-        is_strict = (IPV4 / "all" / "rp_filter").read_text().strip() == "1"
+        rp_filter = (NET / "ipv4" / "conf" / "all" / "rp_filter").read_text()
     except OSError as error:
         raise KernelError(
             "read sysctl net.ipv4.conf.all.rp_filter", error.errno or 0
         ) from error
-    set_ipv4(interface, "rp_filter", 2 if is_strict else 0)
-    set_ipv4(interface, "forwarding", 1)
+    set_conf("ipv4", interface, "rp_filter", 2 if rp_filter.strip() == "1" else 0)
+    set_conf("ipv4", interface, "forwarding", 1)
+    if (NET / "ipv6").is_dir():
+        set_conf("ipv6", interface, "accept_ra", 0)
+        set_conf("ipv6", interface, "disable_ipv6", 0)

@@ -1,13 +1,14 @@
 """
 Entries about addresses: what is inside the cluster, and what lives on this node.
 
-What it is: ``cilium_ipcache``, ``outgate_node_v4`` and ``cilium_lxc`` of one node.
+What it is: ``cilium_ipcache``, ``outgate_node_v4`` (and ``_v6``) and ``cilium_lxc`` of
+one node.
 What it is not: policies; only ``endpoint_entries`` is told which addresses are
 egress IPs here.
 """
 
 from collections.abc import Iterable, Mapping, Set
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_network
 
 from outgate.policy.model import Cluster, Endpoint, Namespace, Node
 from outgate.state.entries import (
@@ -15,12 +16,14 @@ from outgate.state.entries import (
     HOST,
     REMOTE_NODE,
     WORLD,
+    Address,
     EndpointEntry,
     EndpointFlag,
     EndpointKey,
     IpcacheEntry,
     IpcacheKey,
     Key,
+    Network,
     NodeEntry,
     NodeKey,
     NodeName,
@@ -29,13 +32,33 @@ from outgate.state.entries import (
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
 
-Holders = Mapping[IPv4Address, Endpoint]
+Holders = Mapping[Address, Endpoint]
 
-EVERYTHING = IPv4Network("0.0.0.0/0")
+EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+NEVER_ROUTED = (
+    ip_network("fe80::/10"),
+    ip_network("ff00::/8"),
+    ip_network("::1/128"),
+)
+"""
+IPv6 addresses of a link, of groups and of the host itself.
+
+They are in no row: the datapath leaves them alone whatever a policy says, because
+neighbour discovery lives on them.
+"""
 
 
-def link_addresses(facts: NodeFacts) -> frozenset[IPv4Address]:
-    """Return the addresses that the node really has, without loopback's."""
+def is_never_routed(network: Network) -> bool:
+    """Return whether all of *network* is ``NEVER_ROUTED``."""
+    return network.version == 6 and any(
+        network.network_address in of and network.prefixlen >= of.prefixlen
+        for of in NEVER_ROUTED
+    )
+
+
+def link_addresses(facts: NodeFacts) -> frozenset[Address]:
+    """Return the addresses that the node really has, without those of loopback."""
     return frozenset(
         address
         for link in facts.links
@@ -44,7 +67,7 @@ def link_addresses(facts: NodeFacts) -> frozenset[IPv4Address]:
     )
 
 
-def held_node_addresses(held: Snapshot) -> frozenset[IPv4Address]:
+def held_node_addresses(held: Snapshot) -> frozenset[Address]:
     """Return the node's own addresses as a kernel that was filled before has them."""
     return frozenset(
         key.network.network_address
@@ -76,51 +99,63 @@ def ipcache_entries(
     """
     nodes = sorted(cluster.nodes, key=lambda other: other.name, reverse=True)
     endpoints = {n.name: n.tunnel_endpoint for n in nodes if n.name != node}
-    entries = {EVERYTHING: IpcacheEntry(WORLD, None)}
+    entries: dict[Network, IpcacheEntry] = {
+        network: IpcacheEntry(WORLD, None) for network in EVERYTHING
+    }
     for network in cluster.cluster_networks:
         entries[network] = IpcacheEntry(CLUSTER, None)
     for other in nodes:
         for network in other.pod_networks:
             entries[network] = IpcacheEntry(CLUSTER, endpoints.get(other.name))
     for address, pod in _outside(holders, nodes):
-        entries[IPv4Network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
+        entries[ip_network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
     for other in nodes:
         identity = HOST if other.name == node else REMOTE_NODE
         for address in other.addresses:
             entry = IpcacheEntry(identity, endpoints.get(other.name))
-            entries[IPv4Network(address)] = entry
+            entries[ip_network(address)] = entry
     return {IpcacheKey(network): entry for network, entry in entries.items()}
 
 
-def _outside(
-    holders: Holders, nodes: Iterable[Node]
-) -> list[tuple[IPv4Address, Endpoint]]:
+def _outside(holders: Holders, nodes: Iterable[Node]) -> list[tuple[Address, Endpoint]]:
     """
     Return the pods whose address lies in no pod network of their own node.
 
     Some plugins lend addresses of one node's network to another node's pods.
     """
     known = {
-        (int(network.network_address), int(network.netmask), node.name)
+        (network.version, int(network.network_address), int(network.netmask), node.name)
         for node in nodes
         for network in node.pod_networks
     }
-    masks = {mask for _, mask, _ in known}
+    masks = {(version, mask) for version, _, mask, _ in known}
     return [
         (address, pod)
         for address, pod in holders.items()
-        if not any((int(address) & mask, mask, pod.node) in known for mask in masks)
+        if not any(
+            (version, int(address) & mask, mask, pod.node) in known
+            for version, mask in masks
+            if version == address.version
+        )
     ]
 
 
 def endpoint_entries(
-    own_addresses: Set[IPv4Address],
-    egress_ips: Set[IPv4Address],
-    pods: Iterable[IPv4Address],
+    own_addresses: Set[Address],
+    egress_ips: Set[Address],
+    pods: Iterable[Address],
+    other_family: Set[Address],
 ) -> dict[Key, Value]:
-    """Return who lives on this node: *pods*, and the host, which wins a conflict."""
+    """
+    Return who lives on this node: *pods*, and the host, which wins a conflict.
+
+    *other_family* as in ``rows.CompiledRows``.
+    """
     entries: dict[Key, Value] = {
-        EndpointKey(pod): EndpointEntry(EndpointFlag.POD) for pod in pods
+        EndpointKey(pod): EndpointEntry(
+            EndpointFlag.POD, is_other_family=pod in other_family
+        )
+        for pod in pods
     }
     for address in own_addresses:
         entries[EndpointKey(address)] = EndpointEntry(
@@ -131,7 +166,7 @@ def endpoint_entries(
 
 def local_pods(
     node: NodeName, holders: Holders, namespaces: Mapping[str, Namespace]
-) -> list[IPv4Address]:
+) -> list[Address]:
     """
     Return the pod addresses of *node* whose namespace is known.
 

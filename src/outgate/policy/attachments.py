@@ -5,10 +5,10 @@ What it is: two tables over observed links.  What it is not: the attaching.
 """
 
 from collections.abc import Set
-from ipaddress import IPv4Address
 
 from outgate.state.entries import (
     FORWARD_GUARD,
+    Address,
     Attachment,
     AttachmentKey,
     Hook,
@@ -25,7 +25,7 @@ LOOPBACK = "lo"
 
 
 def attachment_entries(
-    facts: NodeFacts, node_addresses: Set[IPv4Address], tunnel: str
+    facts: NodeFacts, node_addresses: Set[Address], tunnel: str
 ) -> dict[Key, Value]:
     """
     Return the attachments for *facts*; the tunnel device counts as there already.
@@ -50,8 +50,8 @@ def attachment_entries(
     return entries
 
 
-def is_uplink(link: Link, facts: NodeFacts, node_addresses: Set[IPv4Address]) -> bool:
-    """Return whether *link* leads out: by the default route, or by its address."""
-    return link.name == facts.default_interface or not node_addresses.isdisjoint(
+def is_uplink(link: Link, facts: NodeFacts, node_addresses: Set[Address]) -> bool:
+    """Return whether *link* leads out: by a default route, or by its address."""
+    return link.name in facts.default_interfaces or not node_addresses.isdisjoint(
         link.addresses
     )

@@ -16,6 +16,7 @@ from outgate.policy.addresses import (
     endpoint_entries,
     held_node_addresses,
     ipcache_entries,
+    is_never_routed,
     link_addresses,
     local_pods,
     node_entries,
@@ -23,7 +24,7 @@ from outgate.policy.addresses import (
 from outgate.policy.attachments import attachment_entries
 from outgate.policy.endpoints import DoubtfulPod, address_holders, find_doubtful_pods
 from outgate.policy.gateways import decide, nodes_by_address
-from outgate.policy.model import Cluster, Problem
+from outgate.policy.model import Cluster, EgressPolicy, Problem
 from outgate.policy.rows import DecidedPolicy, compile_rows
 from outgate.state.entries import (
     CoveredEntry,
@@ -63,30 +64,34 @@ def compile_node(
     holders, contested = address_holders(cluster.endpoints)
     namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
     policies = _decide_policies(cluster, node, facts)
-    rows, defeats = compile_rows(node, holders, namespaces, policies)
+    compiled = compile_rows(node, holders, namespaces, policies)
     of_node = frozenset(a for n in cluster.nodes if n.name == node for a in n.addresses)
     egress_ips = {
-        p.decision.entry.egress_ip
+        entry.egress_ip
         for p in policies
-        if p.decision.gateway_node == node and isinstance(p.decision.entry, ViaGateway)
+        if p.decision.gateway_node == node
+        for entry in p.decision.entries.values()
+        if isinstance(entry, ViaGateway)
     }
     snapshot: dict[Key, Value] = {
         TunnelKey(): tunnel,
         **node_entries(cluster, node),
         **ipcache_entries(cluster, node, holders),
         **_covered_entries(policies),
-        **rows,
+        **compiled.rows,
         **endpoint_entries(
             of_node | link_addresses(facts),
             egress_ips,
             local_pods(node, holders, namespaces),
+            compiled.other_family,
         ),
         **attachment_entries(facts, of_node, tunnel.name),
     }
     problems = (
         *(problem for bad in cluster.bad_policies for problem in bad.problems),
-        *(p.decision.problem for p in policies if p.decision.problem),
-        *defeats,
+        *(problem for p in policies for problem in p.decision.problems),
+        *(problem for p in policies for problem in _never_routed(p.policy)),
+        *compiled.problems,
         *contested,
         *_missing_node(cluster, node),
     )
@@ -139,6 +144,19 @@ def _missing_node(cluster: Cluster, node: NodeName) -> tuple[Problem, ...]:
     return (Problem(f"Node {node}", "metadata.name", message),)
 
 
+def _never_routed(policy: EgressPolicy) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            policy.reference,
+            f"spec.destinationCIDRs[{index}]",
+            f"{network}: link-local, multicast and loopback addresses are never sent"
+            " to a gateway, so this has no effect; remove it",
+        )
+        for index, network in enumerate(policy.destinations)
+        if is_never_routed(network)
+    )
+
+
 def _covered_entries(
     policies: tuple[DecidedPolicy, ...],
 ) -> dict[Key, Value]:
@@ -146,6 +164,8 @@ def _covered_entries(
     entries: dict[Key, Value] = {}
     for decided in policies:
         for network in decided.policy.destinations:
+            if is_never_routed(network):
+                continue
             entries.setdefault(CoveredKey(network), CoveredEntry(decided.policy.id))
     return entries
 

@@ -7,18 +7,17 @@ What it is not: the choice of pods for a policy (``rows`` does that).
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from outgate.policy.model import BadPolicy, Endpoint, Namespace, Problem
 from outgate.policy.selectors import NAMESPACE_LABEL, NAMESPACE_LABELS_PREFIX
-from outgate.state.entries import NodeName
+from outgate.state.entries import Address, NodeName
 
 
 @dataclass(frozen=True, slots=True)
 class DoubtfulPod:
     """A pod that *policy* selects, of which no good version is known."""
 
-    address: IPv4Address
+    address: Address
     reference: str
     policy: BadPolicy
 
@@ -45,7 +44,7 @@ def identity_labels(endpoint: Endpoint, namespace: Namespace) -> dict[str, str]:
 
 def address_holders(
     endpoints: Iterable[Endpoint],
-) -> tuple[Mapping[IPv4Address, Endpoint], tuple[Problem, ...]]:
+) -> tuple[Mapping[Address, Endpoint], tuple[Problem, ...]]:
     """
     Return which pod each pod address belongs to now, and who claims it in vain.
 
@@ -53,7 +52,7 @@ def address_holders(
     late, an old pod and the new one with its address are seen together: the one
     that is not terminating holds it, then the newer, then the greater uid.
     """
-    claims: dict[IPv4Address, list[Endpoint]] = {}
+    claims: dict[Address, list[Endpoint]] = {}
     for endpoint in endpoints:
         if not endpoint.is_host_network and not endpoint.is_finished:
             for address in set(endpoint.addresses):
@@ -74,7 +73,7 @@ def address_holders(
 
 def find_doubtful_pods(
     node: NodeName,
-    holders: Mapping[IPv4Address, Endpoint],
+    holders: Mapping[Address, Endpoint],
     namespaces: Mapping[str, Namespace],
     policies: Iterable[BadPolicy],
 ) -> tuple[DoubtfulPod, ...]:
@@ -91,7 +90,11 @@ def find_doubtful_pods(
             for policy in policies
             if any(selector.matches(labels) for selector in policy.selectors)
         ]
-    return tuple(sorted(found, key=lambda doubt: (doubt.address, doubt.policy.name)))
+    return tuple(sorted(found, key=_doubt_order))
+
+
+def _doubt_order(doubt: DoubtfulPod) -> tuple[int, Address, str]:
+    return doubt.address.version, doubt.address, doubt.policy.name
 
 
 def _claim(endpoint: Endpoint) -> tuple[bool, str, str, str]:

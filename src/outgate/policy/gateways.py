@@ -10,15 +10,18 @@ gets its choice here too.
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
+from outgate.policy.addresses import is_never_routed
 from outgate.policy.model import EgressPolicy, Node, Problem
 from outgate.state.entries import (
+    Address,
+    Family,
     NodeName,
     NoEgressIP,
     NoGateway,
     PolicyEntry,
     ViaGateway,
+    family_of,
 )
 
 
@@ -27,18 +30,18 @@ class Decision:
     """
     What the rows of a policy say, as seen from one node.
 
-    *gateway_node* is None when no node can be it; *problem* tells the user why
-    selected pods are dropped, None when they are not.
+    Shape: *entries* is by the family of a row.  *gateway_node* is None when no node
+    can be it; *problems* tell the user why selected pods are dropped.
     """
 
-    entry: PolicyEntry
+    entries: Mapping[Family, PolicyEntry]
     gateway_node: NodeName | None
-    problem: Problem | None = None
+    problems: tuple[Problem, ...] = ()
 
 
-def nodes_by_address(nodes: Iterable[Node]) -> Mapping[IPv4Address, Node]:
+def nodes_by_address(nodes: Iterable[Node]) -> Mapping[Address, Node]:
     """Return which node has each address; of two that claim one, the first by name."""
-    owners: dict[IPv4Address, Node] = {}
+    owners: dict[Address, Node] = {}
     for node in sorted(nodes, key=lambda node: node.name):
         for address in node.addresses:
             owners.setdefault(address, node)
@@ -47,9 +50,9 @@ def nodes_by_address(nodes: Iterable[Node]) -> Mapping[IPv4Address, Node]:
 
 def decide(
     policy: EgressPolicy,
-    owners: Mapping[IPv4Address, Node],
+    owners: Mapping[Address, Node],
     node: NodeName,
-    own_addresses: Set[IPv4Address],
+    own_addresses: Set[Address],
 ) -> Decision:
     """
     Return the gateway of *policy* as *node* must program it.
@@ -67,7 +70,11 @@ def decide(
             " dropped; use an address of a node, as `kubectl get nodes -o wide`"
             " shows it",
         )
-        return Decision(NoGateway(policy.id), None, problem)
+        no_gateway = dict.fromkeys(Family, NoGateway(policy.id))
+        return Decision(no_gateway, None, (problem,))
+    endpoint = _endpoint(owner, egress_ip)
+    entry: PolicyEntry = ViaGateway(egress_ip, endpoint, policy.id)
+    problems = _without_egress_ip(policy)
     if owner.name == node and egress_ip not in own_addresses:
         problem = Problem(
             policy.reference,
@@ -75,5 +82,38 @@ def decide(
             f"node {node} should have {egress_ip}, but none of its interfaces"
             " carries it, so what this policy covers is dropped; add the address",
         )
-        return Decision(NoEgressIP(egress_ip, policy.id), owner.name, problem)
-    return Decision(ViaGateway(egress_ip, egress_ip, policy.id), owner.name)
+        entry, problems = NoEgressIP(endpoint, policy.id), (problem, *problems)
+    entries = {family: _lacking(policy, endpoint, family) for family in Family}
+    return Decision(
+        {**entries, family_of(egress_ip): entry}, owner.name, tuple(problems)
+    )
+
+
+def _endpoint(owner: Node, egress_ip: Address) -> Address:
+    """Return where packets for *egress_ip* are tunnelled: an IPv4 one is both."""
+    if family_of(egress_ip) is Family.V4:
+        return egress_ip
+    return owner.tunnel_endpoint or egress_ip
+
+
+def _lacking(policy: EgressPolicy, endpoint: Address, family: Family) -> PolicyEntry:
+    """Return the rows of a family in which *policy* has no egress IP."""
+    if family is Family.V4 and family_of(endpoint) is Family.V6:
+        # Rows of IPv4 have no room for the address of such a gateway.
+        return NoGateway(policy.id)
+    return NoEgressIP(endpoint, policy.id)
+
+
+def _without_egress_ip(policy: EgressPolicy) -> tuple[Problem, ...]:
+    egress_ip = policy.gateway.egress_ip
+    return tuple(
+        Problem(
+            policy.reference,
+            f"spec.destinationCIDRs[{index}]",
+            f"{network}: no pod can leave to an IPv{network.version} network under"
+            f" {egress_ip}, so what this policy covers there is dropped; put the"
+            f" network into a policy with an IPv{network.version} egressSourceIP",
+        )
+        for index, network in enumerate(policy.destinations)
+        if network.version != egress_ip.version and not is_never_routed(network)
+    )

@@ -1,8 +1,8 @@
 """
 The cluster as policies see it: nodes, namespaces, pods, policies.
 
-What it is: frozen values, the input of ``compile``.  Addresses are IPv4 only for
-now; others are left out where objects are decoded.
+What it is: frozen values, the input of ``compile``.  Addresses and networks are of
+both IP families, side by side.
 
 What it is not: Kubernetes objects.  ``source.objects`` and ``parse`` make these
 values and name what is wrong; nothing here can be wrong any more.
@@ -11,10 +11,9 @@ values and name what is wrong; nothing here can be wrong any more.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
 
 from outgate.policy.selectors import Selector
-from outgate.state.entries import NodeName, PolicyId
+from outgate.state.entries import Address, Network, NodeName, PolicyId
 
 Labels = Mapping[str, str]
 
@@ -27,25 +26,34 @@ class Node:
     """
     A node and what is reached through it.
 
-    *internal_addresses* are in the order of the Node object: the first is where
-    tunnelled packets for this node go.  *pod_networks* are its pod CIDRs.
+    *internal_addresses* are in the order of the Node object.  *pod_networks* are its
+    pod CIDRs.
     """
 
     name: NodeName
-    internal_addresses: tuple[IPv4Address, ...] = ()
-    external_addresses: tuple[IPv4Address, ...] = ()
+    internal_addresses: tuple[Address, ...] = ()
+    external_addresses: tuple[Address, ...] = ()
     labels: Labels = field(default_factory=dict)
-    pod_networks: tuple[IPv4Network, ...] = ()
+    pod_networks: tuple[Network, ...] = ()
 
     @property
-    def addresses(self) -> tuple[IPv4Address, ...]:
+    def addresses(self) -> tuple[Address, ...]:
         """Return the addresses of the node, internal ones first."""
         return self.internal_addresses + self.external_addresses
 
     @property
-    def tunnel_endpoint(self) -> IPv4Address | None:
-        """Return where other nodes send tunnelled packets; None when unknown."""
-        return next(iter(self.addresses), None)
+    def tunnel_endpoint(self) -> Address | None:
+        """
+        Return where other nodes send tunnelled packets; None when unknown.
+
+        The first IPv4 address if there is one, for the pods of both families: the
+        shorter outer header.  Internal addresses go before external ones.
+        """
+        for addresses in (self.internal_addresses, self.external_addresses):
+            ordered = sorted(addresses, key=lambda address: address.version)
+            if ordered:
+                return ordered[0]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Endpoint:
     name: str
     uid: str = ""
     created: str = ""
-    addresses: tuple[IPv4Address, ...] = ()
+    addresses: tuple[Address, ...] = ()
     labels: Labels = field(default_factory=dict)
     node: NodeName = NO_NODE
     is_host_network: bool = False
@@ -91,7 +99,7 @@ class GatewayAtAddress:
     CiliumEgressNATPolicy's egressSourceIP means both at once.
     """
 
-    egress_ip: IPv4Address
+    egress_ip: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ class EgressPolicy:
     created: str
     id: PolicyId
     selectors: tuple[Selector, ...]
-    destinations: tuple[IPv4Network, ...]
+    destinations: tuple[Network, ...]
     gateway: GatewayAtAddress
 
     @property
@@ -168,7 +176,7 @@ class Cluster:
     endpoints: tuple[Endpoint, ...] = ()
     policies: tuple[EgressPolicy, ...] = ()
     bad_policies: tuple[BadPolicy, ...] = ()
-    cluster_networks: tuple[IPv4Network, ...] = ()
+    cluster_networks: tuple[Network, ...] = ()
 
 
 def policy_id(uid: str, api_version: str, kind: str, name: str) -> PolicyId:

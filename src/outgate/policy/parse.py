@@ -10,7 +10,7 @@ What it is not: nodes, namespaces and pods are read by ``source.objects``.
 """
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Address, ip_address, ip_interface, ip_network
 
 from outgate.policy.fields import Field
 from outgate.policy.model import (
@@ -21,9 +21,13 @@ from outgate.policy.model import (
     policy_id,
 )
 from outgate.policy.selectors import Selector, parse_rule
+from outgate.state.entries import Address, Network
 
 API_VERSION = "cilium.io/v2alpha1"
 KIND = "CiliumEgressNATPolicy"
+
+IPV4_MAPPED = ip_network("::ffff:0:0/96")
+"""IPv6 addresses that stand for IPv4 ones inside programs (RFC 4291, 2.5.5.2)."""
 
 
 def parse_policy(document: Mapping[str, object]) -> EgressPolicy | BadPolicy:
@@ -85,7 +89,7 @@ def refuse_kind(api_version: str, kind: str, name: str, uid: str) -> BadPolicy:
 
 def _parse_spec(
     spec: Field,
-) -> tuple[tuple[Selector, ...], tuple[IPv4Network, ...], IPv4Address | None]:
+) -> tuple[tuple[Selector, ...], tuple[Network, ...], Address | None]:
     if not spec.require_object(("egress", "destinationCIDRs", "egressSourceIP")):
         return (), (), None
     rules = [parse_rule(rule) for rule in spec.get("egress").items()]
@@ -98,9 +102,9 @@ def _parse_spec(
     )
 
 
-def parse_network(field: Field) -> IPv4Network | None:
+def parse_network(field: Field) -> Network | None:
     """
-    Read one CIDR.
+    Read one CIDR of either family, in any spelling of its address.
 
     Host bits are refused, not cut off as Go's ``net.ParseCIDR`` does: who writes
     10.0.0.1/8 meant a /32 or a typing error, and a wider match is a wrong source
@@ -112,36 +116,49 @@ def parse_network(field: Field) -> IPv4Network | None:
     try:
         interface = ip_interface(text)
     except ValueError:
-        field.refuse(f"{text!r} is no IPv4 network; write it like 203.0.113.0/24")
+        examples = "203.0.113.0/24 or 2001:db8::/32"
+        field.refuse(f"{text!r} is no IP network; write it like {examples}")
         return None
-    if interface.version == 6:
-        field.refuse(f"{text!r}: IPv6 is not supported yet; use an IPv4 network")
+    network = interface.network
+    if text.partition("/")[2] != str(network.prefixlen):
+        field.refuse(f"{text!r} has no plain prefix length; did you mean {network}?")
+    elif _is_odd_ipv6(field, text, interface.ip, network.prefixlen):
         return None
-    if text.partition("/")[2] != str(interface.network.prefixlen):
-        mend = interface.network.compressed
-        field.refuse(f"{text!r} has no plain prefix length; did you mean {mend}?")
-        return None
-    if interface.ip != interface.network.network_address:
-        mend = ip_network(text, strict=False).compressed
-        field.refuse(f"{text!r} has host bits set; did you mean {mend}?")
-        return None
-    return IPv4Network(text)
+    elif interface.ip != network.network_address:
+        field.refuse(f"{text!r} has host bits set; did you mean {network}?")
+    else:
+        return network
+    return None
 
 
-def parse_address(field: Field) -> IPv4Address | None:
-    """Read one IPv4 address; blanks around it are allowed, as they always were."""
+def parse_address(field: Field) -> Address | None:
+    """Read one IP address; blanks around it are allowed, as they always were."""
     text = field.text()
     if text is None:
         return None
     try:
         address = ip_address(text.strip())
     except ValueError:
-        field.refuse(f"{text!r} is no IPv4 address; write it like 203.0.113.7")
+        examples = "203.0.113.7 or 2001:db8::7"
+        field.refuse(f"{text!r} is no IP address; write it like {examples}")
         return None
-    if address.version == 6:
-        field.refuse(f"{text!r}: IPv6 is not supported yet; use an IPv4 address")
+    if _is_odd_ipv6(field, text, address, address.max_prefixlen):
         return None
     return address
+
+
+def _is_odd_ipv6(field: Field, text: str, address: Address, prefix_len: int) -> bool:
+    """Refuse an IPv6 spelling that means something else than an IPv6 address."""
+    if "%" in text:
+        field.refuse(f"{text!r} has a zone, which means something on one node only")
+        return True
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    if mapped is None or prefix_len < IPV4_MAPPED.prefixlen:
+        return False
+    mend = IPv4Network((mapped, prefix_len - IPV4_MAPPED.prefixlen), strict=False)
+    shown = mapped if prefix_len == address.max_prefixlen else mend
+    field.refuse(f"{text!r} is an IPv4 address written as IPv6; did you mean {shown}?")
+    return True
 
 
 def _optional_text(field: Field) -> str:

@@ -11,12 +11,21 @@ What it is not: it does not choose gateways (``gateways``) or fill other maps.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 
+from outgate.policy.addresses import is_never_routed
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.gateways import Decision
 from outgate.policy.model import EgressPolicy, Endpoint, Namespace, Problem
-from outgate.state.entries import Key, NodeName, PolicyKey, Value
+from outgate.state.entries import (
+    Address,
+    Key,
+    Network,
+    NodeName,
+    PolicyEntry,
+    PolicyKey,
+    Value,
+    family_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,24 @@ class DecidedPolicy:
 
     policy: EgressPolicy
     decision: Decision
+
+    def entry(self, network: Network) -> PolicyEntry:
+        """Return what its rows for *network* say."""
+        return self.decision.entries[family_of(network)]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRows:
+    """
+    The rows that a node can use, and the policies that lost somewhere.
+
+    *other_family* are addresses of this node's pods that policies cover in the other
+    IP family only: they have no row, and still are no pods that nobody named.
+    """
+
+    rows: Mapping[Key, Value]
+    problems: tuple[Problem, ...]
+    other_family: frozenset[Address]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +65,12 @@ class _Defeat:
 
 def compile_rows(
     node: NodeName,
-    holders: Mapping[IPv4Address, Endpoint],
+    holders: Mapping[Address, Endpoint],
     namespaces: Mapping[str, Namespace],
     policies: Sequence[DecidedPolicy],
-) -> tuple[dict[Key, Value], tuple[Problem, ...]]:
+) -> CompiledRows:
     """
-    Return the rows that *node* can use, and the policies that lost somewhere.
+    Return what *node* needs of *policies*.
 
     *policies* are in order of seniority.  A node uses rows of its own pods, and, as
     a gateway, rows that send pods to it.  The winner is found among all policies
@@ -52,6 +79,7 @@ def compile_rows(
     """
     rows: dict[Key, Value] = {}
     defeats: Counter[_Defeat] = Counter()
+    other_family = set()
     is_gateway = any(p.decision.gateway_node == node for p in policies)
     for address, endpoint in holders.items():
         is_local = endpoint.node == node
@@ -59,25 +87,33 @@ def compile_rows(
         if namespace is None or not (is_local or is_gateway):
             continue
         labels = identity_labels(endpoint, namespace)
-        winners: dict[IPv4Network, DecidedPolicy] = {}
+        winners: dict[Network, DecidedPolicy] = {}
+        families = set()
         for decided, index, network in _selected(policies, labels):
+            families.add(network.version)
+            if network.version != address.version:
+                continue
             winner = winners.setdefault(network, decided)
             if is_local and winner is not decided:
                 defeats[_Defeat(decided.policy, index, winner.policy)] += 1
         for network, winner in winners.items():
             if is_local or winner.decision.gateway_node == node:
-                rows[PolicyKey(address, network)] = winner.decision.entry
-    return rows, tuple(_tell(defeat, count) for defeat, count in defeats.items())
+                rows[PolicyKey(address, network)] = winner.entry(network)
+        if is_local and families and address.version not in families:
+            other_family.add(address)
+    problems = tuple(_tell(defeat, count) for defeat, count in defeats.items())
+    return CompiledRows(rows, problems, frozenset(other_family))
 
 
 def _selected(
     policies: Sequence[DecidedPolicy], labels: Mapping[str, str]
-) -> Iterator[tuple[DecidedPolicy, int, IPv4Network]]:
+) -> Iterator[tuple[DecidedPolicy, int, Network]]:
     for decided in policies:
         policy = decided.policy
         if any(selector.matches(labels) for selector in policy.selectors):
             for index, network in enumerate(policy.destinations):
-                yield decided, index, network
+                if not is_never_routed(network):
+                    yield decided, index, network
 
 
 def _tell(defeat: _Defeat, count: int) -> Problem:

@@ -12,7 +12,6 @@ What it is not: a watch on a folder; it reads once.
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +36,7 @@ from outgate.source.objects import (
     PodObject,
     PolicyObject,
 )
+from outgate.state.entries import Network
 
 STANDARD_INPUT = Path("-")
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -77,7 +77,7 @@ class Document:
 
 
 def load_cluster(
-    paths: Iterable[Path], cluster_networks: Iterable[IPv4Network] = ()
+    paths: Iterable[Path], cluster_networks: Iterable[Network] = ()
 ) -> Cluster:
     """
     Return the cluster that the documents of *paths* describe; ``-`` is stdin.
@@ -95,7 +95,7 @@ def load_cluster(
 
 
 def build_cluster(
-    documents: Iterable[Document], cluster_networks: Iterable[IPv4Network] = ()
+    documents: Iterable[Document], cluster_networks: Iterable[Network] = ()
 ) -> Cluster:
     """Return the cluster that *documents* describe; see ``load_cluster``."""
     found: dict[tuple[str, str], _Model] = {}

@@ -16,7 +16,6 @@ import random
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 from typing import Any, Generic, TypeVar
 
 from outgate.errors import SourceError
@@ -39,7 +38,7 @@ from outgate.source.objects import (
 )
 from outgate.source.watch import Failure, FetchPage, OpenWatch, Reflection, Wait
 from outgate.source.wire import Kind, decoder
-from outgate.state.entries import NodeName
+from outgate.state.entries import Network, NodeName
 
 T = TypeVar("T")
 
@@ -76,7 +75,7 @@ class KubernetesSource:
         self,
         client: Client,
         node: NodeName,
-        cluster_networks: Iterable[IPv4Network] = (),
+        cluster_networks: Iterable[Network] = (),
     ) -> None:
         self.node = node
         self._client = client

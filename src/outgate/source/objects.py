@@ -5,17 +5,17 @@ What it is: msgspec Structs for partial, typed decoding (a pod of 6 KB costs the
 fields named here), shared by the API source and by files.
 
 What it is not: a judge of policies.  A policy's spec stays undecoded JSON until
-``policy.parse`` reads it.  IPv6 addresses are left out for now.
+``policy.parse`` reads it.
 """
 
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import msgspec
 
 from outgate.policy.model import BadPolicy, EgressPolicy, Endpoint, Namespace, Node
 from outgate.policy.parse import parse_policy
-from outgate.state.entries import NodeName
+from outgate.state.entries import Address, Network, NodeName
 
 INTERNAL = "InternalIP"
 EXTERNAL = "ExternalIP"
@@ -67,14 +67,14 @@ class NodeObject(msgspec.Struct, gc=False):
         cidrs = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
         return Node(
             name=NodeName(self.metadata.name),
-            internal_addresses=_ipv4(
+            internal_addresses=_addresses(
                 a.address for a in addresses if a.type == INTERNAL
             ),
-            external_addresses=_ipv4(
+            external_addresses=_addresses(
                 a.address for a in addresses if a.type == EXTERNAL
             ),
             labels=self.metadata.labels or {},
-            pod_networks=_ipv4_networks(cidrs),
+            pod_networks=_networks(cidrs),
         )
 
 
@@ -121,7 +121,7 @@ class PodObject(msgspec.Struct, gc=False):
             name=self.metadata.name,
             uid=self.metadata.uid or "",
             created=self.metadata.creation_timestamp or "",
-            addresses=_ipv4(texts),
+            addresses=_addresses(texts),
             labels=self.metadata.labels or {},
             node=NodeName(spec.node_name or ""),
             is_host_network=bool(spec.host_network),
@@ -146,21 +146,41 @@ class PolicyObject(msgspec.Struct, gc=False):
         return parse_policy({"metadata": metadata, "spec": self.spec})
 
 
-def _ipv4(texts: Iterable[str]) -> tuple[IPv4Address, ...]:
+def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
+    """
+    Return what can be read as an address that others reach.
+
+    Left out, a pod's address is unknown to the datapath: what it sends to covered
+    networks is dropped.
+    """
     found = []
     for text in texts:
         try:
-            found.append(IPv4Address(text))
-        except AddressValueError:
+            address = ip_address(text)
+        except ValueError:
             continue
+        if not (isinstance(address, IPv6Address) and _is_local_ipv6(address)):
+            found.append(address)
     return tuple(found)
 
 
-def _ipv4_networks(texts: Iterable[str]) -> tuple[IPv4Network, ...]:
-    found = []
+def _is_local_ipv6(address: IPv6Address) -> bool:
+    """Return whether *address* means something on one link or one host only."""
+    return (
+        address.is_link_local
+        or address.is_loopback
+        or address.is_multicast
+        or address.is_unspecified
+        or address.scope_id is not None
+        or address.ipv4_mapped is not None
+    )
+
+
+def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    found: list[Network] = []
     for text in texts:
         try:
-            found.append(IPv4Network(text, strict=False))
-        except (AddressValueError, NetmaskValueError):
+            found.append(ip_network(text, strict=False))
+        except ValueError:
             continue
     return tuple(found)

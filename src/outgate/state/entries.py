@@ -4,11 +4,15 @@ The entries of one node: what its kernel holds, or should hold.
 Each entry is a key and a value, both frozen.  The policy compiler produces them
 from the cluster, the kernel side observes them from maps and links, and ``plan``
 compares the two.  Nothing here knows bytes (``kernel.maps`` does) or Kubernetes.
+
+An entry is of either IP family, never of both: the two halves of a ``PolicyKey`` are
+alike, and so is an egress IP to its key.  Only a tunnel endpoint may differ, because
+the outer header is of the family of the nodes' addresses.
 """
 
 from dataclasses import dataclass
-from enum import Enum, IntFlag, StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from enum import Enum, IntEnum, IntFlag, StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NewType
 
 NodeName = NewType("NodeName", str)
@@ -18,6 +22,23 @@ Seconds = NewType("Seconds", float)
 
 PolicyId = NewType("PolicyId", int)
 """A policy as the datapath counts it: 32 bits, derived from its uid, never 0."""
+
+
+class Family(IntEnum):
+    """An IP family, by its version."""
+
+    V4 = 4
+    V6 = 6
+
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def family_of(subject: Address | Network) -> Family:
+    """Return the family of an address or a network."""
+    return Family(subject.version)
+
 
 WORLD = Identity(2)
 """Everything that is not a part of the cluster."""
@@ -49,7 +70,7 @@ class TunnelDevice:
 class NodeKey:
     """A node address: packets tunnelled from it are believed."""
 
-    address: IPv4Address
+    address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +82,7 @@ class NodeEntry:
 class IpcacheKey:
     """A network of addresses with one identity; the longest prefix wins."""
 
-    network: IPv4Network
+    network: Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +90,14 @@ class IpcacheEntry:
     """*tunnel_endpoint* is the node that holds the network, or None."""
 
     identity: Identity
-    tunnel_endpoint: IPv4Address | None
+    tunnel_endpoint: Address | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CoveredKey:
     """A destination that some policy covers; unknown local sources drop there."""
 
-    network: IPv4Network
+    network: Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +111,16 @@ class CoveredEntry:
 class PolicyKey:
     """One pod address talking to one destination network."""
 
-    source: IPv4Address
-    destination: IPv4Network
+    source: Address
+    destination: Network
 
 
 @dataclass(frozen=True, slots=True)
 class ViaGateway:
     """Leave through *tunnel_endpoint*'s node, under *egress_ip*."""
 
-    egress_ip: IPv4Address
-    tunnel_endpoint: IPv4Address
+    egress_ip: Address
+    tunnel_endpoint: Address
     policy: PolicyId
 
 
@@ -121,7 +142,7 @@ class NoGateway:
 class NoEgressIP:
     """Covered, but the gateway lacks the egress IP: dropped there."""
 
-    tunnel_endpoint: IPv4Address
+    tunnel_endpoint: Address
     policy: PolicyId
 
 
@@ -139,7 +160,7 @@ class EndpointFlag(IntFlag):
 class EndpointKey:
     """An address that lives on this node."""
 
-    address: IPv4Address
+    address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +170,13 @@ class EndpointEntry:
 
     *is_egress_ip* marks a host address that policies use as egress IP here: the
     ports of the node's own sockets on it are kept apart from those of pods.
+    *is_other_family* marks an address of a pod that policies cover in the other IP
+    family only: setting ``other-family`` says what becomes of what it sends.
     """
 
     flags: EndpointFlag
     is_egress_ip: bool = False
+    is_other_family: bool = False
 
 
 class Hook(StrEnum):
@@ -206,3 +230,16 @@ Value = (
     | EndpointEntry
     | Attachment
 )
+
+
+def key_family(key: Key) -> Family | None:
+    """Return the family of what *key* is about, None for links and the tunnel."""
+    match key:
+        case NodeKey() | EndpointKey():
+            return family_of(key.address)
+        case IpcacheKey() | CoveredKey():
+            return family_of(key.network)
+        case PolicyKey():
+            return family_of(key.source)
+        case TunnelKey() | AttachmentKey():
+            return None

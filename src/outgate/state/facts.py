@@ -5,9 +5,8 @@ Facts enter the compiler as data; ``kernel`` makes them, ``policy`` reads them.
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
-from outgate.state.entries import InterfaceIndex
+from outgate.state.entries import Address, InterfaceIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Link:
     name: str
     index: InterfaceIndex
     kind: str = ""
-    addresses: tuple[IPv4Address, ...] = ()
+    addresses: tuple[Address, ...] = ()
     peer_elsewhere: bool = False
     is_up: bool = True
     mtu: int = 1500
@@ -33,7 +32,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """*default_interface* carries the IPv4 default route; None without one."""
+    """*default_interface* carries the IPv4 default route, the other the IPv6 one."""
 
     links: tuple[Link, ...] = ()
     default_interface: str | None = None
+    default_interface_v6: str | None = None
+
+    @property
+    def default_interfaces(self) -> frozenset[str]:
+        """Return the interfaces that carry a default route of either family."""
+        found = (self.default_interface, self.default_interface_v6)
+        return frozenset(name for name in found if name is not None)

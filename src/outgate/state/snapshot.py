@@ -38,6 +38,7 @@ from outgate.state.entries import (
     TunnelKey,
     Value,
     ViaGateway,
+    key_family,
 )
 
 Snapshot = Mapping[Key, Value]
@@ -82,9 +83,10 @@ _HOOK_RANKS = {hook: rank for rank, hook in enumerate(ATTACH_ORDER)}
 
 
 def sort_key(key: Key) -> tuple[int, int, Key]:
-    """Order keys by kind, hooks by rank, then by value: in plans and in texts."""
-    hook_rank = _HOOK_RANKS[key.hook] if isinstance(key, AttachmentKey) else 0
-    return _KIND_RANKS[type(key)], hook_rank, key
+    """Order keys by kind, hooks by rank, others by family, then by value."""
+    if isinstance(key, AttachmentKey):
+        return _KIND_RANKS[AttachmentKey], _HOOK_RANKS[key.hook], key
+    return _KIND_RANKS[type(key)], key_family(key) or 0, key
 
 
 def render(snapshot: Snapshot) -> str:
@@ -140,7 +142,8 @@ def render_value(value: Value) -> str:
             return f"via {value.tunnel_endpoint}, no egress IP"
         case EndpointEntry():
             role = "host" if EndpointFlag.HOST in value.flags else "pod"
-            return f"{role}, egress IP" if value.is_egress_ip else role
+            role += ", egress IP" if value.is_egress_ip else ""
+            return role + (", other family" if value.is_other_family else "")
         case Attachment():
             return value.value
         case _:

@@ -15,6 +15,8 @@ from outgate.agent.ask import AgentAbsentError, ask
 from outgate.agent.config import AgentConfig, load_config
 from outgate.errors import ConfigError
 from outgate.kernel.fake import FakeKernel
+from outgate.kernel.reasons import Reason
+from outgate.kernel.records import MetricDirection, MetricRecord
 from outgate.policy.model import (
     BadPolicy,
     Cluster,
@@ -301,3 +303,25 @@ async def test_a_second_agent_of_a_node_is_refused(tmp_path: Path) -> None:
         second = Agent(bench.config, FakeKernel(), MemorySource())
         with pytest.raises(ConfigError, match="another agent runs with"):
             await second.run(bench.stop)
+
+
+class CountingKernel(FakeKernel):
+    """A kernel whose datapath has counted one packet under each reason."""
+
+    def metrics(self) -> tuple[MetricRecord, ...]:
+        return tuple(
+            MetricRecord(reason, MetricDirection.TO_WORLD, POLICY.id, 1, 60)
+            for reason in Reason
+        )
+
+
+async def test_status_tells_drops_from_what_is_left_alone(tmp_path: Path) -> None:
+    counting = Bench(load_config({"node": NODE}, {}))
+    counting.kernel = CountingKernel(counting.kernel.facts)
+    async with running(tmp_path, counting) as bench:
+        status = await bench.after_round(1)
+
+    assert (status["forwarded"], status["passed"]) == (1, {"other_family": 1})
+    assert all(name.startswith("drop_") for name in status["drops"])
+    assert len(status["drops"]) == len(Reason) - 2
+    assert (status["existingFlows"], status["otherFamily"]) == ("keep", "pass")

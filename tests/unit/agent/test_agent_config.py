@@ -1,11 +1,11 @@
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 
 from outgate.agent.config import HostPort, load_config
 from outgate.errors import ConfigError
-from outgate.kernel.maps import GatewayPath
+from outgate.kernel.maps import ExistingFlows, GatewayPath, OtherFamily
 
 
 def test_defaults_need_a_node_only() -> None:
@@ -14,6 +14,8 @@ def test_defaults_need_a_node_only() -> None:
     assert config.pin_dir == Path("/sys/fs/bpf/outgate")
     assert (config.tunnel_port, config.tunnel_vni) == (4789, 25959)
     assert config.gateway_path is GatewayPath.DIRECT
+    assert config.existing_flows is ExistingFlows.KEEP
+    assert config.other_family is OtherFamily.PASS
     assert config.metrics_address is None
 
 
@@ -36,6 +38,24 @@ def test_file_may_list_networks(tmp_path: Path) -> None:
     )
 
 
+def test_service_networks_are_of_both_families() -> None:
+    networks = "10.96.0.0/12, FD00:96::/108"
+    config = load_config({"node": "n", "cluster-networks": networks}, {})
+
+    assert config.cluster_networks == (
+        IPv4Network("10.96.0.0/12"),
+        IPv6Network("fd00:96::/108"),
+    )
+
+
+def test_choices_reach_the_datapath() -> None:
+    flags = {"node": "n", "existing-flows": "redecide", "other-family": "drop"}
+    settings = load_config(flags, {}).datapath_settings(jiffies_per_second=250)
+
+    assert settings.existing_flows is ExistingFlows.REDECIDE
+    assert settings.other_family is OtherFamily.DROP
+
+
 def test_metrics_address_may_leave_out_the_host() -> None:
     config = load_config({"node": "n", "metrics-address": ":9100"}, {})
 
@@ -48,6 +68,14 @@ def test_metrics_address_may_leave_out_the_host() -> None:
         ("tunnel-port", "99999", "--tunnel-port: '99999' is not from 1 to 65535"),
         ("tunnel-vni", "x", "--tunnel-vni: 'x' is not a number from 1 to 16777215"),
         ("gateway-path", "fast", "--gateway-path: 'fast' is none of direct, stack"),
+        ("existing-flows", "x", "--existing-flows: 'x' is none of keep, redecide"),
+        ("other-family", "leak", "--other-family: 'leak' is none of pass, drop"),
+        (
+            "cluster-networks",
+            "::1/64",
+            "--cluster-networks: '::1/64' is no list of networks:"
+            " ::1/64 has host bits set",
+        ),
         ("pin-dir", "bpf", "--pin-dir: 'bpf' is not an absolute path"),
         ("metrics-address", "9100", "--metrics-address: '9100' is not host:port"),
         ("port-first", "65535", None),

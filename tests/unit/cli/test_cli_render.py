@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from outgate.cli.render import MapRow, map_rows, status_text, table
 from outgate.kernel.maps import MapName, RuntimeConfig, encode_key, encode_value
@@ -23,7 +23,7 @@ ECHO = IPv4Network("172.18.0.0/16")
 
 
 def raw(*entries: tuple[Key, Value]) -> list[tuple[bytes, bytes]]:
-    return [(encode_key(key)[1], encode_value(value)) for key, value in entries]
+    return [(encode_key(key)[1], encode_value(key, value)) for key, value in entries]
 
 
 def test_ipcache_prints_as_users_of_the_field_know_it() -> None:
@@ -47,7 +47,7 @@ def test_policy_rows_are_sorted_by_pod() -> None:
         (PolicyKey(earlier, ECHO), ViaGateway(GATEWAY, GATEWAY, PolicyId(7))),
     )
 
-    assert [(row.key, row.value) for row in map_rows(MapName.EGRESS, entries)] == [
+    assert [(row.key, row.value) for row in map_rows(MapName.EGRESS_V4, entries)] == [
         ("10.0.0.174 -> 172.18.0.0/16", "172.18.0.5 172.18.0.5 policy 0x00000007"),
         ("10.0.1.42 -> 172.18.0.0/16", "no gateway policy 0x00000007"),
     ]
@@ -64,7 +64,7 @@ def test_a_row_knows_its_entry_by_the_agents_name() -> None:
 def test_a_foreign_row_is_shown_as_bytes() -> None:
     key = encode_key(PolicyKey(GATEWAY, ECHO))[1]
 
-    assert map_rows(MapName.EGRESS, [(key, bytes(16))])[0].value.startswith("00 00")
+    assert map_rows(MapName.EGRESS_V4, [(key, bytes(16))])[0].value.startswith("00 00")
 
 
 def test_flow_row_says_where_the_flow_goes() -> None:
@@ -74,7 +74,7 @@ def test_flow_row_says_where_the_flow_goes() -> None:
         "000000000000 000000000000 0000000000000000"
     )
 
-    assert map_rows(MapName.FLOW, [(key, value)]) == [
+    assert map_rows(MapName.FLOW_V4, [(key, value)]) == [
         MapRow(
             "tcp 10.0.1.42:40000 -> 172.18.0.100:80",
             "to gateway 172.18.0.5 as 172.18.0.5 policy 0x00000007",
@@ -85,7 +85,7 @@ def test_flow_row_says_where_the_flow_goes() -> None:
 def test_a_flow_of_a_newer_datapath_is_shown_as_bytes() -> None:
     key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 00 0000")
 
-    assert map_rows(MapName.FLOW, [(key, b"\x63" + bytes(39))])[0].key == (
+    assert map_rows(MapName.FLOW_V4, [(key, b"\x63" + bytes(39))])[0].key == (
         "0a 00 01 2a ac 12 00 64 9c 40 00 50 06 00 00 00"
     )
 
@@ -97,11 +97,44 @@ def test_snat_row_says_what_becomes_of_the_source() -> None:
         "000000000000 000000000000 0000000000000000"
     )
 
-    assert map_rows(MapName.SNAT, [(key, value)]) == [
+    assert map_rows(MapName.SNAT_V4, [(key, value)]) == [
         MapRow(
             "forward tcp 10.0.1.42:40000 -> 172.18.0.100:80",
             "source 172.18.0.5:40000 pod on node 172.18.0.4 policy 0x00000007",
         )
+    ]
+
+
+def test_ipv6_rows_write_ports_behind_brackets() -> None:
+    pod, server = "fd000010000100000000000000000042", "20010db8" + "00" * 11 + "64"
+    key = bytes.fromhex(f"{pod} {server} 9c40 0050 06 01 0000")
+    value = bytes.fromhex(
+        f"{server} 9c40 00 00 {'00' * 10} ffff ac120004 07000000 02000000 {'00' * 16}"
+        "0500 0000 000000000000 000000000000 00000000 0000000000000000"
+    )
+
+    assert map_rows(MapName.SNAT_V6, [(key, value)]) == [
+        MapRow(
+            "forward tcp [fd00:10:1::42]:40000 -> [2001:db8::64]:80",
+            "source [2001:db8::64]:40000 pod on node 172.18.0.4 policy 0x00000007",
+        )
+    ]
+
+
+def test_rows_of_both_families_are_sorted_ipv4_first() -> None:
+    entries = raw(
+        (EndpointKey(IPv6Address("::1:2")), EndpointEntry(EndpointFlag.POD)),
+        (EndpointKey(GATEWAY), EndpointEntry(EndpointFlag.HOST)),
+        (
+            EndpointKey(IPv6Address("::1:1")),
+            EndpointEntry(EndpointFlag.POD, is_other_family=True),
+        ),
+    )
+
+    assert [(row.key, row.value) for row in map_rows(MapName.ENDPOINT, entries)] == [
+        ("172.18.0.5", "host"),
+        ("::1:1", "pod, other family"),
+        ("::1:2", "pod"),
     ]
 
 
@@ -115,12 +148,13 @@ def test_metric_row_names_its_reason() -> None:
 
 
 def test_config_row_shows_the_tunnel() -> None:
-    config = RuntimeConfig(7, 3, bytes.fromhex("0a0000000001"), 1450)
+    config = RuntimeConfig(7, 3, bytes.fromhex("0a0000000001"), 1450, 9)
 
     assert map_rows(MapName.CONFIG, [(bytes(4), config.encode())]) == [
         MapRow(
             "0",
-            "tunnel interface 7 mac 0a:00:00:00:00:01 mtu 1450 routes generation 3",
+            "tunnel interface 7 mac 0a:00:00:00:00:01 mtu 1450 routes generation 3"
+            " policies generation 9",
         )
     ]
 
@@ -131,6 +165,8 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "version": "0.1.0",
         "pinDir": "/sys/fs/bpf/outgate",
         "gatewayPath": "direct",
+        "existingFlows": "keep",
+        "otherFamily": "pass",
         "source": {"listed": True, "complete": False, "errors": {"pods": "refused"}},
         "lastRound": None,
         "lastRoundAge": None,
@@ -146,6 +182,7 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         ],
         "problems": [{"object": "P", "path": "spec", "message": "is wrong"}],
         "forwarded": 5,
+        "passed": {"other_family": 3},
         "drops": {"drop_no_route": 1},
     }
 
@@ -154,11 +191,14 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "version          0.1.0",
         "pin directory    /sys/fs/bpf/outgate",
         "gateway path     direct",
+        "existing flows   keep",
+        "other family     pass",
         "source           failing: entries are added, none is removed",
         "                 pods: refused",
         "last round       none yet",
         "entries policy   2 done, 1 error",
         "forwarded        5 packets",
+        "other_family     3 packets",
         "drop_no_route    1 packets",
         "refused          policy a -> b: write map: no room"
         " (for 3 s, next attempt in 1 s)",
@@ -167,4 +207,4 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
 
 
 def test_a_row_of_other_sizes_is_printed_as_bytes() -> None:
-    assert map_rows(MapName.FLOW, [(b"\x01", b"\x02")]) == [MapRow("01", "02")]
+    assert map_rows(MapName.FLOW_V4, [(b"\x01", b"\x02")]) == [MapRow("01", "02")]

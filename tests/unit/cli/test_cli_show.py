@@ -1,9 +1,21 @@
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from outgate.cli.render import MapRow
-from outgate.cli.show import state_of
+from outgate.cli.show import MAP_OF_ENTRY, state_of
+from outgate.kernel.maps import encode_key
+from outgate.state.entries import (
+    CoveredKey,
+    EndpointKey,
+    IpcacheKey,
+    Key,
+    NodeKey,
+    PolicyKey,
+    key_family,
+)
+from outgate.state.snapshot import render_key
 
 ROW = MapRow("172.18.0.5", "host", ("endpoint", "172.18.0.5"), "host")
 
@@ -34,3 +46,20 @@ def test_state_is_unknown_without_an_agent() -> None:
 
 def test_rows_of_programs_have_no_state() -> None:
     assert state_of(MapRow("a", "b"), {}) == ("-", "")
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "fd00::/8"])
+def test_refused_entries_are_counted_in_the_map_that_holds_them(network: str) -> None:
+    of = ip_network(network)
+    address = ip_address(of.network_address)
+    keys: list[Key] = [
+        NodeKey(address),
+        IpcacheKey(of),
+        CoveredKey(of),
+        PolicyKey(address, of),
+        EndpointKey(address),
+    ]
+    for key in keys:
+        family = key_family(key)
+        assert family
+        assert MAP_OF_ENTRY[(render_key(key)[0], family)] == encode_key(key)[0]

@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from outgate.kernel.guard import guard
 from outgate.state.entries import (
@@ -39,3 +39,12 @@ def test_guard_withholds_every_pod_when_a_covered_network_failed() -> None:
 
 def test_guard_ignores_failures_that_hide_no_pod() -> None:
     assert guard(PUTS, [NodeKey(ONE)]) == ([], [])
+
+
+def test_guard_takes_back_pods_of_both_families() -> None:
+    six = IPv6Address("fd00::1")
+    failed = [PolicyKey(six, IPv6Network("::/0")), PolicyKey(ONE, NETWORK)]
+
+    _, taken_back = guard((), failed)
+
+    assert taken_back == [Remove(EndpointKey(ONE)), Remove(EndpointKey(six))]

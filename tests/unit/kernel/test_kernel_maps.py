@@ -1,22 +1,29 @@
 import re
-from ipaddress import IPv4Address, IPv4Network
+import runpy
+import subprocess
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from struct import Struct, calcsize
 
 import pytest
 
-from outgate.kernel import maps, records
+from outgate.kernel import layouts, maps, records
 from outgate.kernel.maps import (
     DatapathSettings,
+    ExistingFlows,
     GatewayPath,
     MapName,
+    OtherFamily,
     RuntimeConfig,
     decode_entry,
     encode_key,
     encode_value,
 )
 from outgate.state.entries import (
+    CLUSTER,
     WORLD,
+    Address,
     AttachmentKey,
     CoveredEntry,
     CoveredKey,
@@ -24,6 +31,7 @@ from outgate.state.entries import (
     EndpointFlag,
     EndpointKey,
     Excluded,
+    Family,
     Hook,
     IpcacheEntry,
     IpcacheKey,
@@ -39,59 +47,79 @@ from outgate.state.entries import (
     ViaGateway,
 )
 
-BPF = Path(__file__).parents[3] / "bpf" / "include"
+BPF = Path(__file__).parents[3] / "bpf"
 C_SIZES = {"__u8": 1, "__be16": 2, "__u16": 2, "__be32": 4, "__u32": 4, "__u64": 8}
-C_ARRAYS = {"ETH_ADDRESS_SIZE": 6}
 
 GATEWAY = IPv4Address("172.18.0.5")
 ECHO = IPv4Network("172.18.0.0/16")
+GATEWAY_6 = IPv6Address("fc00:f853:ccd:e793::5")
+ECHO_6 = IPv6Network("fc00:f853:ccd:e793::/64")
 
-LAYOUTS = {
-    "egress_key": maps.EGRESS_KEY,
-    "egress_value": maps.EGRESS_VALUE,
-    "network_key": maps.NETWORK_KEY,
-    "covered_value": maps.COVERED_VALUE,
-    "endpoint_key": maps.ENDPOINT_KEY,
-    "endpoint": maps.ENDPOINT,
-    "ipcache_key": maps.IPCACHE_KEY,
-    "ipcache_value": maps.IPCACHE_VALUE,
-    "node_value": maps.NODE_VALUE,
+LAYOUTS: dict[str, Struct | layouts.Layout] = {
+    "egress_key": layouts.EGRESS_KEY,
+    "egress_value": layouts.EGRESS_VALUE,
+    "network_key": layouts.NETWORK_KEY,
+    "covered_value": layouts.COVERED_VALUE,
+    "endpoint_key": layouts.ENDPOINT_KEY,
+    "endpoint": layouts.ENDPOINT,
+    "ipcache_key": layouts.IPCACHE_KEY,
+    "ipcache_value": layouts.IPCACHE_VALUE,
+    "node_value": layouts.NODE_VALUE,
     "runtime_config": maps.CONFIG,
     "settings": maps.SETTINGS,
-    "tuple4": records.TUPLE,
-    "flow_entry": records.FLOW,
-    "nat_entry": records.NAT,
-    "metric_key": records.METRIC_KEY,
-    "metric_value": records.METRIC_VALUE,
+    "tuple": layouts.TUPLE,
+    "flow_entry": layouts.FLOW,
+    "nat_entry": layouts.NAT,
+    "metric_key": layouts.METRIC_KEY,
+    "metric_value": layouts.METRIC_VALUE,
 }
 
+Fields = tuple[list[tuple[int, int, bool]], int]
 
-def c_fields(name: str) -> tuple[list[tuple[int, int, bool]], int]:
+
+@cache
+def dumped_layouts(family: Family) -> str:
+    """Return every structure of types.h as the compiler lays it out."""
+    compiler = runpy.run_path(str(BPF / "compile.py"))["compiler"]()
+    flags = ("-fsyntax-only", "-Xclang", "-fdump-record-layouts-complete", "-x", "c")
+    header = str(BPF / "include" / "types.h")
+    command = [*compiler, *flags, f"-DOUTGATE_FAMILY={family.value}", header]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def c_fields(name: str, family: Family) -> Fields:
     """Return (offset, size, is in network order) of all but padding, and the size."""
-    text = (BPF / "types.h").read_text()
-    body = re.search(rf"struct {name} {{(.*?)}};", text, re.DOTALL)
+    sizes = {
+        **C_SIZES,
+        "struct ip_address": layouts.ADDRESS_SIZES[family],
+        "struct any_address": 16,
+    }
+    text = dumped_layouts(family)
+    body = re.search(rf"\| struct {name}\n(.*?)\[sizeof=(\d+)", text, re.DOTALL)
     assert body
-    fields, offset = [], 0
-    for kind, field, count in re.findall(
-        r"^\s*(__\w+) (\w+)(?:\[(\w+)\])?;", body[1], re.MULTILINE
-    ):
-        size = C_SIZES[kind]
-        offset += -offset % size
-        length = size * (C_ARRAYS.get(count) or int(count or 1))
-        if not field.startswith("pad"):
-            fields.append((offset, length, kind.startswith("__be")))
-        offset += length
-    return fields, offset
+    fields = [
+        (
+            int(offset),
+            sizes[kind] * int(count or 1),
+            kind.startswith("__be") or kind.endswith("_address"),
+        )
+        for offset, kind, count, field in re.findall(
+            r"^ +(\d+) \|   (\w+(?: \w+)?)(?:\[(\d+)\])? (\w+)$", body[1], re.MULTILINE
+        )
+        if not field.startswith("pad")
+    ]
+    return fields, int(body[2])
 
 
-def python_fields(layout: Struct) -> tuple[list[tuple[int, int, bool]], int]:
+def python_fields(layout: Struct) -> Fields:
     """Return the same of a format; MACs are bytes, and told apart by their size."""
     fields, offset = [], 0
     for count, code in re.findall(r"(\d*)([a-zA-Z])", layout.format):
         if code in "xs":
             size = int(count or 1)
             if code == "s":
-                fields.append((offset, size, size in (2, 4)))
+                fields.append((offset, size, size in (2, 4, 16)))
             offset += size
             continue
         for _ in range(int(count or 1)):
@@ -101,13 +129,17 @@ def python_fields(layout: Struct) -> tuple[list[tuple[int, int, bool]], int]:
     return fields, offset
 
 
+@pytest.mark.parametrize("family", Family)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layout_is_that_of_types_h(name: str) -> None:
-    assert c_fields(name) == python_fields(LAYOUTS[name])
+def test_layout_is_that_of_types_h(name: str, family: Family) -> None:
+    layout = LAYOUTS[name]
+    form = layout if isinstance(layout, Struct) else layout[family]
+
+    assert c_fields(name, family) == python_fields(form)
 
 
 def test_constants_are_those_of_types_h() -> None:
-    text = (BPF / "types.h").read_text()
+    text = (BPF / "include" / "types.h").read_text()
     found = {
         name: int(number)
         for name, number in re.findall(
@@ -124,8 +156,13 @@ def test_constants_are_those_of_types_h() -> None:
         found[f"POLICY_{kind}"]
         for kind in ("GATEWAY", "EXCLUDED", "NO_GATEWAY", "NO_EGRESS_IP")
     )
-    assert maps.FAMILY_IPV4 == found["FAMILY_IPV4"]
+    assert layouts.FAMILY_NUMBERS == {
+        Family.V4: found["FAMILY_IPV4"],
+        Family.V6: found["FAMILY_IPV6"],
+    }
     assert maps.ROLE_EGRESS_IP == found["ROLE_EGRESS_IP"]
+    assert maps.ROLE_OTHER_FAMILY == found["ROLE_OTHER_FAMILY"]
+    assert maps.IPCACHE_ENDPOINT_IS_IPV6 == found["IPCACHE_ENDPOINT_IPV6"]
     assert {flag.name: flag.value for flag in EndpointFlag} == {
         "HOST": found["ENDPOINT_HOST"],
         "POD": found["ENDPOINT_POD"],
@@ -133,23 +170,78 @@ def test_constants_are_those_of_types_h() -> None:
     assert {f"FLOW_{d.name}": d.value for d in records.FlowDecision} == {
         name: number for name, number in found.items() if name.startswith("FLOW_")
     }
-    assert list(GatewayPath).index(GatewayPath.STACK) == found["GATEWAY_STACK"]
+    for prefix, choices in (
+        ("GATEWAY", GatewayPath),
+        ("FLOWS", ExistingFlows),
+        ("OTHER_FAMILY", OtherFamily),
+    ):
+        for number, choice in enumerate(choices):
+            assert found[f"{prefix}_{choice.name}"] == number
 
 
 def test_map_names_and_sizes_are_those_of_maps_h() -> None:
-    text = (BPF / "maps.h").read_text()
+    text = (BPF / "include" / "maps.h").read_text()
 
-    assert set(re.findall(r"^} (\w+) SEC", text, re.MULTILINE)) == set(MapName)
+    found = re.findall(r"^} (?:FAMILY\((\w+)\)|(\w+)) SEC", text, re.MULTILINE)
+    names = {plain for _, plain in found if plain}
+    names |= {f"{stem}_{version}" for stem, _ in found for version in ("v4", "v6")}
+
+    assert names - {"_v4", "_v6"} == set(MapName)
 
 
 def test_policy_row_of_the_guide_has_the_guides_bytes() -> None:
     key = PolicyKey(IPv4Address("10.0.0.174"), ECHO)
     name, encoded = encode_key(key)
-    value = encode_value(ViaGateway(GATEWAY, GATEWAY, PolicyId(1)))
+    value = encode_value(key, ViaGateway(GATEWAY, GATEWAY, PolicyId(1)))
 
     assert name == "cilium_egress_v4"
     assert encoded.hex(" ") == "30 00 00 00 0a 00 00 ae ac 12 00 00"
     assert value.hex(" ").startswith("ac 12 00 05 ac 12 00 05")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        (GATEWAY, "00" * 10 + "ffff" + "ac120005"),
+        (GATEWAY_6, "fc00f8530ccde7930000000000000005"),
+    ],
+)
+def test_ipv6_row_holds_an_endpoint_of_either_family(
+    endpoint: Address, expected: str
+) -> None:
+    """The outer header is of the family of the nodes' addresses, not of the pods'."""
+    key = PolicyKey(IPv6Address("fd00:10::42"), ECHO_6)
+    name, encoded = encode_key(key)
+    value = encode_value(key, ViaGateway(GATEWAY_6, endpoint, PolicyId(1)))
+
+    assert name == "cilium_egress_v6"
+    assert encoded == bytes.fromhex(
+        "c0000000 fd000010000000000000000000000042 fc00f8530ccde7930000000000000000"
+    )
+    assert value == GATEWAY_6.packed + bytes.fromhex(expected + "01000000 01 000000")
+
+
+def test_ipv4_row_has_no_room_for_an_ipv6_endpoint() -> None:
+    key = PolicyKey(GATEWAY, ECHO)
+
+    with pytest.raises(ValueError, match="cannot hold the tunnel endpoint fc00"):
+        encode_value(key, ViaGateway(GATEWAY, GATEWAY_6, PolicyId(1)))
+
+
+def test_ipcache_row_says_of_which_family_its_endpoint_is() -> None:
+    key = IpcacheKey(IPv6Network("fd00:10:1::/64"))
+    name, encoded = encode_key(key)
+
+    assert name == "cilium_ipcache"
+    assert encoded == bytes.fromhex(
+        "60000000 000000 02 fd000010000100000000000000000000"
+    )
+    assert encode_value(key, IpcacheEntry(CLUSTER, GATEWAY)) == bytes.fromhex(
+        "03000000 ac120005 000000000000000000000000 0000 00 00"
+    )
+    assert encode_value(key, IpcacheEntry(CLUSTER, GATEWAY_6)) == bytes.fromhex(
+        "03000000 fc00f8530ccde7930000000000000005 0000 00 04"
+    )
 
 
 ENTRIES: list[tuple[Key, Value]] = [
@@ -163,6 +255,18 @@ ENTRIES: list[tuple[Key, Value]] = [
     (PolicyKey(GATEWAY, IPv4Network("0.0.0.0/0")), NoEgressIP(GATEWAY, PolicyId(1))),
     (EndpointKey(GATEWAY), EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)),
     (EndpointKey(GATEWAY), EndpointEntry(EndpointFlag.POD)),
+    (NodeKey(GATEWAY_6), NodeEntry()),
+    (IpcacheKey(IPv6Network("::/0")), IpcacheEntry(WORLD, None)),
+    (IpcacheKey(ECHO_6), IpcacheEntry(CLUSTER, GATEWAY)),
+    (IpcacheKey(ECHO), IpcacheEntry(CLUSTER, GATEWAY_6)),
+    (CoveredKey(ECHO_6), CoveredEntry(PolicyId(2**32 - 1))),
+    (PolicyKey(GATEWAY_6, ECHO_6), ViaGateway(GATEWAY_6, GATEWAY_6, PolicyId(1))),
+    (PolicyKey(GATEWAY_6, ECHO_6), ViaGateway(GATEWAY_6, GATEWAY, PolicyId(1))),
+    (PolicyKey(GATEWAY_6, ECHO_6), Excluded(PolicyId(1))),
+    (PolicyKey(GATEWAY_6, ECHO_6), NoGateway(PolicyId(1))),
+    (PolicyKey(GATEWAY_6, IPv6Network("::/0")), NoEgressIP(GATEWAY, PolicyId(1))),
+    (EndpointKey(GATEWAY_6), EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)),
+    (EndpointKey(GATEWAY_6), EndpointEntry(EndpointFlag.POD, is_other_family=True)),
 ]
 
 
@@ -170,7 +274,7 @@ ENTRIES: list[tuple[Key, Value]] = [
 def test_an_entry_survives_its_bytes(key: Key, value: Value) -> None:
     name, encoded = encode_key(key)
 
-    assert decode_entry(name, encoded, encode_value(value)) == (key, value)
+    assert decode_entry(name, encoded, encode_value(key, value)) == (key, value)
 
 
 def test_a_row_of_an_unknown_kind_is_not_ours() -> None:
@@ -180,10 +284,16 @@ def test_a_row_of_an_unknown_kind_is_not_ours() -> None:
 
 
 def test_a_row_with_a_prefix_inside_the_source_is_not_ours() -> None:
-    key = maps.EGRESS_KEY.pack(8, bytes(4), bytes(4))
-    value = maps.encode_policy_value(NoGateway(PolicyId(1)))
+    key = layouts.EGRESS_KEY[Family.V4].pack(8, bytes(4), bytes(4))
+    value = maps.encode_policy_value(NoGateway(PolicyId(1)), Family.V4)
 
-    assert decode_entry(MapName.EGRESS, key, value) is None
+    assert decode_entry(MapName.EGRESS_V4, key, value) is None
+
+
+def test_a_row_with_bytes_behind_its_ipv4_address_is_not_ours() -> None:
+    key = GATEWAY.packed + bytes(11) + b"\x01" + b"\x01\0\0\0"
+
+    assert decode_entry(MapName.ENDPOINT, key, bytes(48)) is None
 
 
 @pytest.mark.parametrize("key", [TunnelKey(), AttachmentKey("eth0", Hook.TO_NETDEV)])
@@ -201,10 +311,22 @@ def test_settings_take_32_bytes() -> None:
     )
 
 
+def test_settings_end_with_the_choices() -> None:
+    settings = DatapathSettings(
+        *(1, 2, 3, 4, 5, 250, 1024, 65535),
+        gateway_path=GatewayPath.DIRECT,
+        existing_flows=ExistingFlows.REDECIDE,
+        other_family=OtherFamily.DROP,
+    )
+
+    assert settings.encode()[-4:] == b"\0\x01\x01\0"
+
+
 def test_runtime_config_survives_its_bytes() -> None:
-    config = RuntimeConfig(7, 2**32 - 1, bytes.fromhex("0a0000000001"), 1450)
+    config = RuntimeConfig(7, 2**16 - 1, bytes.fromhex("0a0000000001"), 1450, 9)
 
     assert RuntimeConfig.decode(config.encode()) == config
+    assert config.encode() == bytes.fromhex("07000000 ffff 0900 0a0000000001 aa05")
 
 
 def test_decode_entry_leaves_a_row_of_other_sizes_alone() -> None:

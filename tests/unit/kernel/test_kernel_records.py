@@ -1,13 +1,13 @@
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from outgate.kernel.records import (
     FlowDecision,
     FlowRecord,
+    FlowTuple,
     MetricDirection,
     MetricRecord,
     NatDirection,
     NatRecord,
-    Tuple4,
 )
 from outgate.state.entries import InterfaceIndex, PolicyId
 
@@ -15,7 +15,7 @@ from outgate.state.entries import InterfaceIndex, PolicyId
 def test_tuple_ports_are_read_in_network_order() -> None:
     key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 02 0000")
 
-    assert Tuple4.decode(key) == Tuple4(
+    assert FlowTuple.decode(key) == FlowTuple(
         IPv4Address("10.0.1.42"),
         IPv4Address("172.18.0.100"),
         40000,
@@ -27,7 +27,7 @@ def test_tuple_ports_are_read_in_network_order() -> None:
 
 def test_flow_record_names_its_decision() -> None:
     value = bytes.fromhex(
-        "01 03 0000 07000000 ac120005 ac120005 09000000"
+        "01 03 0500 07000000 ac120005 ac120005 09000000"
         "0a0000000001 0a0000000002 e803000000000000"
     )
 
@@ -39,12 +39,13 @@ def test_flow_record_names_its_decision() -> None:
         InterfaceIndex(9),
         3,
         1000,
+        generation=5,
     )
 
 
 def test_nat_record_of_a_host_socket_says_so() -> None:
     value = bytes.fromhex(
-        "0a00012a 9c40 00 01 ac120004 07000000 02000000 ac120001 05000000"
+        "0a00012a 9c40 00 01 ac120004 07000000 02000000 ac120001 0500 0900"
         "000000000000 000000000000 e803000000000000"
     )
 
@@ -57,6 +58,61 @@ def test_nat_record_of_a_host_socket_says_so() -> None:
         policy=PolicyId(7),
         tcp=0,
         is_host_socket=True,
+        last_seen=1000,
+    )
+
+
+V6_POD, V6_SERVER = "fd000010000100000000000000000042", "20010db8" + "00" * 11 + "64"
+
+
+def test_ipv6_tuple_is_told_by_its_size() -> None:
+    key = bytes.fromhex(f"{V6_POD} {V6_SERVER} 9c40 0050 3a 01 0000")
+
+    assert FlowTuple.decode(key) == FlowTuple(
+        IPv6Address("fd00:10:1::42"),
+        IPv6Address("2001:db8::64"),
+        40000,
+        80,
+        58,
+        NatDirection.FORWARD,
+    )
+
+
+def test_ipv6_flow_through_ipv4_nodes_names_an_ipv4_endpoint() -> None:
+    mapped = "00" * 10 + "ffff" + "ac120005"
+    value = bytes.fromhex(
+        f"01 03 0500 07000000 {mapped} {V6_SERVER} 09000000"
+        "0a0000000001 0a0000000002 e803000000000000"
+    )
+
+    assert FlowRecord.decode(value) == FlowRecord(
+        FlowDecision.TO_GATEWAY,
+        PolicyId(7),
+        IPv4Address("172.18.0.5"),
+        IPv6Address("2001:db8::64"),
+        InterfaceIndex(9),
+        3,
+        1000,
+        generation=5,
+    )
+
+
+def test_ipv6_nat_record_of_a_local_pod_has_no_endpoint() -> None:
+    nothing = "00" * 16
+    value = bytes.fromhex(
+        f"{V6_POD} 9c40 00 00 {nothing} 07000000 02000000 {nothing} 0500 0900"
+        "000000000000 000000000000 00000000 e803000000000000"
+    )
+
+    assert NatRecord.decode(value) == NatRecord(
+        address=IPv6Address("fd00:10:1::42"),
+        port=40000,
+        tunnel_endpoint=IPv6Address("::"),
+        next_hop=IPv6Address("::"),
+        ifindex=InterfaceIndex(2),
+        policy=PolicyId(7),
+        tcp=0,
+        is_host_socket=False,
         last_seen=1000,
     )
 

@@ -20,6 +20,7 @@ from outgate.state.entries import (
     CLUSTER as CLUSTER_IDENTITY,
 )
 from outgate.state.entries import (
+    Address,
     Attachment,
     AttachmentKey,
     CoveredEntry,
@@ -84,7 +85,7 @@ def _compile(cluster: Cluster, node: NodeName = ONE) -> Compiled:
     return compile_node(cluster, node, _facts(address), TUNNEL)
 
 
-def _rows(compiled: Compiled) -> dict[IPv4Address, object]:
+def _rows(compiled: Compiled) -> dict[Address, object]:
     return {
         key.source: value
         for key, value in compiled.snapshot.items()

@@ -1,7 +1,7 @@
 """Every wrong field is named by its path, with its value and the mend."""
 
 import copy
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
@@ -57,10 +57,22 @@ def test_parse_good_policy() -> None:
             "'10.0.0.7' has no plain prefix length; did you mean 10.0.0.7/32?",
         ),
         (
-            "2001:db8::/32",
-            "'2001:db8::/32': IPv6 is not supported yet; use an IPv4 network",
+            "2001:DB8::1/32",
+            "'2001:DB8::1/32' has host bits set; did you mean 2001:db8::/32?",
         ),
-        ("all", "'all' is no IPv4 network; write it like 203.0.113.0/24"),
+        (
+            "::ffff:10.0.0.0/104",
+            "'::ffff:10.0.0.0/104' is an IPv4 address written as IPv6;"
+            " did you mean 10.0.0.0/8?",
+        ),
+        (
+            "fe80::%eth0/64",
+            "'fe80::%eth0/64' has a zone, which means something on one node only",
+        ),
+        (
+            "all",
+            "'all' is no IP network; write it like 203.0.113.0/24 or 2001:db8::/32",
+        ),
         (8, "must be a string, not the number 8 (quote it)"),
     ],
 )
@@ -70,11 +82,28 @@ def test_parse_bad_destination_names_the_mend(text: object, message: str) -> Non
     assert _problems(spec) == [("spec.destinationCIDRs[1]", message)]
 
 
+def test_parse_takes_any_spelling_of_ipv6() -> None:
+    spec = {
+        **GOOD["spec"],
+        "destinationCIDRs": ["2001:DB8::0:0/32", "::/0", "10.0.0.0/8"],
+        "egressSourceIP": "2001:0db8:0:0:0:0:0:5",
+    }
+    policy = parse_policy({"metadata": {"name": "p"}, "spec": spec})
+
+    assert isinstance(policy, EgressPolicy)
+    assert [str(network) for network in policy.destinations] == [
+        "2001:db8::/32",
+        "::/0",
+        "10.0.0.0/8",
+    ]
+    assert policy.gateway == GatewayAtAddress(IPv6Address("2001:db8::5"))
+
+
 def test_parse_reports_all_problems_of_an_object() -> None:
     spec = {
         "destinationCIDRs": ["x/8"],
         "egress": [{}, {"podSelector": {"matchExpressions": [{"operator": "Is"}]}}],
-        "egressSourceIP": "fd00::1",
+        "egressSourceIP": "::ffff:192.0.2.1",
         "excludedCIDRs": [],
     }
 
@@ -98,11 +127,12 @@ def test_parse_reports_all_problems_of_an_object() -> None:
         ),
         (
             "spec.destinationCIDRs[0]",
-            "'x/8' is no IPv4 network; write it like 203.0.113.0/24",
+            "'x/8' is no IP network; write it like 203.0.113.0/24 or 2001:db8::/32",
         ),
         (
             "spec.egressSourceIP",
-            "'fd00::1': IPv6 is not supported yet; use an IPv4 address",
+            "'::ffff:192.0.2.1' is an IPv4 address written as IPv6;"
+            " did you mean 192.0.2.1?",
         ),
     ]
     assert expected == _problems(spec)

@@ -56,6 +56,27 @@ def test_load_reads_nodes_pods_and_policies(tmp_path: Path) -> None:
     assert [policy.name for policy in cluster.policies] == ["a"]
 
 
+def test_load_reads_all_addresses_that_others_reach(tmp_path: Path) -> None:
+    pod = POD.replace(
+        "podIP: 10.0.1.7",
+        "podIPs: [{ip: 10.0.1.7}, {ip: 'FD00:10::7'}, {ip: 'fe80::7'},"
+        " {ip: '::ffff:10.0.1.8'}, {ip: 'fd00::9%eth0'}, {ip: '::1'}]",
+    )
+    node = NODE.replace(
+        "{podCIDR: 10.0.1.0/24}", "{podCIDRs: [10.0.1.0/24, 'fd00:10::/64', x]}"
+    )
+    cluster = _load(tmp_path, node, pod)
+
+    assert [str(network) for network in cluster.nodes[0].pod_networks] == [
+        "10.0.1.0/24",
+        "fd00:10::/64",
+    ]
+    assert [str(address) for address in cluster.endpoints[0].addresses] == [
+        "10.0.1.7",
+        "fd00:10::7",
+    ]
+
+
 def test_load_makes_the_namespaces_that_are_left_out(tmp_path: Path) -> None:
     (namespace,) = _load(tmp_path, POD).namespaces
 

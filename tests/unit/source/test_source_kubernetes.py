@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
@@ -118,11 +118,12 @@ async def source(api: tuple[Api, str]) -> AsyncIterator[KubernetesSource]:
 
 
 def _fill(api: Api) -> None:
-    for name, address in (("n1", "192.0.2.1"), ("n2", "192.0.2.2")):
+    for number, name in ((1, "n1"), (2, "n2")):
         addresses = [
             {"type": "Hostname", "address": name},
-            {"type": "InternalIP", "address": address},
-            {"type": "InternalIP", "address": "fd00::1"},
+            {"type": "InternalIP", "address": f"192.0.2.{number}"},
+            {"type": "InternalIP", "address": f"fd00::{number}"},
+            {"type": "InternalIP", "address": f"fe80::{number}"},
         ]
         api.put(NODES, name, spec={}, status={"addresses": addresses})
     api.put(NAMESPACES, "default", metadata={"labels": {"team": "blue"}})
@@ -159,8 +160,8 @@ async def test_source_lists_all_kinds(
     cluster = source.cluster
 
     assert [(n.name, n.addresses) for n in cluster.nodes] == [
-        ("n1", (IPv4Address("192.0.2.1"),)),
-        ("n2", (IPv4Address("192.0.2.2"),)),
+        ("n1", (IPv4Address("192.0.2.1"), IPv6Address("fd00::1"))),
+        ("n2", (IPv4Address("192.0.2.2"), IPv6Address("fd00::2"))),
     ]
     assert [n.labels for n in cluster.namespaces] == [{"team": "blue"}]
     assert [(e.reference, e.node, e.addresses) for e in cluster.endpoints] == [

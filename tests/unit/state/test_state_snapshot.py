@@ -1,6 +1,6 @@
 """The text of a snapshot: one line per entry, each kind in its own words."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from outgate.state.entries import (
     FORWARD_GUARD,
@@ -72,3 +72,27 @@ attachment  forward_guard  current"""
 
 def test_render_names_every_kind_in_a_stable_order() -> None:
     assert TEXT == render(SNAPSHOT)
+
+
+def test_render_writes_ipv4_before_ipv6_of_each_kind() -> None:
+    """Keys of two families cannot be compared by value, and hold the same kinds."""
+    low, high = IPv6Address("::1:1"), IPv6Address("ff00::")
+    snapshot: Snapshot = {
+        EndpointKey(low): EndpointEntry(EndpointFlag.POD, is_other_family=True),
+        EndpointKey(POD): EndpointEntry(EndpointFlag.POD),
+        PolicyKey(low, IPv6Network("::/0")): ViaGateway(high, NODE, ID),
+        _network("10.0.0.0/8"): NoGateway(ID),
+        NodeKey(high): NodeEntry(),
+        NodeKey(low): NodeEntry(),
+        NodeKey(NODE): NodeEntry(),
+    }
+
+    assert render(snapshot).splitlines() == [
+        "node        192.0.2.1",
+        "node        ::1:1",
+        "node        ff00::",
+        "policy      10.0.1.7 -> 10.0.0.0/8  no gateway",
+        "policy      ::1:1 -> ::/0  via 192.0.2.1 as ff00::",
+        "endpoint    10.0.1.7  pod",
+        "endpoint    ::1:1  pod, other family",
+    ]
