@@ -15,8 +15,15 @@ from outgate.errors import KernelError
 from outgate.kernel.fake import FakeKernel
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.kernel.maps import DatapathSettings, GatewayPath, MapName
+from outgate.kernel.objects import program_name
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Hook, InterfaceIndex, PolicyKey, TunnelDevice
+from outgate.state.entries import (
+    Family,
+    Hook,
+    InterfaceIndex,
+    PolicyKey,
+    TunnelDevice,
+)
 from outgate.state.facts import Link, NodeFacts
 
 ROOT = Path(__file__).parents[2]
@@ -128,23 +135,23 @@ def ip(*arguments: str) -> None:
     subprocess.run(("ip", *arguments), check=True)
 
 
-def compile_tiny(folder: Path) -> Path:
-    """Compile the datapath that passes everything, one object per hook."""
+def compile_tiny(folder: Path, defines: tuple[str, ...] = ()) -> Path:
+    """Compile the datapath that passes everything, two objects per hook."""
     for hook in Hook:
-        compile_object(Path(__file__).parent / "tiny.bpf.c", folder, hook)
+        compile_objects(Path(__file__).parent / "tiny.bpf.c", folder, hook, defines)
     return folder
 
 
-def compile_object(
+def compile_objects(
     source: Path, folder: Path, hook: Hook, defines: tuple[str, ...] = ()
 ) -> None:
-    """Compile *source* as the object of *hook*."""
+    """Compile *source* as the objects of *hook*."""
     if hook is Hook.FORWARD_GUARD:
         defines = (*defines, "-DIS_NETFILTER")
     multiarch = f"-I/usr/include/{os.uname().machine}-linux-gnu"
     flags = ("-O2", "-g", "-target", "bpf", multiarch, f"-I{ROOT}/bpf/vendor")
-    output = str(folder / f"{hook}.bpf.o")
-    subprocess.run(
-        ("clang", *flags, f"-DHOOK={hook}", *defines, "-c", str(source), "-o", output),
-        check=True,
-    )
+    for family in Family:
+        name = program_name(hook, family)
+        given = (f"-DHOOK={name}", f"-DOUTGATE_FAMILY={family}", *defines)
+        output = ("-c", str(source), "-o", str(folder / f"{name}.bpf.o"))
+        subprocess.run(("clang", *flags, *given, *output), check=True)

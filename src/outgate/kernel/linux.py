@@ -17,7 +17,7 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import links, netlink, nft, sysctl
-from outgate.kernel.datapath import close_programs, load_programs
+from outgate.kernel.datapath import close_programs, load_pair, load_programs
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.maps import (
     CONFIG_KEY,
@@ -30,7 +30,7 @@ from outgate.kernel.maps import (
     encode_key,
     encode_value,
 )
-from outgate.kernel.objects import Program, load_program
+from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
 from outgate.state.entries import (
@@ -78,7 +78,7 @@ class LinuxKernel:
 
     def __init__(self, config: KernelConfig) -> None:
         self._config = config
-        self._programs: dict[Hook, Program] = {}
+        self._programs: dict[Hook, Pair] = {}
         self._maps: dict[MapName, PinnedMap] = {}
         self._decoded: dict[MapName, dict[tuple[bytes, bytes], Entry | None]] = {}
         self._changed = asyncio.Event()
@@ -155,14 +155,26 @@ class LinuxKernel:
         return [entry for entry in decoded.values() if entry]
 
     def _observe_attachments(self) -> Snapshot:
-        ours = {program.number for program in self._programs.values()}
         indexes = self._indexes()
+        found: dict[AttachmentKey, set[links.PinnedLink]] = {}
+        for link in links.observe_links(self._config.pin_dir):
+            found.setdefault(link.key, set()).add(link)
         return {
-            link.key: Attachment.CURRENT
-            if link.program_id in ours
-            and link.ifindex == indexes.get(link.key.interface)
+            key: Attachment.CURRENT
+            if pinned == self._current_links(key, indexes.get(key.interface))
             else Attachment.STALE
-            for link in links.observe_links(self._config.pin_dir)
+            for key, pinned in found.items()
+        }
+
+    def _current_links(
+        self, key: AttachmentKey, index: InterfaceIndex | None
+    ) -> set[links.PinnedLink]:
+        """Return the links of a hook on which nothing is to be done."""
+        pair = self._programs.get(key.hook, {})
+        return {
+            links.PinnedLink(key, family, program.number, index)
+            for family, program in pair.items()
+            if index is not None
         }
 
     def _indexes(self) -> dict[str, InterfaceIndex]:
@@ -279,16 +291,11 @@ class LinuxKernel:
         return failures
 
     def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:
-        pin_dir, hook = self._config.pin_dir, key.hook
+        config, hook = self._config, key.hook
         if hook not in self._programs:
             # Left out when the others were loaded: try again, to tell why.
-            settings = self._config.settings.encode()
-            self._programs[hook] = load_program(hook, pin_dir, settings)
-        program = self._programs[hook].fd
-        if key == FORWARD_GUARD:
-            links.attach_guard(pin_dir, program)
-        else:
-            links.attach(pin_dir, key, index, program)
+            self._programs[hook] = load_pair(hook, config.pin_dir, config.settings)
+        links.attach(config.pin_dir, key, index, self._programs[hook])
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return the datapath's counters."""

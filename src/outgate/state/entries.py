@@ -7,7 +7,7 @@ compares the two.  Nothing here knows bytes (``kernel.maps`` does) or Kubernetes
 """
 
 from dataclasses import dataclass
-from enum import Enum, IntFlag, StrEnum
+from enum import Enum, IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import NewType
 
@@ -18,6 +18,14 @@ Seconds = NewType("Seconds", float)
 
 PolicyId = NewType("PolicyId", int)
 """A policy as the datapath counts it: 32 bits, derived from its uid, never 0."""
+
+
+class Family(IntEnum):
+    """An IP family, by its version; each has a program of its own at every hook."""
+
+    V4 = 4
+    V6 = 6
+
 
 WORLD = Identity(2)
 """Everything that is not a part of the cluster."""
@@ -182,10 +190,10 @@ class Attachment(Enum):
     """How a hook is attached, as far as a plan cares."""
 
     CURRENT = "current"
-    """By a link that lives, running the program this agent loaded."""
+    """For both IP families by links that live, running what this agent loaded."""
 
     STALE = "stale"
-    """By a link of another program, or one whose interface is gone."""
+    """Otherwise: for one family, by another program, or its interface is gone."""
 
 
 Key = (
