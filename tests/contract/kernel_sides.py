@@ -13,6 +13,7 @@ from typing import Protocol
 from contract.isolation import BPF_FS, run_isolated
 from outgate.errors import KernelError
 from outgate.kernel.fake import FakeKernel
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.kernel.maps import DatapathSettings, GatewayPath, MapName
 from outgate.kernel.objects import program_name
@@ -93,11 +94,14 @@ class FakeSide:
 class LinuxSide:
     """A namespace of its own, with programs that pass everything."""
 
+    def __init__(self, way: AttachWay) -> None:
+        self._way = way
+
     def run(self, body: Callable[[Side], Awaitable[None]]) -> None:
         isolated(lambda: body(self))
 
     async def start(self) -> AnyKernel:
-        return await start()
+        return await start(way=self._way)
 
     async def restart(self, kernel: AnyKernel) -> AnyKernel:
         kernel.close()
@@ -123,9 +127,11 @@ def isolated(body: Callable[[], Awaitable[None]]) -> None:
     run_isolated(lambda: asyncio.run(call()))
 
 
-async def start(gateway_path: GatewayPath = GatewayPath.DIRECT) -> LinuxKernel:
+async def start(
+    gateway_path: GatewayPath = GatewayPath.DIRECT, way: AttachWay = AttachWay.AUTO
+) -> LinuxKernel:
     settings = replace(SETTINGS, gateway_path=gateway_path)
-    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings))
+    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings, way))
     await kernel.open()
     return kernel
 

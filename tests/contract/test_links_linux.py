@@ -8,7 +8,7 @@ import pytest
 
 from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
 from outgate.kernel import syscall
-from outgate.kernel.links import ATTACH_TYPES, FOLDER, pin_name
+from outgate.kernel.links import FOLDER, pin_name
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.netfilter import FIRST_PRIORITY
 from outgate.kernel.objects import load_program
@@ -24,6 +24,7 @@ from outgate.state.plan import Put, Remove
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
 
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
+EGRESS = syscall.AttachType.TCX_EGRESS
 CURRENT, STALE = Attachment.CURRENT, Attachment.STALE
 
 
@@ -60,7 +61,7 @@ def test_a_new_agent_keeps_links_with_their_places_among_those_of_others() -> No
     async def body() -> None:
         kernel = await with_link()
         program = load_program(Hook.TO_NETDEV, Family.V4, PIN_DIR, SETTINGS.encode())
-        other = syscall.link_create(program.fd, index(), ATTACH_TYPES[Hook.TO_NETDEV])
+        other = syscall.link_create(program.fd, index(), EGRESS)
         await attach(kernel, UPLINK)
         before = attached()
         kernel.close()
@@ -137,7 +138,7 @@ def pin_former(key: AttachmentKey) -> None:
     if key == FORWARD_GUARD:
         link = syscall.link_create_forward(program, FIRST_PRIORITY)
     else:
-        link = syscall.link_create(program, index(), ATTACH_TYPES[key.hook])
+        link = syscall.link_create(program, index(), EGRESS)
     (PIN_DIR / FOLDER).mkdir(exist_ok=True)
     syscall.obj_pin(link, PIN_DIR / FOLDER / pin_name(key, None))
     os.close(link)
@@ -163,7 +164,7 @@ def index() -> int:
 
 def attached() -> tuple[int, ...]:
     """Return the programs on the way out of the veth, in their order."""
-    return syscall.attached_programs(index(), ATTACH_TYPES[UPLINK.hook])
+    return syscall.attached_programs(index(), EGRESS)
 
 
 def pinned() -> tuple[int, ...]:

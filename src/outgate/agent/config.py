@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from outgate.errors import ConfigError
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import DatapathSettings, GatewayPath
 from outgate.state.entries import NodeName, TunnelDevice
 from outgate.telemetry.logs import LogFormat
@@ -45,6 +46,7 @@ class AgentConfig:
     tunnel_vni: int
     tunnel_device: str
     gateway_path: GatewayPath
+    attach: AttachWay
     port_first: int
     port_last: int
     mark_mask: int
@@ -155,6 +157,12 @@ SETTINGS = (
         "direct",
         _choice(GatewayPath),
         "How tunnelled packets leave: direct or stack.",
+    ),
+    Setting(
+        "attach",
+        "auto",
+        _choice(AttachWay),
+        "How programs meet interfaces: auto, tcx or clsact (Linux before 6.6).",
     ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),

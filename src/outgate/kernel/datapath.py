@@ -15,6 +15,7 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import syscall
+from outgate.kernel.clsact import observe_filters
 from outgate.kernel.links import FOLDER as LINK_FOLDER
 from outgate.kernel.maps import DatapathSettings, MapName
 from outgate.kernel.objects import Pair, Program, load_program, program_name
@@ -118,13 +119,16 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
     Remove what ``pin_programs`` made; return what was there.
 
     Errors: KernelError where an agent's links live in *pin_dir*, because their maps
-    lie there too.
+    lie there too; and where its classifiers live on this node, whose maps may.
     """
     links = pin_dir / LINK_FOLDER
     try:
         if links.is_dir() and any(links.iterdir()):
             mend = "an agent's links are pinned there; nothing removed"
             raise KernelError(f"unload {pin_dir}", 0, mend)
+        if filters := observe_filters():
+            mend = f"an agent's classifiers are on {filters[0].key.interface}"
+            raise KernelError(f"unload {pin_dir}", 0, f"{mend}; nothing removed")
         removed = _pins(pin_dir)
         for path in removed:
             path.unlink()

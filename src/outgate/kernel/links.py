@@ -22,6 +22,7 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import netfilter, syscall
+from outgate.kernel.hooks import SIDES, Attached, AttachWay, Side
 from outgate.kernel.objects import Pair, program_name
 from outgate.kernel.syscall import AttachType
 from outgate.state.entries import FORWARD_GUARD, AttachmentKey, Family, Hook
@@ -29,25 +30,13 @@ from outgate.state.entries import FORWARD_GUARD, AttachmentKey, Family, Hook
 FOLDER = "outgate_links"
 
 ATTACH_TYPES = {
-    Hook.FROM_CONTAINER: AttachType.TCX_INGRESS,
-    Hook.TO_CONTAINER: AttachType.TCX_EGRESS,
-    Hook.FROM_OVERLAY: AttachType.TCX_INGRESS,
-    Hook.TO_NETDEV: AttachType.TCX_EGRESS,
-    Hook.FROM_NETDEV: AttachType.TCX_INGRESS,
+    Side.INGRESS: AttachType.TCX_INGRESS,
+    Side.EGRESS: AttachType.TCX_EGRESS,
 }
-"""Which side of its interface each hook sees: a pod's way out is its veth's way in."""
+
+MEND = "tcx needs Linux 6.6; set attach to auto or clsact"
 
 _PIN = re.compile(r"([a-z_]+?)(?:_v([46]))?(?:-(.+))?", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class PinnedLink:
-    """A link of ours as it is now; *ifindex* 0: it has no interface (any more)."""
-
-    key: AttachmentKey
-    family: Family | None
-    program_id: int
-    ifindex: int
 
 
 def pin_name(key: AttachmentKey, family: Family | None) -> str:
@@ -79,7 +68,7 @@ def parse_pin_name(name: str) -> tuple[AttachmentKey, Family | None] | None:
     return AttachmentKey(name, hook), family
 
 
-def observe_links(pin_dir: Path) -> tuple[PinnedLink, ...]:
+def observe_links(pin_dir: Path) -> tuple[Attached, ...]:
     """Return every pinned link of ours."""
     folder = pin_dir / FOLDER
     if not folder.is_dir():
@@ -91,7 +80,8 @@ def observe_links(pin_dir: Path) -> tuple[PinnedLink, ...]:
             with _opened(path) as link:
                 state = syscall.link_state(link)
             ifindex = 0 if key == FORWARD_GUARD else state.ifindex
-            found.append(PinnedLink(key, family, state.program_id, ifindex))
+            number = state.program_id
+            found.append(Attached(key, AttachWay.TCX, family, number, ifindex))
     return tuple(found)
 
 
@@ -160,8 +150,8 @@ def _attach(place: _Place, ifindex: int, program: int) -> None:
     except OSError as error:
         if error.errno == errno.EEXIST and _is_renamed(place, ifindex):
             return
-        detail = "needs Linux 6.6" if error.errno == errno.EINVAL else ""
-        with place.translated("attach", detail):
+        is_older = error.errno == errno.EINVAL
+        with place.translated("attach", MEND if is_older else ""):
             raise
     try:
         with place.translated("pin"):
@@ -172,7 +162,7 @@ def _attach(place: _Place, ifindex: int, program: int) -> None:
 
 def _create(place: _Place, ifindex: int, program: int) -> int:
     """Return a new link; that of IPv4 goes before the one of IPv6 that is there."""
-    side = ATTACH_TYPES[place.key.hook]
+    side = ATTACH_TYPES[SIDES[place.key.hook]]
     other = _Place(place.pin_dir, place.key, Family.V6).path
     if place.family is Family.V4 and other.exists():
         with _opened(other) as link:

@@ -16,9 +16,11 @@ from itertools import groupby
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import links, netlink, nft, sysctl
+from outgate.kernel import netlink, nft, sysctl
+from outgate.kernel.attachments import Attachments
 from outgate.kernel.datapath import close_programs, load_pair, load_programs
 from outgate.kernel.guard import guard, withheld_error
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import (
     CONFIG_KEY,
     DECODERS,
@@ -35,7 +37,6 @@ from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
 from outgate.state.entries import (
     FORWARD_GUARD,
-    Attachment,
     AttachmentKey,
     EndpointKey,
     Hook,
@@ -62,11 +63,12 @@ Entry = tuple[Key, Value]
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Where pins lie, what the tunnel device is called, what programs hold."""
+    """Where pins lie, the tunnel device's name, what programs hold and hang by."""
 
     pin_dir: Path
     tunnel_name: str
     settings: DatapathSettings
+    attach: AttachWay = AttachWay.AUTO
 
 
 class LinuxKernel:
@@ -79,6 +81,7 @@ class LinuxKernel:
     def __init__(self, config: KernelConfig) -> None:
         self._config = config
         self._programs: dict[Hook, Pair] = {}
+        self._attachments = Attachments(config.pin_dir, config.attach)
         self._maps: dict[MapName, PinnedMap] = {}
         self._decoded: dict[MapName, dict[tuple[bytes, bytes], Entry | None]] = {}
         self._changed = asyncio.Event()
@@ -87,6 +90,7 @@ class LinuxKernel:
     async def open(self) -> None:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
+        self._attachments.choose()
         self._programs = load_programs(pin_dir, settings)
         self._maps = {name: PinnedMap(pin_dir / name) for name in MapName}
         await self._apply_firewall()
@@ -155,27 +159,7 @@ class LinuxKernel:
         return [entry for entry in decoded.values() if entry]
 
     def _observe_attachments(self) -> Snapshot:
-        indexes = self._indexes()
-        found: dict[AttachmentKey, set[links.PinnedLink]] = {}
-        for link in links.observe_links(self._config.pin_dir):
-            found.setdefault(link.key, set()).add(link)
-        return {
-            key: Attachment.CURRENT
-            if pinned == self._current_links(key, indexes.get(key.interface))
-            else Attachment.STALE
-            for key, pinned in found.items()
-        }
-
-    def _current_links(
-        self, key: AttachmentKey, index: InterfaceIndex | None
-    ) -> set[links.PinnedLink]:
-        """Return the links of a hook on which nothing is to be done."""
-        pair = self._programs.get(key.hook, {})
-        return {
-            links.PinnedLink(key, family, program.number, index)
-            for family, program in pair.items()
-            if index is not None
-        }
+        return self._attachments.observe(self._programs, self._indexes())
 
     def _indexes(self) -> dict[str, InterfaceIndex]:
         """Return interfaces by name; that of the node-wide hook counts as 0."""
@@ -284,7 +268,7 @@ class LinuxKernel:
                     index = indexes.get(key.interface, InterfaceIndex(0))
                     self._attach(key, index)
                 else:
-                    links.detach(self._config.pin_dir, key)
+                    self._attachments.remove(key)
             except KernelError as error:
                 failures[key] = error
         self._follow_uplinks(self._observe_attachments())
@@ -295,7 +279,7 @@ class LinuxKernel:
         if hook not in self._programs:
             # Left out when the others were loaded: try again, to tell why.
             self._programs[hook] = load_pair(hook, config.pin_dir, config.settings)
-        links.attach(config.pin_dir, key, index, self._programs[hook])
+        self._attachments.put(key, index, self._programs[hook])
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return the datapath's counters."""
