@@ -5,6 +5,7 @@ import pytest
 
 from contract.isolation import skip_without_root
 from contract.kernel_sides import FakeSide, LinuxSide, Side, compile_tiny
+from outgate.kernel.hooks import AttachWay
 
 
 @pytest.fixture(scope="session")
@@ -15,15 +16,19 @@ def tiny_objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_tiny(tmp_path_factory.mktemp("objects"))
 
 
-@pytest.fixture(
-    params=["fake", pytest.param("linux", marks=pytest.mark.kernel)],
-)
+WAYS = [
+    pytest.param(way, marks=pytest.mark.kernel, id=f"linux-{way}")
+    for way in (AttachWay.TCX, AttachWay.CLSACT)
+]
+
+
+@pytest.fixture(params=[pytest.param(None, id="fake"), *WAYS])
 def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
-    if request.param == "fake":
+    if request.param is None:
         return FakeSide()
     objects: Path = request.getfixturevalue("tiny_objects")
     monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
-    return LinuxSide()
+    return LinuxSide(request.param)
 
 
 @pytest.fixture

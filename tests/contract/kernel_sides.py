@@ -13,10 +13,18 @@ from typing import Protocol
 from contract.isolation import BPF_FS, run_isolated
 from outgate.errors import KernelError
 from outgate.kernel.fake import FakeKernel
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.kernel.maps import DatapathSettings, GatewayPath, MapName
+from outgate.kernel.objects import program_name
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Hook, InterfaceIndex, PolicyKey, TunnelDevice
+from outgate.state.entries import (
+    Family,
+    Hook,
+    InterfaceIndex,
+    PolicyKey,
+    TunnelDevice,
+)
 from outgate.state.facts import Link, NodeFacts
 
 ROOT = Path(__file__).parents[2]
@@ -86,11 +94,14 @@ class FakeSide:
 class LinuxSide:
     """A namespace of its own, with programs that pass everything."""
 
+    def __init__(self, way: AttachWay) -> None:
+        self._way = way
+
     def run(self, body: Callable[[Side], Awaitable[None]]) -> None:
         isolated(lambda: body(self))
 
     async def start(self) -> AnyKernel:
-        return await start()
+        return await start(way=self._way)
 
     async def restart(self, kernel: AnyKernel) -> AnyKernel:
         kernel.close()
@@ -116,9 +127,11 @@ def isolated(body: Callable[[], Awaitable[None]]) -> None:
     run_isolated(lambda: asyncio.run(call()))
 
 
-async def start(gateway_path: GatewayPath = GatewayPath.DIRECT) -> LinuxKernel:
+async def start(
+    gateway_path: GatewayPath = GatewayPath.DIRECT, way: AttachWay = AttachWay.AUTO
+) -> LinuxKernel:
     settings = replace(SETTINGS, gateway_path=gateway_path)
-    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings))
+    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings, way))
     await kernel.open()
     return kernel
 
@@ -128,23 +141,23 @@ def ip(*arguments: str) -> None:
     subprocess.run(("ip", *arguments), check=True)
 
 
-def compile_tiny(folder: Path) -> Path:
-    """Compile the datapath that passes everything, one object per hook."""
+def compile_tiny(folder: Path, defines: tuple[str, ...] = ()) -> Path:
+    """Compile the datapath that passes everything, two objects per hook."""
     for hook in Hook:
-        compile_object(Path(__file__).parent / "tiny.bpf.c", folder, hook)
+        compile_objects(Path(__file__).parent / "tiny.bpf.c", folder, hook, defines)
     return folder
 
 
-def compile_object(
+def compile_objects(
     source: Path, folder: Path, hook: Hook, defines: tuple[str, ...] = ()
 ) -> None:
-    """Compile *source* as the object of *hook*."""
+    """Compile *source* as the objects of *hook*."""
     if hook is Hook.FORWARD_GUARD:
         defines = (*defines, "-DIS_NETFILTER")
     multiarch = f"-I/usr/include/{os.uname().machine}-linux-gnu"
     flags = ("-O2", "-g", "-target", "bpf", multiarch, f"-I{ROOT}/bpf/vendor")
-    output = str(folder / f"{hook}.bpf.o")
-    subprocess.run(
-        ("clang", *flags, f"-DHOOK={hook}", *defines, "-c", str(source), "-o", output),
-        check=True,
-    )
+    for family in Family:
+        name = program_name(hook, family)
+        given = (f"-DHOOK={name}", f"-DOUTGATE_FAMILY={family}", *defines)
+        output = ("-c", str(source), "-o", str(folder / f"{name}.bpf.o"))
+        subprocess.run(("clang", *flags, *given, *output), check=True)

@@ -46,7 +46,7 @@ def test_a_new_pods_veth_gets_its_programs_while_the_api_is_away(
                     programs = from_container_programs("v0")
             running.cancel()
 
-        assert len(programs) == 1
+        assert len(programs) == 2
 
     isolated(body)
 

@@ -14,12 +14,12 @@ from bpf.world import POLICY, SERVER, UNKNOWN_POD, gateway_entries
 from contract.isolation import skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
 from outgate.kernel import syscall
-from outgate.kernel.links import FOLDER
+from outgate.kernel.links import FOLDER, pin_name
 from outgate.kernel.linux import LinuxKernel
-from outgate.kernel.netfilter import PRIORITIES
+from outgate.kernel.netfilter import PRIORITIES, PROTOCOLS
 from outgate.kernel.objects import load_program
 from outgate.kernel.reasons import Reason
-from outgate.state.entries import FORWARD_GUARD, Attachment, Hook
+from outgate.state.entries import FORWARD_GUARD, Attachment, Family
 from outgate.state.plan import Put, Remove
 
 pytestmark = pytest.mark.kernel
@@ -93,13 +93,14 @@ def test_a_link_that_a_dying_agent_left_unfinished_ends_with_the_next_one() -> N
     async def body() -> None:
         kernel = await guarded(None)
         folder = PIN_DIR / FOLDER
-        left = folder / f"next_{FORWARD_GUARD.hook}"
-        (folder / FORWARD_GUARD.hook).rename(left)
+        names = [pin_name(FORWARD_GUARD, family) for family in Family]
+        for name in names:
+            (folder / name).rename(folder / f"next_{name}")
         before = await kernel.observe()
         await guarded(kernel)
 
         assert FORWARD_GUARD not in before
-        assert [path.name for path in folder.iterdir()] == [FORWARD_GUARD.hook]
+        assert sorted(path.name for path in folder.iterdir()) == names
 
     isolated(body)
 
@@ -107,9 +108,10 @@ def test_a_link_that_a_dying_agent_left_unfinished_ends_with_the_next_one() -> N
 def test_the_guard_finds_a_priority_beside_programs_of_others() -> None:
     async def body() -> None:
         kernel = await guarded(None)
-        program = load_program(Hook.FORWARD_GUARD, PIN_DIR, SETTINGS.encode()).fd
+        settings = SETTINGS.encode()
+        program = load_program(FORWARD_GUARD.hook, Family.V6, PIN_DIR, settings).fd
         others = [
-            syscall.link_create_forward(program, priority)
+            syscall.link_create_forward(program, priority, PROTOCOLS[Family.V6])
             for priority in PRIORITIES[1:]
         ]
         os.close(others.pop(0))

@@ -150,14 +150,16 @@ def test_a_failed_operation_does_not_stop_the_others(side: Side) -> None:
     side.run(body)
 
 
-def test_an_attachment_whose_link_went_is_stale(side: Side) -> None:
+def test_an_attachment_whose_link_went_is_not_current(side: Side) -> None:
+    """A tcx link's pin outlives its interface, a classifier does not."""
+
     async def body(side: Side) -> None:
         kernel = await side.start()
         await side.add_link(kernel, "v0")
         await converge(kernel, {ATTACHED: Attachment.CURRENT})
         await side.remove_link(kernel, "v0")
 
-        assert await kernel.observe() == {ATTACHED: Attachment.STALE}
+        assert (await kernel.observe()).get(ATTACHED) in (None, Attachment.STALE)
 
     side.run(body)
 

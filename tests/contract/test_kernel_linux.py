@@ -21,6 +21,7 @@ from outgate.kernel.syscall import AttachType
 from outgate.state.entries import (
     Attachment,
     AttachmentKey,
+    Family,
     Hook,
     PolicyId,
     TunnelKey,
@@ -32,6 +33,7 @@ from outgate.state.snapshot import Snapshot
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
 
 PROBES = 200_000
+TO_POD = MetricDirection.TO_POD
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
 
 
@@ -43,10 +45,11 @@ def runtime_config() -> RuntimeConfig:
 def test_settings_reach_the_program() -> None:
     async def body() -> None:
         programs = load_programs(PIN_DIR, replace(SETTINGS, tunnel_vni=4711))
-        outcome = syscall.run_program(programs[Hook.TO_NETDEV].fd, bytes(64))
+        for program in programs[Hook.TO_NETDEV].values():
+            outcome = syscall.run_program(program.fd, bytes(64))
 
-        assert outcome.verdict == 4711
-        assert outcome.packet == bytes(64)
+            assert outcome.verdict == 4711
+            assert outcome.packet == bytes(64)
 
     isolated(body)
 
@@ -63,8 +66,8 @@ def test_a_program_is_replaced_in_place() -> None:
             seen.append(syscall.attached_programs(index, AttachType.TCX_EGRESS))
             kernel.close()
 
-        assert [len(programs) for programs in seen] == [1, 1]
-        assert seen[0] != seen[1]
+        assert [len(programs) for programs in seen] == [2, 2]
+        assert not set(seen[0]) & set(seen[1])
 
     isolated(body)
 
@@ -78,7 +81,7 @@ def test_an_attachment_outlives_its_agent() -> None:
         kernel.close()
         index = socket.if_nametoindex("v0")
 
-        assert len(syscall.attached_programs(index, AttachType.TCX_EGRESS)) == 1
+        assert len(syscall.attached_programs(index, AttachType.TCX_EGRESS)) == 2
 
     isolated(body)
 
@@ -96,12 +99,13 @@ def test_no_packet_passes_without_a_program_while_agents_change() -> None:
             kernel = await adopt(kernel, hook)
             changes += 1
         await sending
-        (counted,) = kernel.metrics()
+        counted = sorted(kernel.metrics(), key=lambda record: record.reason)
 
         assert changes > 1
-        assert counted == MetricRecord(
-            0, MetricDirection.TO_POD, PolicyId(0), PROBES, PROBES * 60
-        )
+        assert counted == [
+            MetricRecord(family, TO_POD, PolicyId(0), PROBES, PROBES * 60)
+            for family in Family
+        ]
 
     isolated(body)
 
@@ -241,7 +245,7 @@ def test_load_without_attachment_is_taken_back_whole() -> None:
         removed = unpin_programs(PIN_DIR)
 
         assert pinned[0] == pinned[1] == removed
-        assert len(removed) == len(Hook) + len(MapName)
+        assert len(removed) == len(Hook) * len(Family) + len(MapName)
         assert sorted(BPF_FS.iterdir()) == before
         assert unpin_programs(PIN_DIR) == ()
 

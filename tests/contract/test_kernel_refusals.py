@@ -14,7 +14,8 @@ from contract.kernel_sides import (
     PIN_DIR,
     SETTINGS,
     TUNNEL,
-    compile_object,
+    compile_objects,
+    compile_tiny,
     ip,
     isolated,
     start,
@@ -106,9 +107,7 @@ def test_a_pin_directory_elsewhere_is_answered_with_the_mend(tmp_path: Path) -> 
 def test_a_pinned_map_of_another_version_is_named(
     tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Path(__file__).parent / "tiny.bpf.c"
-    for hook in Hook:
-        compile_object(source, tmp_path, hook, ("-DEGRESS_ROOM=8",))
+    compile_tiny(tmp_path, ("-DEGRESS_ROOM=8",))
 
     async def body() -> None:
         pin_programs(PIN_DIR, SETTINGS)
@@ -129,7 +128,7 @@ def test_a_refusal_of_the_verifier_is_shown(
         "{ return *(char *)(long)skb->data; }\n"
         'char _license[] SEC("license") = "GPL";\n'
     )
-    compile_object(source, tmp_path, Hook.FROM_CONTAINER)
+    compile_objects(source, tmp_path, Hook.FROM_CONTAINER)
     monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
 
     async def body() -> None:
@@ -150,7 +149,7 @@ def test_a_kernel_that_refuses_the_guard_keeps_the_other_hooks(
         'SEC("netfilter") int HOOK(struct __sk_buff *skb) { return skb->len; }\n'
         'char _license[] SEC("license") = "GPL";\n'
     )
-    compile_object(source, objects, Hook.FORWARD_GUARD)
+    compile_objects(source, objects, Hook.FORWARD_GUARD)
     monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
 
     async def body() -> None:

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * A datapath that passes every packet and counts probes: names, maps and settings of the real one.
- * Compiled once per hook with -DHOOK=<name>; the policy map has room for four rows.
+ * Compiled with -DHOOK=<name> and -DOUTGATE_FAMILY, twice per hook; the policy map has room for
+ * four rows.
  */
 #include <linux/bpf.h>
+#include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
 #define MAP(name, kind, key, val, entries, flags)                                      \
@@ -39,14 +41,12 @@ const volatile struct {
 	__u32 words[8];
 } settings SEC(".rodata.settings") = {};
 
-/* Frames of the ethertype for experiments (0x88b5) are counted, as forwarded to a pod. */
+/* Counted as forwarded to a pod; each family's program has a reason of its own. */
 static __always_inline void count_probe(struct __sk_buff *skb)
 {
-	__u64 key = 2 << 8, one[2] = { 1, skb->len };
+	__u64 key = 2 << 8 | OUTGATE_FAMILY, one[2] = { 1, skb->len };
 	__u64 *value;
 
-	if (skb->protocol != __builtin_bswap16(0x88b5))
-		return;
 	value = bpf_map_lookup_elem(&outgate_metrics, &key);
 	if (!value) {
 		bpf_map_update_elem(&outgate_metrics, &key, one, BPF_NOEXIST);
@@ -67,8 +67,11 @@ int HOOK(void *context)
 SEC("tc")
 int HOOK(struct __sk_buff *skb)
 {
+	/* The ethertype for experiments (0x88b5); all else is told the settings. */
+	if (skb->protocol != __builtin_bswap16(0x88b5))
+		return settings.words[0];
 	count_probe(skb);
-	return settings.words[0];
+	return TC_ACT_UNSPEC;
 }
 #endif
 

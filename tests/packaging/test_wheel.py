@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from outgate.state.entries import Hook
+from outgate.kernel.objects import program_name
+from outgate.state.entries import Family, Hook
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -26,7 +27,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_carries_every_compiled_program(wheel: Path) -> None:
-    objects = {f"outgate/kernel/objects/{hook}.bpf.o" for hook in Hook}
+    names = {program_name(hook, family) for hook in Hook for family in Family}
+    objects = {f"outgate/kernel/objects/{name}.bpf.o" for name in names}
 
     assert objects <= set(zipfile.ZipFile(wheel).namelist())
 

@@ -187,6 +187,7 @@ async def run_agent(config: AgentConfig) -> None:
         config.pin_dir,
         config.tunnel_device,
         config.datapath_settings(jiffies_per_second()),
+        config.attach,
     )
     async with Client(connection) as client:
         source = KubernetesSource(client, config.node, config.cluster_networks)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from outgate.errors import ConfigError
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import (
     DatapathSettings,
     ExistingFlows,
@@ -52,6 +53,7 @@ class AgentConfig:
     gateway_path: GatewayPath
     existing_flows: ExistingFlows
     other_family: OtherFamily
+    attach: AttachWay
     port_first: int
     port_last: int
     mark_mask: int
@@ -176,6 +178,12 @@ SETTINGS = (
         "pass",
         _choice(OtherFamily),
         "A covered pod's IP family that no policy on it names: pass or drop.",
+    ),
+    Setting(
+        "attach",
+        "auto",
+        _choice(AttachWay),
+        "How programs meet interfaces: auto, tcx or clsact (Linux before 6.6).",
     ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),

@@ -1,5 +1,7 @@
 """
-The six programs as a set: load them, pin them for inspection, unpin them.
+The six hooks' programs as a set: load them, pin them for inspection, unpin them.
+
+Each hook has a program for each IP family; they are loaded, and left out, together.
 
 An agent loads them and attaches by links (``kernel.linux``).  ``pin_programs`` is for
 ``outgate datapath load``: programs and maps without any attachment, for bpftool and
@@ -8,14 +10,16 @@ for BPF_PROG_TEST_RUN.
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import syscall
+from outgate.kernel.clsact import observe_filters
 from outgate.kernel.links import FOLDER as LINK_FOLDER
 from outgate.kernel.maps import DatapathSettings, MapName
-from outgate.kernel.objects import Program, load_program
-from outgate.state.entries import Hook
+from outgate.kernel.objects import Pair, Program, load_program, program_name
+from outgate.state.entries import Family, Hook
 
 PROGRAM_FOLDER = "programs"
 CLOCK_MONOTONIC_COARSE = 6
@@ -48,19 +52,18 @@ def prepare_pin_dir(pin_dir: Path) -> None:
         raise KernelError(f"create {pin_dir}", error.errno or 0) from error
 
 
-def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Program]:
+def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
     """
     Load all programs; their maps are pinned below *pin_dir*, or taken from there.
 
-    One of ``OPTIONAL`` that is refused is left out.
+    A hook of ``OPTIONAL`` that is refused is left out.
     """
     prepare_pin_dir(pin_dir)
-    encoded = settings.encode()
-    loaded: dict[Hook, Program] = {}
+    loaded: dict[Hook, Pair] = {}
     try:
         for hook in Hook:
             try:
-                loaded[hook] = load_program(hook, pin_dir, encoded)
+                loaded[hook] = load_pair(hook, pin_dir, settings)
             except KernelError:
                 if hook not in OPTIONAL:
                     raise
@@ -70,15 +73,28 @@ def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Progr
     return loaded
 
 
-def close_programs(programs: dict[Hook, Program]) -> None:
+def load_pair(hook: Hook, pin_dir: Path, settings: DatapathSettings) -> Pair:
+    """Load the programs of *hook*, all or none."""
+    pair: dict[Family, Program] = {}
+    try:
+        for family in Family:
+            pair[family] = load_program(hook, family, pin_dir, settings.encode())
+    except KernelError:
+        close_programs({hook: pair})
+        raise
+    return pair
+
+
+def close_programs(programs: Mapping[Hook, Pair]) -> None:
     """Close the descriptors; programs that are attached or pinned live on."""
-    for program in programs.values():
-        os.close(program.fd)
+    for pair in programs.values():
+        for program in pair.values():
+            os.close(program.fd)
 
 
 def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
     """
-    Load all programs and pin each at ``<pin_dir>/programs/<hook>``.
+    Load all programs and pin each at ``<pin_dir>/programs/<hook>_v<family>``.
 
     Programs pinned there before are replaced; nothing is attached.  Returns the
     pins, maps included.
@@ -87,9 +103,10 @@ def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
     folder = pin_dir / PROGRAM_FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        for hook, program in programs.items():
-            (folder / hook).unlink(missing_ok=True)
-            syscall.obj_pin(program.fd, folder / hook)
+        for program in (one for pair in programs.values() for one in pair.values()):
+            path = folder / program_name(program.hook, program.family)
+            path.unlink(missing_ok=True)
+            syscall.obj_pin(program.fd, path)
     except OSError as error:
         raise KernelError(f"pin programs in {folder}", error.errno or 0) from error
     finally:
@@ -102,13 +119,16 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
     Remove what ``pin_programs`` made; return what was there.
 
     Errors: KernelError where an agent's links live in *pin_dir*, because their maps
-    lie there too.
+    lie there too; and where its classifiers live on this node, whose maps may.
     """
     links = pin_dir / LINK_FOLDER
     try:
         if links.is_dir() and any(links.iterdir()):
             mend = "an agent's links are pinned there; nothing removed"
             raise KernelError(f"unload {pin_dir}", 0, mend)
+        if filters := observe_filters():
+            mend = f"an agent's classifiers are on {filters[0].key.interface}"
+            raise KernelError(f"unload {pin_dir}", 0, f"{mend}; nothing removed")
         removed = _pins(pin_dir)
         for path in removed:
             path.unlink()
@@ -121,6 +141,7 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
 
 
 def _pins(pin_dir: Path) -> tuple[Path, ...]:
-    programs = [pin_dir / PROGRAM_FOLDER / hook for hook in Hook]
+    names = [program_name(hook, family) for hook in Hook for family in Family]
+    programs = [pin_dir / PROGRAM_FOLDER / name for name in names]
     maps = [pin_dir / name for name in MapName]
     return tuple(path for path in (*programs, *maps) if path.exists())

@@ -1,186 +1,225 @@
 """
-Links: attach a program to an interface (tcx), and keep it there by a pin.
+Links: attach programs to an interface (tcx), and keep them there by pins.
 
-A pinned link outlives the agent, even ``kill -9``.  The next agent opens the pin and
-replaces the program in place (no packet passes without one).  A link whose interface
-is gone stays behind as a pin with interface 0: it is stale, and removed or made anew.
+A hook has a link for each IP family.  A pinned link outlives the agent, even
+``kill -9``.  The next agent opens the pin and replaces the program in place (no packet
+passes without one).  A link whose interface is gone stays behind as a pin with
+interface 0: it is stale, and removed or made anew.
 
-Pins are named ``<hook>-<interface>`` below ``<pin directory>/outgate_links``; only
-these are ever touched, and other users of an interface keep their programs.  The link
-of the forwarding path has no interface (``kernel.netfilter``).
+Pins are named ``<hook>_v<family>-<interface>`` below ``<pin directory>/outgate_links``;
+only these are ever touched, and other users of an interface keep their programs.  The
+links of the forwarding path have no interface (``kernel.netfilter``).  Pins without a
+family are those of a former version: they end once both families are attached.
 """
 
 import errno
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import netfilter, syscall
+from outgate.kernel.hooks import SIDES, Attached, AttachWay, Side
+from outgate.kernel.objects import Pair, program_name
 from outgate.kernel.syscall import AttachType
-from outgate.state.entries import FORWARD_GUARD, AttachmentKey, Hook
+from outgate.state.entries import FORWARD_GUARD, AttachmentKey, Family, Hook
 
 FOLDER = "outgate_links"
 
 ATTACH_TYPES = {
-    Hook.FROM_CONTAINER: AttachType.TCX_INGRESS,
-    Hook.TO_CONTAINER: AttachType.TCX_EGRESS,
-    Hook.FROM_OVERLAY: AttachType.TCX_INGRESS,
-    Hook.TO_NETDEV: AttachType.TCX_EGRESS,
-    Hook.FROM_NETDEV: AttachType.TCX_INGRESS,
+    Side.INGRESS: AttachType.TCX_INGRESS,
+    Side.EGRESS: AttachType.TCX_EGRESS,
 }
-"""Which side of its interface each hook sees: a pod's way out is its veth's way in."""
+
+MEND = "tcx needs Linux 6.6; set attach to auto or clsact"
+
+_PIN = re.compile(r"([a-z_]+?)(?:_v([46]))?(?:-(.+))?", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedLink:
-    """A link of ours as it is now; *ifindex* 0: it has no interface (any more)."""
-
-    key: AttachmentKey
-    program_id: int
-    ifindex: int
-
-
-def pin_name(key: AttachmentKey) -> str:
+def pin_name(key: AttachmentKey, family: Family | None) -> str:
     """
-    Return the file name of a link's pin.
+    Return the file name of a link's pin; no *family*: of a former version's.
 
     A bpf file system allows no dot in names, so ``eth0.7`` is written ``eth0%2E7``.
 
-    >>> pin_name(AttachmentKey("eth0.7", Hook.TO_NETDEV))
-    'to_netdev-eth0%2E7'
+    >>> pin_name(AttachmentKey("eth0.7", Hook.TO_NETDEV), Family.V6)
+    'to_netdev_v6-eth0%2E7'
     """
+    name = program_name(key.hook, family) if family else str(key.hook)
     if key == FORWARD_GUARD:
-        return str(key.hook)
+        return name
     interface = key.interface.replace("%", "%25").replace(".", "%2E")
-    return f"{key.hook}-{interface}"
+    return f"{name}-{interface}"
 
 
-def parse_pin_name(name: str) -> AttachmentKey | None:
+def parse_pin_name(name: str) -> tuple[AttachmentKey, Family | None] | None:
     """Return what ``pin_name`` was made from; None for a file that is not ours."""
-    if name == FORWARD_GUARD.hook:
-        return FORWARD_GUARD
-    hook, _, interface = name.partition("-")
-    if hook not in list(Hook) or not interface:
+    match = _PIN.fullmatch(name)
+    if not match or match[1] not in list(Hook):
         return None
-    return AttachmentKey(interface.replace("%2E", ".").replace("%25", "%"), Hook(hook))
+    hook, interface = Hook(match[1]), match[3] or ""
+    if bool(interface) == (hook is FORWARD_GUARD.hook):
+        return None
+    family = Family(int(match[2])) if match[2] else None
+    name = interface.replace("%2E", ".").replace("%25", "%")
+    return AttachmentKey(name, hook), family
 
 
-def observe_links(pin_dir: Path) -> tuple[PinnedLink, ...]:
+def observe_links(pin_dir: Path) -> tuple[Attached, ...]:
     """Return every pinned link of ours."""
     folder = pin_dir / FOLDER
     if not folder.is_dir():
         return ()
     found = []
     for path in sorted(folder.iterdir()):
-        if key := parse_pin_name(path.name):
-            fd = _open(path)
-            try:
-                state = syscall.link_state(fd)
-            finally:
-                os.close(fd)
+        if parsed := parse_pin_name(path.name):
+            key, family = parsed
+            with _opened(path) as link:
+                state = syscall.link_state(link)
             ifindex = 0 if key == FORWARD_GUARD else state.ifindex
-            found.append(PinnedLink(key, state.program_id, ifindex))
+            number = state.program_id
+            found.append(Attached(key, AttachWay.TCX, family, number, ifindex))
     return tuple(found)
 
 
-def attach_guard(pin_dir: Path, program: int) -> None:
-    """Make *program* guard what the host forwards, without a gap; KernelError."""
-    path = pin_dir / FOLDER / pin_name(FORWARD_GUARD)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        netfilter.put_forward_link(path, program)
-    except OSError as error:
-        raise _refused("attach", FORWARD_GUARD, error) from error
-
-
-def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, program: int) -> None:
+def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, programs: Pair) -> None:
     """
-    Make *program* run at *key*: in place where a link lives there, else by a new one.
+    Make *programs* run at *key*: in place where links live there, else by new ones.
 
-    Errors: KernelError; ENODEV when the interface has just gone.
+    What a former version attached there ends after that.  Errors: KernelError; ENODEV
+    when the interface has just gone.
     """
-    path = pin_dir / FOLDER / pin_name(key)
+    for family in Family:
+        if key == FORWARD_GUARD:
+            _attach_guard(pin_dir, family, programs[family].fd)
+        else:
+            _attach(_Place(pin_dir, key, family), ifindex, programs[family].fd)
+    _detach(_Place(pin_dir, key, None))
+
+
+def detach(pin_dir: Path, key: AttachmentKey) -> None:
+    """Take the links at *key* off their interface and remove their pins."""
+    for family in (None, *Family):
+        _detach(_Place(pin_dir, key, family))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one link is pinned."""
+
+    pin_dir: Path
+    key: AttachmentKey
+    family: Family | None
+
+    @property
+    def path(self) -> Path:
+        return self.pin_dir / FOLDER / pin_name(self.key, self.family)
+
+    @contextmanager
+    def translated(self, verb: str, detail: str = "") -> Iterator[None]:
+        """Turn an OSError into a KernelError that names this place."""
+        try:
+            yield
+        except OSError as error:
+            name = self.path.name.partition("-")[0]
+            at = f" on {self.key.interface}" if self.key.interface else ""
+            operation = f"{verb} {name}{at}"
+            raise KernelError(operation, error.errno or 0, detail) from error
+
+
+def _attach_guard(pin_dir: Path, family: Family, program: int) -> None:
+    """Make *program* guard what the host forwards, without a gap."""
+    place = _Place(pin_dir, FORWARD_GUARD, family)
+    with place.translated("attach"):
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        netfilter.put_forward_link(place.path, program, family)
+
+
+def _attach(place: _Place, ifindex: int, program: int) -> None:
+    path = place.path
     if path.exists() and _is_updated(path, ifindex, program):
         return
-    try:
+    with place.translated("pin"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _refused("pin", key, error) from error
     try:
-        fd = syscall.link_create(program, ifindex, ATTACH_TYPES[key.hook])
+        fd = _create(place, ifindex, program)
     except OSError as error:
-        if error.errno == errno.EEXIST and _is_renamed(pin_dir, key, ifindex):
+        if error.errno == errno.EEXIST and _is_renamed(place, ifindex):
             return
-        detail = "needs Linux 6.6" if error.errno == errno.EINVAL else ""
-        raise _refused("attach", key, error, detail) from error
+        is_older = error.errno == errno.EINVAL
+        with place.translated("attach", MEND if is_older else ""):
+            raise
     try:
-        syscall.obj_pin(fd, path)
-    except OSError as error:
-        raise _refused("pin", key, error) from error
+        with place.translated("pin"):
+            syscall.obj_pin(fd, path)
     finally:
         os.close(fd)
 
 
-def _is_renamed(pin_dir: Path, key: AttachmentKey, ifindex: int) -> bool:
-    """Move the pin of a link whose interface was *key*'s under another name."""
-    for link in observe_links(pin_dir):
-        if link.ifindex == ifindex and link.key.hook == key.hook:
-            folder = pin_dir / FOLDER
-            try:
-                (folder / pin_name(link.key)).rename(folder / pin_name(key))
-            except OSError as error:
-                raise _refused("rename the pin of", key, error) from error
+def _create(place: _Place, ifindex: int, program: int) -> int:
+    """Return a new link; that of IPv4 goes before the one of IPv6 that is there."""
+    side = ATTACH_TYPES[SIDES[place.key.hook]]
+    other = _Place(place.pin_dir, place.key, Family.V6).path
+    if place.family is Family.V4 and other.exists():
+        with _opened(other) as link:
+            if syscall.link_state(link).ifindex == ifindex:
+                return syscall.link_create(program, ifindex, side, link)
+    return syscall.link_create(program, ifindex, side)
+
+
+def _is_renamed(place: _Place, ifindex: int) -> bool:
+    """Move the pin of a link whose interface had another name under *place*'s."""
+    for link in observe_links(place.pin_dir):
+        is_same = (link.key.hook, link.family) == (place.key.hook, place.family)
+        if is_same and link.ifindex == ifindex:
+            with place.translated("rename the pin of"):
+                _Place(place.pin_dir, link.key, link.family).path.rename(place.path)
             return True
     return False
 
 
 def _is_updated(path: Path, ifindex: int, program: int) -> bool:
     """Replace the program of the link at *path*; False when it must be made anew."""
-    fd = _open(path)
-    try:
-        if syscall.link_state(fd).ifindex != ifindex:
-            return False
-        syscall.link_update(fd, program)
-    except OSError as error:
-        if error.errno == errno.ENOLINK:
-            return False
-        raise KernelError(f"update link {path.name}", error.errno or 0) from error
-    finally:
-        os.close(fd)
+    with _opened(path) as link:
+        try:
+            if syscall.link_state(link).ifindex != ifindex:
+                return False
+            syscall.link_update(link, program)
+        except OSError as error:
+            if error.errno == errno.ENOLINK:
+                return False
+            raise KernelError(f"update link {path.name}", error.errno or 0) from error
     return True
 
 
-def detach(pin_dir: Path, key: AttachmentKey) -> None:
-    """Take the link at *key* off its interface and remove its pin, if there is one."""
-    path = pin_dir / FOLDER / pin_name(key)
+def _detach(place: _Place) -> None:
+    """Take one link off its interface and remove its pin, if there is one."""
+    path = place.path
     if not path.exists():
         return
-    fd = _open(path)
-    try:
-        syscall.link_detach(fd)
-    except OSError as error:
-        # ENOLINK: its interface is gone, and the link with it.
-        if error.errno != errno.ENOLINK:
-            raise _refused("detach", key, error) from error
-    finally:
-        os.close(fd)
-    try:
+    with _opened(path) as link:
+        try:
+            syscall.link_detach(link)
+        except OSError as error:
+            # ENOLINK: its interface is gone, and the link with it.
+            if error.errno != errno.ENOLINK:
+                with place.translated("detach"):
+                    raise
+    with place.translated("unpin"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _refused("unpin", key, error) from error
 
 
-def _open(path: Path) -> int:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     try:
-        return syscall.obj_get(path)
+        fd = syscall.obj_get(path)
     except OSError as error:
         raise KernelError(f"open link {path}", error.errno or 0) from error
-
-
-def _refused(
-    verb: str, key: AttachmentKey, error: OSError, detail: str = ""
-) -> KernelError:
-    at = f" on {key.interface}" if key.interface else ""
-    return KernelError(f"{verb} {key.hook}{at}", error.errno or 0, detail)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

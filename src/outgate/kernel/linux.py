@@ -17,9 +17,11 @@ from itertools import groupby
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import links, netlink, nft, sysctl
-from outgate.kernel.datapath import close_programs, load_programs
+from outgate.kernel import netlink, nft, sysctl
+from outgate.kernel.attachments import Attachments
+from outgate.kernel.datapath import close_programs, load_pair, load_programs
 from outgate.kernel.guard import guard, withheld_error
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import (
     CONFIG_KEY,
     DECODERS,
@@ -31,12 +33,11 @@ from outgate.kernel.maps import (
     encode_key,
     encode_value,
 )
-from outgate.kernel.objects import Program, load_program
+from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
 from outgate.state.entries import (
     FORWARD_GUARD,
-    Attachment,
     AttachmentKey,
     EndpointKey,
     Family,
@@ -70,11 +71,12 @@ Entry = tuple[Key, Value]
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Where pins lie, what the tunnel device is called, what programs hold."""
+    """Where pins lie, the tunnel device's name, what programs hold and hang by."""
 
     pin_dir: Path
     tunnel_name: str
     settings: DatapathSettings
+    attach: AttachWay = AttachWay.AUTO
 
 
 class LinuxKernel:
@@ -86,7 +88,8 @@ class LinuxKernel:
 
     def __init__(self, config: KernelConfig) -> None:
         self._config = config
-        self._programs: dict[Hook, Program] = {}
+        self._programs: dict[Hook, Pair] = {}
+        self._attachments = Attachments(config.pin_dir, config.attach)
         self._maps: dict[MapName, PinnedMap] = {}
         self._decoded: dict[MapName, dict[tuple[bytes, bytes], Entry | None]] = {}
         self._changed = asyncio.Event()
@@ -95,6 +98,7 @@ class LinuxKernel:
     async def open(self) -> None:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
+        self._attachments.choose()
         self._programs = load_programs(pin_dir, settings)
         self._maps = {name: PinnedMap(pin_dir / name) for name in MapName}
         await self._apply_firewall()
@@ -163,15 +167,7 @@ class LinuxKernel:
         return [entry for entry in decoded.values() if entry]
 
     def _observe_attachments(self) -> Snapshot:
-        ours = {program.number for program in self._programs.values()}
-        indexes = self._indexes()
-        return {
-            link.key: Attachment.CURRENT
-            if link.program_id in ours
-            and link.ifindex == indexes.get(link.key.interface)
-            else Attachment.STALE
-            for link in links.observe_links(self._config.pin_dir)
-        }
+        return self._attachments.observe(self._programs, self._indexes())
 
     def _indexes(self) -> dict[str, InterfaceIndex]:
         """Return interfaces by name; that of the node-wide hook counts as 0."""
@@ -308,23 +304,18 @@ class LinuxKernel:
                     index = indexes.get(key.interface, InterfaceIndex(0))
                     self._attach(key, index)
                 else:
-                    links.detach(self._config.pin_dir, key)
+                    self._attachments.remove(key)
             except KernelError as error:
                 failures[key] = error
         self._follow_uplinks(self._observe_attachments())
         return failures
 
     def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:
-        pin_dir, hook = self._config.pin_dir, key.hook
+        config, hook = self._config, key.hook
         if hook not in self._programs:
             # Left out when the others were loaded: try again, to tell why.
-            settings = self._config.settings.encode()
-            self._programs[hook] = load_program(hook, pin_dir, settings)
-        program = self._programs[hook].fd
-        if key == FORWARD_GUARD:
-            links.attach_guard(pin_dir, program)
-        else:
-            links.attach(pin_dir, key, index, program)
+            self._programs[hook] = load_pair(hook, config.pin_dir, config.settings)
+        self._attachments.put(key, index, self._programs[hook])
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return the datapath's counters."""

@@ -3,13 +3,14 @@ libbpf by ctypes: compiled programs are opened, given their settings, and loaded
 
 Only what needs an ELF reader is done here; maps, links and pins go through
 ``kernel.syscall``.  Maps that are pinned already are taken over with their rows.
-The objects are package data, one per hook; ``OUTGATE_BPF_OBJECTS`` names another
-folder, ``OUTGATE_LIBBPF`` another library.
+The objects are package data, one per hook and IP family; ``OUTGATE_BPF_OBJECTS`` names
+another folder, ``OUTGATE_LIBBPF`` another library.
 """
 
 import ctypes
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import syscall
-from outgate.state.entries import Hook
+from outgate.state.entries import Family, Hook
 
 SETTINGS_SECTION = ".rodata.settings"
 LOG_SIZE = 1 << 20
@@ -106,28 +107,44 @@ class Program:
     """A loaded program: *fd* is the owner's to close, *number* is the kernel's id."""
 
     hook: Hook
+    family: Family
     fd: int
     number: int
 
 
-def object_path(hook: Hook) -> Path:
-    """Return where the compiled program of *hook* lies."""
-    name = f"{hook}.bpf.o"
+Pair = Mapping[Family, Program]
+"""The programs of one hook."""
+
+
+def program_name(hook: Hook, family: Family) -> str:
+    """
+    Return what the program is called, in its object and beyond.
+
+    >>> program_name(Hook.TO_NETDEV, Family.V6)
+    'to_netdev_v6'
+    """
+    return f"{hook}_v{family}"
+
+
+def object_path(hook: Hook, family: Family) -> Path:
+    """Return where the compiled program of *hook* for *family* lies."""
+    name = f"{program_name(hook, family)}.bpf.o"
     if folder := os.environ.get("OUTGATE_BPF_OBJECTS"):
         return Path(folder) / name
     return Path(str(resources.files("outgate.kernel") / "objects" / name))
 
 
-def load_program(hook: Hook, pin_dir: Path, settings: bytes) -> Program:
+def load_program(hook: Hook, family: Family, pin_dir: Path, settings: bytes) -> Program:
     """
-    Load the program of *hook*; pin its maps below *pin_dir*, or reuse them there.
+    Load one program of *hook*; pin its maps below *pin_dir*, or reuse them there.
 
     Errors: KernelError, with the end of the verifier's log where it refused.
     """
-    path = object_path(hook)
+    path = object_path(hook, family)
     if not path.is_file():
         mend = "build the programs (make bpf), or set OUTGATE_BPF_OBJECTS"
-        raise KernelError(f"load {hook}", 2, f"no {path}; {mend}")
+        name = program_name(hook, family)
+        raise KernelError(f"load {name}", errno.ENOENT, f"no {path}; {mend}")
     library = _library()
     with _captured_messages(library) as messages:
         root = os.fsencode(pin_dir)
@@ -136,54 +153,69 @@ def load_program(hook: Hook, pin_dir: Path, settings: bytes) -> Program:
         if not opened:
             raise KernelError(f"open {path}", ctypes.get_errno(), _last(messages))
         try:
-            return _load(library, opened, hook, settings, messages)
+            fd = _load(_Opened(library, opened, hook, family), settings, messages)
         finally:
             library.bpf_object__close(opened)
+    return Program(hook, family, fd, syscall.program_id(fd))
 
 
-def _load(
-    library: ctypes.CDLL, opened: int, hook: Hook, settings: bytes, messages: list[str]
-) -> Program:
-    program = _program_named(library, opened, hook)
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An object between opening and closing; *handle* is libbpf's pointer."""
+
+    library: ctypes.CDLL
+    handle: int
+    hook: Hook
+    family: Family
+
+    @property
+    def name(self) -> str:
+        return program_name(self.hook, self.family)
+
+
+def _load(opened: _Opened, settings: bytes, messages: list[str]) -> int:
+    """Return a descriptor of the object's one program, loaded."""
+    library, program = opened.library, _program_named(opened)
     log = ctypes.create_string_buffer(LOG_SIZE)
     library.bpf_program__set_log_buf(program, log, LOG_SIZE)
-    if hook is Hook.FORWARD_GUARD:
+    if opened.hook is Hook.FORWARD_GUARD:
         library.bpf_program__set_type(program, PROGRAM_TYPE_NETFILTER)
         attach_type = syscall.AttachType.NETFILTER
         library.bpf_program__set_expected_attach_type(program, attach_type)
-    _fill_settings(library, opened, hook, settings)
-    result = library.bpf_object__load(opened)
+    _fill_settings(opened, settings)
+    result = library.bpf_object__load(opened.handle)
     if result < 0:
         verifier = log.value.decode(errors="replace").splitlines()[-LOG_LINES:]
         detail = "\n".join(verifier) or _last(messages)
-        raise KernelError(f"load {hook}", -result, _with_mend(hook, detail))
+        reason = _with_mend(opened.hook, detail)
+        raise KernelError(f"load {opened.name}", -result, reason)
     # The object closes its own descriptor; ours lives on.
-    fd = os.dup(library.bpf_program__fd(program))
-    return Program(hook, fd, syscall.program_id(fd))
+    return os.dup(library.bpf_program__fd(program))
 
 
-def _program_named(library: ctypes.CDLL, opened: int, hook: Hook) -> int:
-    program = library.bpf_object__next_program(opened, None)
+def _program_named(opened: _Opened) -> int:
+    library, name = opened.library, opened.name
+    program = library.bpf_object__next_program(opened.handle, None)
     while program:
-        if library.bpf_program__name(program).decode() == hook:
+        if library.bpf_program__name(program).decode() == name:
             return int(program)
-        program = library.bpf_object__next_program(opened, program)
-    raise KernelError(f"load {hook}", 2, f"the object has no program {hook}")
+        program = library.bpf_object__next_program(opened.handle, program)
+    detail = f"the object has no program {name}"
+    raise KernelError(f"load {name}", errno.ENOENT, detail)
 
 
-def _fill_settings(
-    library: ctypes.CDLL, opened: int, hook: Hook, settings: bytes
-) -> None:
+def _fill_settings(opened: _Opened, settings: bytes) -> None:
     """Write the settings section, which a program that needs none may lack."""
-    section = library.bpf_object__next_map(opened, None)
+    library = opened.library
+    section = library.bpf_object__next_map(opened.handle, None)
     while section:
         if library.bpf_map__name(section).decode().endswith(SETTINGS_SECTION):
             size = len(settings)
             result = library.bpf_map__set_initial_value(section, settings, size)
             if result < 0:
                 detail = f"it does not have {size} bytes: rebuild the programs"
-                raise KernelError(f"fill settings of {hook}", -result, detail)
-        section = library.bpf_object__next_map(opened, section)
+                raise KernelError(f"fill settings of {opened.name}", -result, detail)
+        section = library.bpf_object__next_map(opened.handle, section)
 
 
 def _last(messages: list[str]) -> str:

@@ -170,31 +170,42 @@ def obj_get(path: Path) -> int:
     return bpf(Command.OBJ_GET, _Object(ctypes.addressof(name), 0, 0))
 
 
-def link_create(program: int, ifindex: int, attach_type: AttachType) -> int:
+BEFORE_LINK = 1 << 3 | 1 << 13
+"""BPF_F_BEFORE and BPF_F_LINK."""
+
+
+def link_create(
+    program: int, ifindex: int, attach_type: AttachType, before: int | None = None
+) -> int:
     """
     Attach *program* to an interface of the caller's network namespace.
 
-    Errors: ENODEV for no such index, EEXIST when this program is there already,
-    EINVAL from kernels before 6.6.
+    It runs after what is there already, or right before the link *before*.  Errors:
+    ENODEV for no such index, EEXIST when this program is there already, EINVAL from
+    kernels before 6.6.
     """
     attribute = _Words()
     attribute.words[0:3] = [program, ifindex, attach_type]
+    if before is not None:
+        attribute.words[3:5] = [BEFORE_LINK, before]
     return bpf(Command.LINK_CREATE, attribute)
 
 
-NF_PROTO_IPV4, NF_INET_FORWARD = 2, 2
+NF_PROTO_IPV4, NF_PROTO_IPV6, NF_INET_FORWARD = 2, 10, 2
 
 
-def link_create_forward(program: int, priority: int) -> int:
+def link_create_forward(
+    program: int, priority: int, protocol: int = NF_PROTO_IPV4
+) -> int:
     """
-    Attach *program* to what the caller's network namespace forwards (IPv4).
+    Attach *program* to what the caller's network namespace forwards of *protocol*.
 
     Errors: EBUSY when another BPF link has that *priority*, EINVAL from kernels
     without such links.
     """
     attribute = _Words()
     attribute.words[0:3] = [program, 0, AttachType.NETFILTER]
-    attribute.words[4:7] = [NF_PROTO_IPV4, NF_INET_FORWARD, priority % 2**32]
+    attribute.words[4:7] = [protocol, NF_INET_FORWARD, priority % 2**32]
     return bpf(Command.LINK_CREATE, attribute)
 
 

@@ -206,10 +206,10 @@ class Attachment(Enum):
     """How a hook is attached, as far as a plan cares."""
 
     CURRENT = "current"
-    """By a link that lives, running the program this agent loaded."""
+    """For both IP families by links that live, running what this agent loaded."""
 
     STALE = "stale"
-    """By a link of another program, or one whose interface is gone."""
+    """Otherwise: for one family, by another program, or its interface is gone."""
 
 
 Key = (

@@ -1,0 +1,121 @@
+"""
+Plain rtnetlink requests: send one, read the answer or the dump, raise its errno.
+
+Beside ``kernel.netlink`` because pyroute2 does not decode what ``kernel.clsact`` asks
+for (TCA_BPF_ID, the program that a classifier runs), and because this one needs no
+event loop.  Knows messages and attributes, not what they mean.
+
+Source: Linux ``include/uapi/linux/netlink.h``, RFC 3549 section 2.3.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from types import TracebackType
+from typing import Self
+
+HEADER = Struct("=IHHII")
+"""``struct nlmsghdr``: length, type, flags, sequence number, port."""
+
+ATTRIBUTE = Struct("=HH")
+"""``struct nlattr``: length and type; what follows is padded to four bytes."""
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
+TYPE_MASK = 0x3FFF
+"""Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
+
+RECEIVE_SIZE = 1 << 16
+
+
+def attributes(given: Mapping[int, bytes]) -> bytes:
+    """
+    Encode attributes by type, in their order.
+
+    >>> attributes({1: b"bpf\\0"}).hex(" ", 4)
+    '08000100 62706600'
+    """
+    return b"".join(
+        ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + _padding(value)
+        for kind, value in given.items()
+    )
+
+
+def parse_attributes(raw: bytes) -> dict[int, bytes]:
+    """
+    Return attributes by type; what is cut off ends the list.
+
+    >>> parse_attributes(attributes({1: b"clsact\\0", 2: b""}))
+    {1: b'clsact\\x00', 2: b''}
+    """
+    found: dict[int, bytes] = {}
+    start = 0
+    while start + ATTRIBUTE.size <= len(raw):
+        length, kind = ATTRIBUTE.unpack_from(raw, start)
+        if length < ATTRIBUTE.size:
+            break
+        found[kind & TYPE_MASK] = raw[start + ATTRIBUTE.size : start + length]
+        start += length + -length % 4
+    return found
+
+
+def _padding(value: bytes) -> bytes:
+    return bytes(-len(value) % 4)
+
+
+class RouteSocket:
+    """A netlink socket of the calling thread's network namespace; use as a context."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
+        )
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def change(self, kind: int, flags: int, payload: bytes) -> None:
+        """Send a request and wait for its acknowledgement; OSError when refused."""
+        for _ in self._ask(kind, flags | NLM_F_ACK, payload):
+            pass
+
+    def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
+        """Yield what the kernel has of *kind*, without headers; OSError."""
+        return self._ask(kind, NLM_F_DUMP, payload)
+
+    def _ask(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
+        self._sequence += 1
+        size = HEADER.size + len(payload)
+        header = HEADER.pack(size, kind, flags | NLM_F_REQUEST, self._sequence, 0)
+        self._socket.send(header + payload)
+        while True:
+            for answer, content in _messages(self._socket.recv(RECEIVE_SIZE)):
+                if answer in (NLMSG_ERROR, NLMSG_DONE):
+                    _raise_for(int.from_bytes(content[:4], sys.byteorder, signed=True))
+                    return
+                yield content
+
+
+def _messages(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Split what was received into types and contents."""
+    while len(raw) >= HEADER.size:
+        length, kind, *_ = HEADER.unpack_from(raw)
+        yield kind, raw[HEADER.size : length]
+        raw = raw[length + -length % 4 :]
+
+
+def _raise_for(code: int) -> None:
+    if code:
+        raise OSError(-code, os.strerror(-code))
