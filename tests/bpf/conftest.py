@@ -5,16 +5,14 @@ Nodes are dear: their programs and maps take half a second.  A node is shared by
 tests of one process that want the same settings, and forgets its rows between them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
 
 import pytest
 
-from bpf.harness import Node, Setup
+from bpf.harness import MakeNode, Node, Setup
 from bpf.world import WORLDS, World, gateway_entries
-
-MakeNode = Callable[[Setup], Node]
 
 
 @pytest.fixture(params=WORLDS, ids=lambda world: world.name)

@@ -55,7 +55,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 MS_REC_PRIVATE = 0x4000 | 0x40000
 
-PASS, DROP, REDIRECT = 0xFFFFFFFF, 2, 7
+PASS, DROP, REDIRECT = -1, 2, 7
 """PASS: the next program shall look at the packet, and at the end the host's stack."""
 
 VNI = 25959
@@ -333,5 +333,8 @@ class Node:
         records = [MetricRecord.decode(k, v) for k, v in self._rows(MapName.METRICS)]
         return {(Reason(r.reason), r.direction, r.policy): r.packets for r in records}
 
+
+MakeNode = Callable[[Setup], Node]
+"""What makes, or finds, a node with settings of the caller's choice."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loading programs needs root")

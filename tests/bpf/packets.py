@@ -95,6 +95,12 @@ class Packet:
         """Return this packet with some fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
+    def stretched(self, size: int) -> "Packet":
+        """Return this packet with *size* more bytes of header before its own."""
+        if self.family is Family.V4:
+            return self.but(options=bytes([1] * size))
+        return self.but(extensions=(options_header(DESTINATION_OPTIONS, size),))
+
     def reply(self) -> "Packet":
         """Return the packet that the other side would answer with."""
         return self.but(
@@ -184,3 +190,41 @@ def source_port_of(frame: bytes) -> int:
     protocol = frame[ETHERNET + (9 if family is Family.V4 else 6)]
     at = start + 4 if protocol == ICMP_NUMBER[family] else start
     return int.from_bytes(frame[at : at + 2], "big")
+
+
+def over_ip(
+    source: str, destination: str, number: int, content: bytes, *before: Extension
+) -> bytes:
+    """Return a frame of IP protocol *number* whose *content* stands as it is."""
+    macs = Ether(src=POD_MAC, dst=HOST_MAC)
+    if ip_address(source).version == Family.V4:
+        header = IP(src=source, dst=destination, proto=number)
+        return bytes(macs / header / Raw(content))
+    plain = macs / IPv6(src=source, dst=destination, nh=number) / Raw(content)
+    return extended(bytes(plain), before)
+
+
+def fragment(frame: bytes, offset: int, more: bool) -> bytes:
+    """Return *frame* with the mark of a fragment; *offset* is in units of 8 bytes."""
+    if family_of_frame(frame) is Family.V6:
+        return extended(frame, (fragment_header(offset, more),))
+    packet = Ether(frame)
+    packet[IP].frag, packet[IP].flags = offset, "MF" if more else ""
+    del packet[IP].chksum
+    return bytes(packet)
+
+
+def without_length(frame: bytes) -> bytes:
+    """Return *frame* as a super-packet of more than 64 KiB says its length: 0."""
+    if family_of_frame(frame) is Family.V6:
+        return frame[: ETHERNET + 4] + bytes(2) + frame[ETHERNET + 6 :]
+    packet = Ether(frame)
+    packet[IP].len = 0
+    del packet[IP].chksum
+    return bytes(packet)
+
+
+def contradicting(frame: bytes) -> bytes:
+    """Return *frame* with an IP header that no kernel would accept."""
+    first = 0x44 if family_of_frame(frame) is Family.V4 else 0x40
+    return frame[:ETHERNET] + bytes([first]) + frame[ETHERNET + 1 :]

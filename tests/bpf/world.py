@@ -17,9 +17,11 @@ of IPv4              of IPv6
 ===================  ==================  ==============================================
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
 
+from bpf.packets import IP_SIZE
 from outgate.state.entries import (
     CLUSTER,
     HOST,
@@ -108,6 +110,18 @@ class World:
         """Return the address called *name*; tests have names where no world is yet."""
         address: str = getattr(self, name)
         return address
+
+    def resolve(self, changes: Mapping[str, object]) -> dict[str, object]:
+        """Return *changes* with the address where the name of one is."""
+        return {
+            field: getattr(self, value) if hasattr(self, str(value)) else value
+            for field, value in changes.items()
+        }
+
+    @property
+    def ip_size(self) -> int:
+        """Bytes of an IP header without options or extensions."""
+        return IP_SIZE[self.family]
 
     def tunnel_address(self, node: str) -> Address:
         """Return the address by which the node with address *node* tunnels."""
