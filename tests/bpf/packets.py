@@ -46,7 +46,7 @@ class Extension:
 
 def options_header(number: int, size: int = 8) -> Extension:
     """Return hop-by-hop or destination options of *size* bytes, all of it padding."""
-    return Extension(number, bytes([size // 8 - 1, 1, size - 4]) + bytes(size - 4))
+    return Extension(number, bytes([size // 8 - 1]) + bytes(size - 2))
 
 
 def routing_header(segments_left: int, kind: int = 2) -> Extension:
