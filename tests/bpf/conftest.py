@@ -1,16 +1,56 @@
-"""One node's datapath per test, with the rows of the guide's gateway."""
+"""
+A clean node per test, with the rows of the guide's gateway, in each world.
+
+Nodes are dear: their programs and maps take half a second.  A node is shared by the
+tests of one process that want the same settings, and forgets its rows between them.
+"""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
-from bpf.harness import Node
-from bpf.world import gateway_entries
+from bpf.harness import MakeNode, Node, Setup
+from bpf.world import WORLDS, World, gateway_entries
+
+
+@pytest.fixture(params=WORLDS, ids=lambda world: world.name)
+def world(request: pytest.FixtureRequest) -> World:
+    """The cluster, in one IP family after the other."""
+    world: World = request.param
+    return world
+
+
+@pytest.fixture(scope="session")
+def shared_node() -> Iterator[MakeNode]:
+    """Nodes by their settings, with whatever rows the last test left."""
+    with ExitStack() as stack:
+        yield cache(lambda setup: stack.enter_context(Node(setup)))
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    """A node that is the gateway 172.18.0.5 and has the pod 10.0.2.86."""
+def make_node(shared_node: MakeNode, world: World) -> MakeNode:
+    """The node that is the gateway, with settings of the test's choice."""
+
+    def make(setup: Setup) -> Node:
+        node = shared_node(setup)
+        node.reset()
+        node.put(gateway_entries(world))
+        return node
+
+    return make
+
+
+@pytest.fixture
+def node(make_node: MakeNode) -> Node:
+    """The node that is the gateway."""
+    return make_node(Setup())
+
+
+@pytest.fixture
+def own_node(world: World) -> Iterator[Node]:
+    """The same, for a test that changes more than rows."""
     with Node() as node:
-        node.put(gateway_entries())
+        node.put(gateway_entries(world))
         yield node

@@ -6,30 +6,59 @@ the checksums that its sender made, over the whole of it.
 """
 
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import checksum
 
-from bpf.packets import HOST_MAC, POD_MAC, TCP_NAME, Packet
+from bpf.packets import (
+    ETHERNET,
+    HOST_MAC,
+    ICMP_NUMBER,
+    IP_SIZE,
+    POD_MAC,
+    TCP_NAME,
+    Packet,
+    extended,
+    fragment_header,
+)
+from outgate.state.entries import Family
 
-ETHERNET, IPV4, ICMP = 14, 20, 8
-"""Sizes of headers in bytes; IPv4's without options."""
+ICMP = 8
+"""Size of an ICMP header in bytes."""
 
 TCP_CHECKSUM = 16
 """Where it lies in a TCP header."""
 
-UNREACHABLE, QUENCH, EXCEEDED, PARAMETER = 3, 4, 11, 12
+MTU = b"\x05\x14"
+"""1300."""
 
 ERRORS = {
-    "port-unreachable": (UNREACHABLE, 3, bytes(4)),
-    "too-big": (UNREACHABLE, 4, b"\x00\x00\x05\x14"),
-    "quench": (QUENCH, 0, bytes(4)),
-    "time-exceeded": (EXCEEDED, 0, bytes(4)),
-    "parameter": (PARAMETER, 0, b"\x14\x00\x00\x00"),
+    Family.V4: {
+        "port-unreachable": (3, 3, bytes(4)),
+        "too-big": (3, 4, bytes(2) + MTU),
+        "rare": (4, 0, bytes(4)),
+        "time-exceeded": (11, 0, bytes(4)),
+        "parameter": (12, 0, b"\x14\x00\x00\x00"),
+    },
+    Family.V6: {
+        "port-unreachable": (1, 4, bytes(4)),
+        "too-big": (2, 0, bytes(2) + MTU),
+        "rare": (1, 2, bytes(4)),
+        "time-exceeded": (3, 0, bytes(4)),
+        "parameter": (4, 0, b"\x00\x00\x00\x28"),
+    },
 }
-"""Type, code and the four bytes that follow the checksum; 0x514: an MTU of 1300."""
+"""
+Type, code and the four bytes that follow the checksum.
+
+The rare one is IPv4's source quench, and IPv6's "beyond scope of source address".
+"""
+
+KINDS = tuple(ERRORS[Family.V4])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +66,10 @@ class IcmpError:
     """
     *source* tells the sender of *quoted* what became of it.
 
-    *quoted_l4* bytes after the quoted IPv4 header are quoted, all if None; *fragment*
-    is the quoted flags and offset, *total_length* another than the quoted one,
-    *destination* another than the quoted source.
+    *quoted_l4* bytes after the quoted IP header are quoted, all if None; *fragment*
+    is the quoted flags and offset as IPv4 has them, *l4_length* another number of bytes
+    after the IP header than the quoted one says, *destination* another than the quoted
+    source.
     """
 
     source: str
@@ -48,7 +78,7 @@ class IcmpError:
     ttl: int = 64
     quoted_l4: int | None = 8
     fragment: int = 0
-    total_length: int | None = None
+    l4_length: int | None = None
     destination: str = ""
     source_mac: str = POD_MAC
     destination_mac: str = HOST_MAC
@@ -67,26 +97,58 @@ class IcmpError:
 
     def quote(self) -> bytes:
         """Return the bytes after the ICMP header."""
+        is_ipv4 = self.quoted.family is Family.V4
+        whole, size = self._quoted_ipv4() if is_ipv4 else self._quoted_ipv6()
+        if self.quoted_l4 is not None:
+            whole = whole[: size + self.quoted_l4]
+        return whole + self.extension
+
+    def _quoted_ipv4(self) -> tuple[bytes, int]:
+        """Return the quoted packet, and the size of its IP header."""
         header = IP(self.quoted.build()[ETHERNET:])
+        size = header.ihl * 4
         header.flags, header.frag = self.fragment >> 13, self.fragment & 0x1FFF
-        header.len = self.total_length or header.len
+        if self.l4_length is not None:
+            header.len = size + self.l4_length
         del header.chksum
-        whole = bytes(header)
-        size = len(whole) if self.quoted_l4 is None else header.ihl * 4 + self.quoted_l4
-        return whole[:size] + self.extension
+        return bytes(header), size
+
+    def _quoted_ipv6(self) -> tuple[bytes, int]:
+        """Return the quoted packet, and the size of its IP headers."""
+        frame = self.quoted.build()
+        size = IP_SIZE[Family.V6] + sum(len(e.rest) + 1 for e in self.quoted.extensions)
+        if self.fragment:
+            fragment = fragment_header(self.fragment & 0x1FFF, self.fragment > 0x1FFF)
+            frame, size = extended(frame, (fragment,)), size + 8
+        packet = bytearray(frame[ETHERNET:])
+        if self.l4_length is not None:
+            length = size - IP_SIZE[Family.V6] + self.l4_length
+            packet[4:6] = length.to_bytes(2, "big")
+        return bytes(packet), size
 
     def build(self) -> bytes:
         """Return the bytes, lengths and checksums filled in."""
-        number, code, rest = ERRORS[self.kind]
-        quote = self.quote()
-        zero = bytes([number, code, 0, 0]) + rest + quote
-        message = zero[:2] + checksum(zero).to_bytes(2, "big") + zero[4:]
+        destination = self.destination or self.quoted.source
+        family = self.quoted.family
+        number, code, rest = ERRORS[family][self.kind]
+        zero = bytes([number, code, 0, 0]) + rest + self.quote()
         frame = Ether(src=self.source_mac, dst=self.destination_mac)
-        header = IP(
-            src=self.source,
-            dst=self.destination or self.quoted.source,
-            ttl=self.ttl,
-            id=9,
-            proto=1,
-        )
+        if family is Family.V4:
+            message = with_checksum(zero)
+            header = IP(src=self.source, dst=destination, ttl=self.ttl, id=9, proto=1)
+        else:
+            message = with_checksum(zero, pseudo(self.source, destination, len(zero)))
+            header = IPv6(src=self.source, dst=destination, hlim=self.ttl, nh=58)
         return bytes(frame / header / Raw(message))
+
+
+def pseudo(source: str, destination: str, size: int) -> bytes:
+    """Return what ICMPv6's checksum covers of the header before it."""
+    addresses = ip_address(source).packed + ip_address(destination).packed
+    number = ICMP_NUMBER[Family.V6]
+    return addresses + size.to_bytes(4, "big") + number.to_bytes(4, "big")
+
+
+def with_checksum(message: bytes, before: bytes = b"") -> bytes:
+    """Return an ICMP message whose checksum was zero."""
+    return message[:2] + checksum(before + message).to_bytes(2, "big") + message[4:]

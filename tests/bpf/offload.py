@@ -10,15 +10,17 @@ import socket
 from dataclasses import dataclass
 from struct import Struct
 
-from bpf.harness import ETH_IPV4, ETH_P_ALL, SOL_PACKET, Node
-from outgate.state.entries import Hook
+from bpf.harness import Node
+from bpf.packets import ETHERNET, IP_SIZE, family_of_frame
+from bpf.wire import SOL_PACKET, attached, is_tested, tap
+from outgate.state.entries import Family, Hook
 
 PACKET_VNET_HDR = 15
 VIRTIO_NET_HDR = Struct("=BBHHHH")
 NEEDS_CSUM = 1
-GSO_NONE, GSO_TCPV4 = 0, 1
+GSO_NONE, GSO_TCP = 0, {Family.V4: 1, Family.V6: 4}
 
-L4_OFFSET, TCP_CHECK, TCP_HEADER = 34, 16, 20
+TCP_NUMBER, TCP_CHECK, TCP_HEADER = 6, 16, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,26 @@ class Offloaded:
     gso_size: int
 
 
+def _family(frame: bytes) -> Family:
+    return family_of_frame(frame) or Family.V4
+
+
+def _l4_offset(frame: bytes) -> int:
+    return ETHERNET + IP_SIZE[_family(frame)]
+
+
 def partial(frame: bytes) -> bytes:
     """Return a TCP frame whose checksum field holds the pseudo header's sum alone."""
-    size = len(frame) - L4_OFFSET
-    words = frame[26:34] + bytes([0, 6]) + size.to_bytes(2, "big")
-    total = sum(int.from_bytes(words[at : at + 2], "big") for at in range(0, 12, 2))
-    total = (total & 0xFFFF) + (total >> 16)
-    at = L4_OFFSET + TCP_CHECK
+    start = _l4_offset(frame)
+    addresses = start - (8 if _family(frame) is Family.V4 else 32)
+    size = len(frame) - start
+    words = frame[addresses:start] + TCP_NUMBER.to_bytes(2, "big")
+    words += size.to_bytes(4, "big")
+    pairs = range(0, len(words), 2)
+    total = sum(int.from_bytes(words[at : at + 2], "big") for at in pairs)
+    for _ in range(2):
+        total = (total & 0xFFFF) + (total >> 16)
+    at = start + TCP_CHECK
     return frame[:at] + total.to_bytes(2, "big") + frame[at + 2 :]
 
 
@@ -48,20 +63,17 @@ def send_offloaded(
 
 
 def _send(node: Node, hook: Hook, frame: bytes, gso_size: int) -> Offloaded:
+    start = _l4_offset(frame)
     header = VIRTIO_NET_HDR.pack(
-        *(NEEDS_CSUM, GSO_TCPV4 if gso_size else GSO_NONE),
-        *(L4_OFFSET + TCP_HEADER, gso_size, L4_OFFSET, TCP_CHECK),
+        *(NEEDS_CSUM, GSO_TCP[_family(frame)] if gso_size else GSO_NONE),
+        *(start + TCP_HEADER, gso_size, start, TCP_CHECK),
     )
-    everything = socket.htons(ETH_P_ALL)
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, everything) as wire:
-        wire.bind(("wire", ETH_P_ALL))
+    with tap("wire") as wire, attached(node, hook):
         wire.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        wire.settimeout(2)
-        with node.attached(hook):
-            wire.send(header + partial(frame))
-            while True:
-                data, source = wire.recvfrom(1 << 17)
-                flags, _, _, size, _, _ = VIRTIO_NET_HDR.unpack_from(data)
-                seen = data[VIRTIO_NET_HDR.size :]
-                if source[2] != socket.PACKET_OUTGOING and seen[12:14] == ETH_IPV4:
-                    return Offloaded(seen, bool(flags & NEEDS_CSUM), size)
+        wire.send(header + partial(frame))
+        while True:
+            data, source = wire.recvfrom(1 << 17)
+            flags, _, _, size, _, _ = VIRTIO_NET_HDR.unpack_from(data)
+            seen = data[VIRTIO_NET_HDR.size :]
+            if source[2] != socket.PACKET_OUTGOING and is_tested(seen):
+                return Offloaded(seen, bool(flags & NEEDS_CSUM), size)

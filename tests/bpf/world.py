@@ -1,28 +1,40 @@
 """
 The cluster that the datapath tests speak of: the gateway node of the guide's example.
 
-====================  ==========================================================
-10.0.2.86             a pod of this node (172.18.0.5), covered: gateway is here
-10.0.2.99             a pod of this node, covered: gateway is 172.18.0.4
-10.0.2.100            a pod of this node that no policy selects
-10.0.1.42             a pod of node 172.18.0.4, served by this gateway
-203.0.113.0/24        what the policy covers (203.0.113.64/28 is excluded)
-====================  ==========================================================
+A ``World`` is that cluster in one IP family.  Tests take the fixture ``world`` and name
+addresses by it, so each runs once per world; the third has IPv6 pods on nodes that
+tunnel by IPv4, as in a cluster with both families.
+
+===================  ==================  ==============================================
+of IPv4              of IPv6
+===================  ==================  ==============================================
+10.0.2.86            fd00:10:0:2::56     a pod of this node, covered: gateway is here
+10.0.2.99            fd00:10:0:2::63     a pod of this node: gateway is 172.18.0.4
+10.0.2.100           fd00:10:0:2::64     a pod of this node that no policy selects
+10.0.1.42            fd00:10:0:1::2a     a pod of node 172.18.0.4, served by us
+203.0.113.0/24       2001:db8:113::/48   what the policy covers, but for a part of it
+172.18.0.5           fc00:..:e793::5     this node, and the egress IP
+===================  ==================  ==============================================
 """
 
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address, ip_network
 
+from bpf.packets import IP_SIZE
 from outgate.state.entries import (
     CLUSTER,
     HOST,
     REMOTE_NODE,
     WORLD,
+    Address,
     CoveredEntry,
     CoveredKey,
     EndpointEntry,
     EndpointFlag,
     EndpointKey,
     Excluded,
+    Family,
     Identity,
     IpcacheEntry,
     IpcacheKey,
@@ -39,51 +51,227 @@ from outgate.state.entries import (
 
 POLICY = PolicyId(77)
 
-HERE, ELSEWHERE = "172.18.0.5", "172.18.0.4"
-LOCAL_POD, TUNNELLED_POD, FREE_POD = "10.0.2.86", "10.0.2.99", "10.0.2.100"
-REMOTE_POD = "10.0.1.42"
-UNKNOWN_POD = "10.0.2.200"
-SERVER, EXCLUDED_SERVER, OTHER_SERVER = "203.0.113.9", "203.0.113.70", "192.0.2.1"
-NO_GATEWAY_SERVER, NO_EGRESS_IP_SERVER = "198.51.100.1", "198.51.100.129"
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """
+    The cluster's addresses and networks, as text; see the module's docstring.
 
-def row(source: str, network: str) -> PolicyKey:
-    """Return the key of one policy row."""
-    return PolicyKey(IPv4Address(source), IPv4Network(network))
+    *family* is of pods and servers, *outer* of the addresses that nodes tunnel by.
+    """
 
+    name: str
+    family: Family
+    outer: Family
 
-def via(gateway: str, egress_ip: str | None = None) -> ViaGateway:
-    """Return the value of a row through *gateway*."""
-    return ViaGateway(IPv4Address(egress_ip or gateway), IPv4Address(gateway), POLICY)
+    HERE: str
+    ELSEWHERE: str
+    ELSEWHERE_TOO: str
+    """Another address of that node."""
+    THIRD: str
+    NO_NODE: str
+    OTHER_EGRESS_IP: str
+    ROUTER: str
+    """The uplink's next hop."""
 
+    LOCAL_POD: str
+    TUNNELLED_POD: str
+    FREE_POD: str
+    UNKNOWN_POD: str
+    REMOTE_POD: str
+    OTHER_REMOTE_POD: str
+    ROUTED_POD: str
+    """In the pods' network of the other node, with no row here."""
+    THIRD_NODES_POD: str
+    POD_ROUTER: str
 
-def gateway_entries() -> dict[Key, Value]:
-    """Return every row of the gateway node."""
-    entries: dict[Key, Value] = {}
-    for network, identity, at in (
-        ("0.0.0.0/0", WORLD, None),
-        (f"{HERE}/32", HOST, None),
-        (f"{ELSEWHERE}/32", REMOTE_NODE, ELSEWHERE),
-        ("10.0.2.0/24", CLUSTER, None),
-        ("10.0.1.0/24", CLUSTER, ELSEWHERE),
-    ):
-        entries[IpcacheKey(IPv4Network(network))] = IpcacheEntry(
-            Identity(identity), IPv4Address(at) if at else None
+    SERVER: str
+    OTHER_COVERED_SERVER: str
+    EXCLUDED_SERVER: str
+    OTHER_SERVER: str
+    NO_GATEWAY_SERVER: str
+    NO_EGRESS_IP_SERVER: str
+    HOP: str
+    """A router on the way to the servers."""
+    STRANGER: str
+
+    NETWORK: str
+    EXCLUDED_NETWORK: str
+    NO_GATEWAY_NETWORK: str
+    NO_EGRESS_IP_NETWORK: str
+    CLUSTER_NETWORK: str
+    """Covered as well, and the pods' networks lie in it."""
+    LOCAL_PODS: str
+    REMOTE_PODS: str
+    THIRD_NODES_PODS: str
+    EVERYTHING: str
+
+    def address(self, name: str) -> str:
+        """Return the address called *name*; tests have names where no world is yet."""
+        address: str = getattr(self, name)
+        return address
+
+    def resolve(self, changes: Mapping[str, object]) -> dict[str, object]:
+        """Return *changes* with the address where the name of one is."""
+        return {
+            field: getattr(self, value) if hasattr(self, str(value)) else value
+            for field, value in changes.items()
+        }
+
+    @property
+    def ip_size(self) -> int:
+        """Bytes of an IP header without options or extensions."""
+        return IP_SIZE[self.family]
+
+    def tunnel_address(self, node: str) -> Address:
+        """Return the address by which the node with address *node* tunnels."""
+        address = ip_address(node)
+        if self.outer is self.family:
+            return address
+        return IPv4Address(f"172.18.0.{address.packed[-1]}")
+
+    @property
+    def worker(self) -> Address:
+        """The tunnel address of node ELSEWHERE."""
+        return self.tunnel_address(self.ELSEWHERE)
+
+    def row(self, source: str, network: str) -> PolicyKey:
+        """Return the key of one policy row."""
+        return PolicyKey(ip_address(source), ip_network(network))
+
+    def via(self, gateway: str, egress_ip: str | None = None) -> ViaGateway:
+        """Return the value of a row through node *gateway*."""
+        return ViaGateway(
+            ip_address(egress_ip or gateway), self.tunnel_address(gateway), POLICY
         )
-    entries[NodeKey(IPv4Address(ELSEWHERE))] = NodeEntry()
-    for pod in (LOCAL_POD, TUNNELLED_POD, FREE_POD):
-        entries[EndpointKey(IPv4Address(pod))] = EndpointEntry(EndpointFlag.POD)
-    entries[EndpointKey(IPv4Address(HERE))] = EndpointEntry(EndpointFlag.HOST, True)
-    for network in ("203.0.113.0/24", "198.51.100.0/24", "10.0.0.0/8"):
-        entries[CoveredKey(IPv4Network(network))] = CoveredEntry(POLICY)
+
+    def node_entries(self, *addresses: str, pods: str = "") -> dict[Key, Value]:
+        """Return the rows of another node, which has *addresses* and network *pods*."""
+        endpoint = self.tunnel_address(addresses[0])
+        entries: dict[Key, Value] = {}
+        for text in addresses:
+            for address in {ip_address(text), self.tunnel_address(text)}:
+                at = IpcacheEntry(REMOTE_NODE, endpoint)
+                entries[NodeKey(address)] = NodeEntry()
+                entries[IpcacheKey(ip_network(address))] = at
+        if pods:
+            entries[IpcacheKey(ip_network(pods))] = IpcacheEntry(CLUSTER, endpoint)
+        return entries
+
+
+IPV4 = World(
+    name="ipv4",
+    family=Family.V4,
+    outer=Family.V4,
+    HERE="172.18.0.5",
+    ELSEWHERE="172.18.0.4",
+    ELSEWHERE_TOO="172.18.0.44",
+    THIRD="172.18.0.3",
+    NO_NODE="172.18.0.99",
+    OTHER_EGRESS_IP="172.18.0.50",
+    ROUTER="172.18.0.1",
+    LOCAL_POD="10.0.2.86",
+    TUNNELLED_POD="10.0.2.99",
+    FREE_POD="10.0.2.100",
+    UNKNOWN_POD="10.0.2.200",
+    REMOTE_POD="10.0.1.42",
+    OTHER_REMOTE_POD="10.0.1.43",
+    ROUTED_POD="10.0.1.77",
+    THIRD_NODES_POD="10.0.0.174",
+    POD_ROUTER="10.0.2.1",
+    SERVER="203.0.113.9",
+    OTHER_COVERED_SERVER="203.0.113.10",
+    EXCLUDED_SERVER="203.0.113.70",
+    OTHER_SERVER="192.0.2.1",
+    NO_GATEWAY_SERVER="198.51.100.1",
+    NO_EGRESS_IP_SERVER="198.51.100.129",
+    HOP="192.0.2.254",
+    STRANGER="192.0.2.77",
+    NETWORK="203.0.113.0/24",
+    EXCLUDED_NETWORK="203.0.113.64/28",
+    NO_GATEWAY_NETWORK="198.51.100.0/25",
+    NO_EGRESS_IP_NETWORK="198.51.100.128/25",
+    CLUSTER_NETWORK="10.0.0.0/8",
+    LOCAL_PODS="10.0.2.0/24",
+    REMOTE_PODS="10.0.1.0/24",
+    THIRD_NODES_PODS="10.0.0.0/24",
+    EVERYTHING="0.0.0.0/0",
+)
+
+
+def _ipv6(name: str, outer: Family) -> World:
+    return World(
+        name=name,
+        family=Family.V6,
+        outer=outer,
+        HERE="fc00:f853:ccd:e793::5",
+        ELSEWHERE="fc00:f853:ccd:e793::4",
+        ELSEWHERE_TOO="fc00:f853:ccd:e793::2c",
+        THIRD="fc00:f853:ccd:e793::3",
+        NO_NODE="fc00:f853:ccd:e793::63",
+        OTHER_EGRESS_IP="fc00:f853:ccd:e793::32",
+        ROUTER="fc00:f853:ccd:e793::1",
+        LOCAL_POD="fd00:10:0:2::56",
+        TUNNELLED_POD="fd00:10:0:2::63",
+        FREE_POD="fd00:10:0:2::64",
+        UNKNOWN_POD="fd00:10:0:2::c8",
+        REMOTE_POD="fd00:10:0:1::2a",
+        OTHER_REMOTE_POD="fd00:10:0:1::2b",
+        ROUTED_POD="fd00:10:0:1::4d",
+        THIRD_NODES_POD="fd00:10::ae",
+        POD_ROUTER="fd00:10:0:2::1",
+        SERVER="2001:db8:113::9",
+        OTHER_COVERED_SERVER="2001:db8:113::a",
+        EXCLUDED_SERVER="2001:db8:113:40::46",
+        OTHER_SERVER="2001:db8:2::1",
+        NO_GATEWAY_SERVER="2001:db8:100::1",
+        NO_EGRESS_IP_SERVER="2001:db8:100:8000::81",
+        HOP="2001:db8:2::fe",
+        STRANGER="2001:db8:2::4d",
+        NETWORK="2001:db8:113::/48",
+        EXCLUDED_NETWORK="2001:db8:113:40::/60",
+        NO_GATEWAY_NETWORK="2001:db8:100::/49",
+        NO_EGRESS_IP_NETWORK="2001:db8:100:8000::/49",
+        CLUSTER_NETWORK="fd00:10::/32",
+        LOCAL_PODS="fd00:10:0:2::/64",
+        REMOTE_PODS="fd00:10:0:1::/64",
+        THIRD_NODES_PODS="fd00:10::/64",
+        EVERYTHING="::/0",
+    )
+
+
+IPV6 = _ipv6("ipv6", Family.V6)
+IPV6_OVER_IPV4 = _ipv6("ipv6-over-ipv4", Family.V4)
+WORLDS = (IPV4, IPV6, IPV6_OVER_IPV4)
+
+
+def gateway_entries(world: World = IPV4) -> dict[Key, Value]:
+    """Return every row of the gateway node."""
+    here = world.tunnel_address(world.HERE)
+    entries = world.node_entries(world.ELSEWHERE, pods=world.REMOTE_PODS)
+    entries[IpcacheKey(ip_network(world.EVERYTHING))] = IpcacheEntry(WORLD, None)
+    entries[IpcacheKey(ip_network(world.LOCAL_PODS))] = IpcacheEntry(CLUSTER, None)
+    for address in {ip_address(world.HERE), here}:
+        at = IpcacheEntry(Identity(HOST), None)
+        entries[IpcacheKey(ip_network(address))] = at
+        entries[EndpointKey(address)] = EndpointEntry(EndpointFlag.HOST, True)
+    for pod in (world.LOCAL_POD, world.TUNNELLED_POD, world.FREE_POD):
+        entries[EndpointKey(ip_address(pod))] = EndpointEntry(EndpointFlag.POD)
+    covered = (
+        *(world.NETWORK, world.CLUSTER_NETWORK),
+        *(world.NO_GATEWAY_NETWORK, world.NO_EGRESS_IP_NETWORK),
+    )
+    for network in covered:
+        entries[CoveredKey(ip_network(network))] = CoveredEntry(POLICY)
     for pod, gateway in (
-        (LOCAL_POD, HERE),
-        (REMOTE_POD, HERE),
-        (TUNNELLED_POD, ELSEWHERE),
+        (world.LOCAL_POD, world.HERE),
+        (world.REMOTE_POD, world.HERE),
+        (world.TUNNELLED_POD, world.ELSEWHERE),
     ):
-        entries[row(pod, "203.0.113.0/24")] = via(gateway)
-        entries[row(pod, "10.0.0.0/8")] = via(gateway)
-        entries[row(pod, "203.0.113.64/28")] = Excluded(POLICY)
-        entries[row(pod, "198.51.100.0/25")] = NoGateway(POLICY)
-        entries[row(pod, "198.51.100.128/25")] = NoEgressIP(IPv4Address(HERE), POLICY)
+        row = world.row
+        entries[row(pod, world.NETWORK)] = world.via(gateway)
+        entries[row(pod, world.CLUSTER_NETWORK)] = world.via(gateway)
+        entries[row(pod, world.EXCLUDED_NETWORK)] = Excluded(POLICY)
+        entries[row(pod, world.NO_GATEWAY_NETWORK)] = NoGateway(POLICY)
+        entries[row(pod, world.NO_EGRESS_IP_NETWORK)] = NoEgressIP(here, POLICY)
     return entries
