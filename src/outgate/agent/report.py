@@ -22,7 +22,7 @@ from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
 from outgate.telemetry.version import product_version
 
-PASSES = (reason_name(Reason.OTHER_FAMILY),)
+PASSES = (reason_name(Reason.OTHER_FAMILY), reason_name(Reason.FRAGMENT_HELD))
 """Reasons of packets that are counted and left alone: no drops."""
 
 

@@ -18,6 +18,8 @@ from outgate.kernel.records import (
     FlowDecision,
     FlowRecord,
     FlowTuple,
+    FragmentRecord,
+    FragmentState,
     MetricRecord,
     NatDirection,
     NatRecord,
@@ -186,6 +188,19 @@ def _snat_row(key: bytes, value: bytes) -> MapRow:
     )
 
 
+def _fragment_row(key: bytes, value: bytes) -> MapRow:
+    parts = FragmentRecord.decode(key, value)
+    match parts.state:
+        case FragmentState.UNKNOWN:
+            text = "its first part has not come"
+        case FragmentState.KNOWN:
+            text = f"ports {parts.source_port} -> {parts.destination_port}"
+        case FragmentState.NOT_OURS:
+            text = "of this node itself"
+    datagram = f"{parts.source} -> {parts.destination} id {parts.identification}"
+    return MapRow(datagram, text + ", parts wait" * parts.is_awaited)
+
+
 def _metric_row(key: bytes, value: bytes) -> MapRow:
     metric = MetricRecord.decode(key, value)
     direction = metric.direction.name.lower()
@@ -211,6 +226,7 @@ _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
     **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
     **dict.fromkeys((MapName.SNAT_V4, MapName.SNAT_V6), _snat_row),
+    **dict.fromkeys((MapName.FRAG_V4, MapName.FRAG_V6), _fragment_row),
     MapName.METRICS: _metric_row,
 }
 

@@ -47,6 +47,8 @@ NAT: Layout = {
     Family.V4: Struct("=4s 2s B B 4s I I 4s H H 6s 6s Q"),
     Family.V6: Struct("=16s 2s B B 16s I I 16s H H 6s 6s 4x Q"),
 }
+FRAGMENT_KEY = _both("A A 4s B 3x")
+FRAGMENT_VALUE = Struct("=2s 2s B B B x Q")
 METRIC_KEY = Struct("=B B 2x I")
 METRIC_VALUE = Struct("=Q Q")
 

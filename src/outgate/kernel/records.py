@@ -10,6 +10,8 @@ from enum import IntEnum
 
 from outgate.kernel.layouts import (
     FLOW,
+    FRAGMENT_KEY,
+    FRAGMENT_VALUE,
     METRIC_KEY,
     METRIC_VALUE,
     NAT,
@@ -18,7 +20,7 @@ from outgate.kernel.layouts import (
     pick,
     unpack_endpoint,
 )
-from outgate.state.entries import Address, InterfaceIndex, PolicyId
+from outgate.state.entries import Address, Family, InterfaceIndex, PolicyId, family_of
 
 NAT_HOST_SOCKET = 1
 
@@ -143,6 +145,53 @@ class NatRecord:
             PolicyId(policy),
             tcp,
             bool(flags & NAT_HOST_SOCKET),
+            seen,
+        )
+
+
+class FragmentState(IntEnum):
+    """``enum fragment_state``."""
+
+    UNKNOWN = 0
+    KNOWN = 1
+    NOT_OURS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentRecord:
+    """
+    A datagram that came in parts, and the ports that its first part has.
+
+    *identification* is the IP header's (IPv4: 16 bits, IPv6: 32); *is_awaited* while
+    parts of it are held until the first one comes.
+    """
+
+    source: Address
+    destination: Address
+    identification: int
+    protocol: int
+    source_port: int
+    destination_port: int
+    state: FragmentState
+    is_awaited: bool
+    last_seen: int
+
+    @classmethod
+    def decode(cls, key: bytes, value: bytes) -> "FragmentRecord":
+        """Decode a row of ``outgate_frag_v4`` or ``_v6``."""
+        source, destination, number, _ = pick(FRAGMENT_KEY, key).unpack(key)
+        ports = FRAGMENT_VALUE.unpack(value)
+        source_port, destination_port, protocol, state, is_awaited, seen = ports
+        size = 2 if family_of(address(source)) is Family.V4 else 4
+        return cls(
+            address(source),
+            address(destination),
+            int.from_bytes(number[:size], "big"),
+            protocol,
+            int.from_bytes(source_port, "big"),
+            int.from_bytes(destination_port, "big"),
+            FragmentState(state),
+            bool(is_awaited),
             seen,
         )
 

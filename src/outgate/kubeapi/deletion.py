@@ -21,6 +21,9 @@ from outgate.kubeapi.wire import JsonObject, format_time, parse_time
 
 _PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
+LONGEST_GRACE = 10**9
+"""Seconds, some 30 years: a later end has no date that a timestamp can say."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeleteOptions:
@@ -80,7 +83,7 @@ def _grace(pod: JsonObject, options: DeleteOptions) -> int:
 def _mark(objects: Objects, resource: Resource, obj: JsonObject, grace: int) -> None:
     """Set when the object will be gone; a later date never replaces an earlier one."""
     meta = obj["metadata"]
-    end = objects.clock() + timedelta(seconds=grace)
+    end = objects.clock() + timedelta(seconds=min(grace, LONGEST_GRACE))
     present = parse_time(meta.get("deletionTimestamp"))
     old_grace = meta.get("deletionGracePeriodSeconds", grace)
     if present is not None and (present <= end or old_grace <= grace):

@@ -321,7 +321,8 @@ async def test_status_tells_drops_from_what_is_left_alone(tmp_path: Path) -> Non
     async with running(tmp_path, counting) as bench:
         status = await bench.after_round(1)
 
-    assert (status["forwarded"], status["passed"]) == (1, {"other_family": 1})
+    passed = {"other_family": 1, "fragment_held": 1}
+    assert (status["forwarded"], status["passed"]) == (1, passed)
     assert all(name.startswith("drop_") for name in status["drops"])
-    assert len(status["drops"]) == len(Reason) - 2
+    assert len(status["drops"]) == len(Reason) - 3
     assert (status["existingFlows"], status["otherFamily"]) == ("keep", "pass")
