@@ -268,6 +268,23 @@ def test_policy_generation_counts_batches_that_touch_policy_rows() -> None:
 
 @pytest.mark.kernel
 @linux_only
+def test_a_new_agent_begins_a_policy_generation() -> None:
+    """The former one may have died between a row and the word that it changed."""
+
+    async def body() -> None:
+        kernel = await start()
+        before = runtime_config().policy_generation
+        running = asyncio.create_task(kernel.run())
+        await kernel.wait_changed()
+        running.cancel()
+
+        assert runtime_config().policy_generation == before + 1
+
+    isolated(body)
+
+
+@pytest.mark.kernel
+@linux_only
 def test_generations_start_anew() -> None:
     async def body() -> None:
         kernel = await start()

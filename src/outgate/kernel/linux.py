@@ -112,6 +112,8 @@ class LinuxKernel:
 
     async def run(self) -> None:
         """Follow the kernel's events, for ever; each says no more than look again."""
+        # A former agent may have died after it changed rows, before it said so.
+        self._begin_policy_generation()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
             if self._config.settings.gateway_path is GatewayPath.STACK:
@@ -228,11 +230,10 @@ class LinuxKernel:
                 failures |= self._apply_rows(batch)
             if is_put and kind is PolicyKey:
                 failures |= self._apply_rows(guard((), failures)[1])
-        kinds = {type(operation.key) for operation in operations}
-        if PolicyKey in kinds:
-            self._begin_policy_generation()
-        if IpcacheKey in kinds:
-            self._follow_uplinks(self._observe_attachments())
+            if kind is PolicyKey:
+                self._begin_policy_generation()
+            if kind is IpcacheKey:
+                self._follow_uplinks(self._observe_attachments())
         return failures
 
     def _begin_policy_generation(self) -> None:

@@ -127,6 +127,10 @@ class EgressPolicy:
         """Return the policy as users write it."""
         return f"{self.kind} {self.name}"
 
+    def selects(self, labels: Labels) -> bool:
+        """Return whether a pod with these identity labels is covered."""
+        return any(selector.matches(labels) for selector in self.selectors)
+
     @property
     def seniority(self) -> tuple[bool, str, str, str]:
         """Order policies: the older first, then by name; undated ones are new."""

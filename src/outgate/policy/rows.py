@@ -9,7 +9,7 @@ What it is not: it does not choose gateways (``gateways``) or fill other maps.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from outgate.policy.addresses import is_never_routed
@@ -18,10 +18,10 @@ from outgate.policy.gateways import Decision
 from outgate.policy.model import EgressPolicy, Endpoint, Namespace, Problem
 from outgate.state.entries import (
     Address,
+    Family,
     Key,
     Network,
     NodeName,
-    PolicyEntry,
     PolicyKey,
     Value,
     family_of,
@@ -34,10 +34,6 @@ class DecidedPolicy:
 
     policy: EgressPolicy
     decision: Decision
-
-    def entry(self, network: Network) -> PolicyEntry:
-        """Return what its rows for *network* say."""
-        return self.decision.entries[family_of(network)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +77,37 @@ def compile_rows(
     defeats: Counter[_Defeat] = Counter()
     other_family = set()
     is_gateway = any(p.decision.gateway_node == node for p in policies)
+    named = [(decided, _networks(decided.policy)) for decided in policies]
     for address, endpoint in holders.items():
         is_local = endpoint.node == node
         namespace = namespaces.get(endpoint.namespace)
         if namespace is None or not (is_local or is_gateway):
             continue
         labels = identity_labels(endpoint, namespace)
+        selected = [n for n in named if n[0].policy.selects(labels)]
+        family = family_of(address)
         winners: dict[Network, DecidedPolicy] = {}
-        families = set()
-        for decided, index, network in _selected(policies, labels):
-            families.add(network.version)
-            if network.version != address.version:
-                continue
-            winner = winners.setdefault(network, decided)
-            if is_local and winner is not decided:
-                defeats[_Defeat(decided.policy, index, winner.policy)] += 1
+        for decided, networks in selected:
+            for index, network in networks[family]:
+                winner = winners.setdefault(network, decided)
+                if is_local and winner is not decided:
+                    defeats[_Defeat(decided.policy, index, winner.policy)] += 1
         for network, winner in winners.items():
             if is_local or winner.decision.gateway_node == node:
-                rows[PolicyKey(address, network)] = winner.entry(network)
-        if is_local and families and address.version not in families:
+                rows[PolicyKey(address, network)] = winner.decision.entries[family]
+        if is_local and not winners and any(any(n[1].values()) for n in selected):
             other_family.add(address)
     problems = tuple(_tell(defeat, count) for defeat, count in defeats.items())
     return CompiledRows(rows, problems, frozenset(other_family))
 
 
-def _selected(
-    policies: Sequence[DecidedPolicy], labels: Mapping[str, str]
-) -> Iterator[tuple[DecidedPolicy, int, Network]]:
-    for decided in policies:
-        policy = decided.policy
-        if any(selector.matches(labels) for selector in policy.selectors):
-            for index, network in enumerate(policy.destinations):
-                if not is_never_routed(network):
-                    yield decided, index, network
+def _networks(policy: EgressPolicy) -> dict[Family, list[tuple[int, Network]]]:
+    """Return the destinations that have rows, each with its index, by family."""
+    found: dict[Family, list[tuple[int, Network]]] = {f: [] for f in Family}
+    for index, network in enumerate(policy.destinations):
+        if not is_never_routed(network):
+            found[family_of(network)].append((index, network))
+    return found
 
 
 def _tell(defeat: _Defeat, count: int) -> Problem:

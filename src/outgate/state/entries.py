@@ -10,9 +10,11 @@ alike, and so is an egress IP to its key.  Only a tunnel endpoint may differ, be
 the outer header is of the family of the nodes' addresses.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from operator import attrgetter
 from typing import NewType
 
 NodeName = NewType("NodeName", str)
@@ -31,13 +33,15 @@ class Family(IntEnum):
     V6 = 6
 
 
+_FAMILIES = {family.value: family for family in Family}
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
 def family_of(subject: Address | Network) -> Family:
     """Return the family of an address or a network."""
-    return Family(subject.version)
+    return _FAMILIES[subject.version]
 
 
 WORLD = Identity(2)
@@ -232,14 +236,16 @@ Value = (
 )
 
 
+_SUBJECTS: dict[type[Key], Callable[[Key], Address | Network]] = {
+    NodeKey: attrgetter("address"),
+    IpcacheKey: attrgetter("network"),
+    CoveredKey: attrgetter("network"),
+    PolicyKey: attrgetter("source"),
+    EndpointKey: attrgetter("address"),
+}
+
+
 def key_family(key: Key) -> Family | None:
     """Return the family of what *key* is about, None for links and the tunnel."""
-    match key:
-        case NodeKey() | EndpointKey():
-            return family_of(key.address)
-        case IpcacheKey() | CoveredKey():
-            return family_of(key.network)
-        case PolicyKey():
-            return family_of(key.source)
-        case TunnelKey() | AttachmentKey():
-            return None
+    subject = _SUBJECTS.get(type(key))
+    return _FAMILIES[subject(key).version] if subject else None
