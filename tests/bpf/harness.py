@@ -164,16 +164,17 @@ class Node:
             self._programs[hook, family] = program.fd
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
-        self.configure()
+        self._configure()
 
-    def configure(
-        self, tunnel: int = 0, mtu: int = TUNNEL_MTU, policy_generation: int = 0
-    ) -> None:
+    def configure(self, *, tunnel: int = 0, policy_generation: int = 0) -> None:
         """Set what programs read anew with each packet; *tunnel* 0 is the uplink."""
+        self.inside(lambda: self._configure(tunnel, policy_generation))
+
+    def _configure(self, tunnel: int = 0, policy_generation: int = 0) -> None:
         config = RuntimeConfig(
             tunnel or self.uplink,
             tunnel_mac=TUNNEL_MAC,
-            tunnel_mtu=mtu,
+            tunnel_mtu=TUNNEL_MTU,
             policy_generation=policy_generation,
         )
         with PinnedMap(self._pins / MapName.CONFIG) as table:
@@ -204,7 +205,7 @@ class Node:
         for name in set(MapName) - {MapName.CONFIG}:
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
-        self.inside(self.configure)
+        self.configure()
 
     def ip(self, *arguments: str) -> None:
         """Run the ``ip`` command in the node's namespaces."""
