@@ -9,6 +9,7 @@
  */
 #include "include/classify.h"
 #include "include/config.h"
+#include "include/event.h"
 #include "include/verdict.h"
 
 /* <linux/netfilter.h> drags the C library in. */
@@ -40,10 +41,9 @@ static __always_inline _Bool is_seen(const struct sk_buff *skb)
 }
 
 /* Here a packet begins with its IP header, which the stack has checked. */
-static __always_inline int handle(struct bpf_nf_ctx *context, __u32 *policy)
+static __always_inline int handle(struct bpf_nf_ctx *context, struct tuple *tuple, __u32 *policy)
 {
 	struct bpf_dynptr data;
-	struct tuple tuple = {};
 	struct ip_header *ip, buffer;
 
 	if (is_seen(context->skb))
@@ -53,21 +53,25 @@ static __always_inline int handle(struct bpf_nf_ctx *context, __u32 *policy)
 	ip = bpf_dynptr_slice(&data, 0, &buffer, sizeof(buffer));
 	if (!ip)
 		return -DROP_INVALID;
-	tuple.source = *ip_source(ip);
-	tuple.destination = *ip_destination(ip);
-	*policy = unknown_pod_policy(&tuple, 1);
+	tuple->source = *ip_source(ip);
+	tuple->destination = *ip_destination(ip);
+	*policy = unknown_pod_policy(tuple, 1);
 	return *policy ? -DROP_UNSEEN_POD : 0;
 }
 
 SEC("netfilter")
 int FAMILY(forward_guard)(struct bpf_nf_ctx *context)
 {
+	struct work *work = work_begin();
+	struct tuple tuple = {};
 	__u32 policy = 0;
-	int result = handle(context, &policy);
+	int result = handle(context, &tuple, &policy);
 
 	if (!result)
 		return NF_ACCEPT;
 	count(-result, DIRECTION_TO_WORLD, policy, context->skb->len);
+	if (work)
+		event_drop(work, -result, DIRECTION_TO_WORLD, &tuple, policy);
 	return NF_DROP;
 }
 

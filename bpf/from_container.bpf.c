@@ -15,6 +15,7 @@
 #include "include/icmp_answer.h"
 #include "include/mss.h"
 #include "include/nat.h"
+#include "include/settle.h"
 #include "include/verdict.h"
 
 /* Leave the packet to the host's stack, and tell forward-guard that it was here. */
@@ -102,7 +103,8 @@ static __always_inline int leave_alone(struct context *context, const struct tup
 	return let_pass(context);
 }
 
-/* Decide a flow that no entry knows. */
+/* Decide a flow that no entry knows. Return: a verdict, or DECIDED: its entry is made. */
+#define DECIDED 1
 static __always_inline int decide(struct context *context, const struct packet *packet,
 				  __u32 *policy)
 {
@@ -144,28 +146,37 @@ static __always_inline int decide(struct context *context, const struct packet *
 	flow->ifindex = origin->ifindex;
 	__builtin_memcpy(flow->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
 	__builtin_memcpy(flow->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
-	if (bpf_map_update_elem(&FAMILY(outgate_flow), tuple, flow, BPF_ANY))
+	if (flow_open(context->work, tuple))
 		return -DROP_FLOW_TABLE_FULL;
-	return send_flow(context, packet, policy);
+	return DECIDED;
+}
+
+/* A pod may get a new veth: replies must follow. */
+static __always_inline void follow_veth(struct flow_entry *flow, const struct origin *origin)
+{
+	if (flow->ifindex == origin->ifindex)
+		return;
+	flow->ifindex = origin->ifindex;
+	__builtin_memcpy(flow->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(flow->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
 }
 
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
 	struct work *work = context->work;
-	struct origin *origin = &work->origin;
 	struct flow_entry *flow = 0;
 	__u64 now = bpf_jiffies64();
+	int verdict;
 
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER_FAMILY)
 		return VERDICT_PASS;
 	if (packet->class == PACKET_OTHER)
 		return let_pass(context);
-	if (!packet->l4)
+	if (!packet->l4_offset || origin_of_pod(context))
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
 		return -DROP_INVALID;
 
-	origin_of_pod(origin, packet, context->skb->ifindex);
 	fragment_resolve(context, packet);
 	if (packet->class == PACKET_ICMP_ERROR) {
 		context_quote(context, packet);
@@ -178,18 +189,16 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	}
 	if (packet->class == PACKET_FLOW)
 		flow = flow_lookup(packet, now);
-	if (!flow)
-		return decide(context, packet, policy);
-
-	*policy = flow->policy;
-	flow_touch(flow, tcp_bits(packet, 0), now);
-	if (flow->ifindex != origin->ifindex) {
-		/* The pod has a new veth: replies must follow. */
-		flow->ifindex = origin->ifindex;
-		__builtin_memcpy(flow->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-		__builtin_memcpy(flow->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+	if (flow) {
+		*policy = flow->policy;
+		flow_touch(flow, tcp_bits(packet, 0), now);
+		follow_veth(flow, &work->origin);
+		work->flow = *flow;
+	} else {
+		verdict = decide(context, packet, policy);
+		if (verdict != DECIDED)
+			return verdict;
 	}
-	work->flow = *flow;
 	return send_flow(context, packet, policy);
 }
 
@@ -197,14 +206,15 @@ SEC("tc")
 int FAMILY(from_container)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
-	struct packet packet;
-	const struct ip_address *source = &packet.tuple.destination;
+	const struct ip_address *source;
+	struct packet *packet;
 	__u32 policy = 0;
 	int verdict;
 
 	if (!context.work)
 		return VERDICT_DROP;
-	verdict = handle(&context, &packet, &policy);
+	packet = &context.work->packet;
+	verdict = handle(&context, packet, &policy);
 
 	if (verdict == VERDICT_PASS && context.pass_reason)
 		count(context.pass_reason, DIRECTION_TO_WORLD, policy, skb->len);
@@ -212,14 +222,15 @@ int FAMILY(from_container)(struct __sk_buff *skb)
 		return VERDICT_NEXT;
 	if (context.is_released)
 		return verdict;
-	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
+	settle(&context, packet, verdict, DIRECTION_TO_WORLD, policy);
 	/*
 	 * From the gateway as its egress IP. Before it, from where the packet was going: a pod
 	 * need not let in anything from its node, but from its peer it does.
 	 */
+	source = &packet->tuple.destination;
 	if (!address_is_none(&context.work->egress_ip))
 		source = &context.work->egress_ip;
-	if (verdict < 0 && answer_drop(&context, &packet, verdict, source))
+	if (verdict < 0 && answer_drop(&context, packet, verdict, source))
 		return context_redirect_pod(&context, skb->ifindex);
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }

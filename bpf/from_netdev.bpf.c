@@ -16,6 +16,7 @@
 #include "include/icmp_answer.h"
 #include "include/mss.h"
 #include "include/nat.h"
+#include "include/settle.h"
 #include "include/verdict.h"
 
 static __always_inline int send_to_pod(struct context *context, const struct nat_entry *entry)
@@ -139,20 +140,21 @@ SEC("tc")
 int FAMILY(from_netdev)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
-	struct packet packet;
+	struct packet *packet;
 	__u32 policy = 0;
 	int verdict;
 
 	if (!context.work)
 		return VERDICT_DROP;
-	verdict = handle(&context, &packet, &policy);
+	packet = &context.work->packet;
+	verdict = handle(&context, packet, &policy);
 
 	if (verdict == VERDICT_PASS)
 		return VERDICT_NEXT;
 	if (context.is_released)
 		return verdict;
-	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_POD, policy, skb->len);
-	if (verdict < 0 && answer_drop(&context, &packet, verdict, &packet.tuple.destination)) {
+	settle(&context, packet, verdict, DIRECTION_TO_POD, policy);
+	if (verdict < 0 && answer_drop(&context, packet, verdict, &packet->tuple.destination)) {
 		/* From the egress IP: all that the server knows of us. */
 		context_mark(&context, settings.mark_mask, settings.mark_translated);
 		return context_redirect_back(&context);

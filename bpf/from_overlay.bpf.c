@@ -14,6 +14,7 @@
 #include "include/icmp.h"
 #include "include/icmp_answer.h"
 #include "include/nat.h"
+#include "include/settle.h"
 #include "include/verdict.h"
 
 static __always_inline int deliver(struct context *context, const struct packet *packet,
@@ -128,7 +129,7 @@ static __always_inline int hand_flow_to_stack(struct context *context,
 		entry->generation = policy_generation();
 		entry->egress_ip = row->egress_ip;
 		entry->last_seen = bpf_jiffies64();
-		if (bpf_map_update_elem(&FAMILY(outgate_flow), &packet->tuple, entry, BPF_ANY))
+		if (flow_open(context->work, &packet->tuple))
 			return -DROP_FLOW_TABLE_FULL;
 	}
 	fragment_learn_ordered(context, packet);
@@ -185,21 +186,22 @@ int FAMILY(from_overlay)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
 	struct ip_address node;
-	struct packet packet;
+	struct packet *packet;
 	__u32 policy = 0;
 	__u8 direction;
 	int verdict;
 
 	if (!context.work)
 		return VERDICT_DROP;
-	verdict = handle(&context, &packet, &node, &policy, &direction);
+	packet = &context.work->packet;
+	verdict = handle(&context, packet, &node, &policy, &direction);
 
 	if (verdict == VERDICT_PASS)
 		/* To the host's stack; to-netdev counts it. */
 		return VERDICT_NEXT;
-	count(verdict < 0 ? -verdict : FORWARDED, direction, policy, skb->len);
+	settle(&context, packet, verdict, direction, policy);
 	/* As its egress IP: the address by which pods' owners and the world know a gateway. */
-	if (verdict < 0 && answer_drop(&context, &packet, verdict, &context.work->egress_ip))
+	if (verdict < 0 && answer_drop(&context, packet, verdict, &context.work->egress_ip))
 		verdict = encap_redirect(&context, &node);
 	return verdict < 0 ? VERDICT_DROP : verdict;
 }

@@ -41,25 +41,26 @@ int FAMILY(to_container)(struct __sk_buff *skb)
 	const struct egress_value *row;
 	struct flow_entry *flow;
 	__u64 now = bpf_jiffies64();
-	struct packet packet;
+	struct packet *packet;
 	struct tuple *view;
 
 	if (!context.work)
 		/* Never: the verifier is told so. */
 		return VERDICT_NEXT;
-	if (context_parse(&context, &packet) != PACKET_FLOW)
+	packet = &context.work->packet;
+	if (context_parse(&context, packet) != PACKET_FLOW)
 		/* Without ports there is no flow to remember. */
 		return VERDICT_NEXT;
 	view = &context.work->key;
-	*view = tuple_reverse(&packet.tuple);
+	*view = tuple_reverse(&packet->tuple);
 	flow = flow_lookup_reply(view, now);
-	if (flow && !begins_anew(&packet, flow)) {
+	if (flow && !begins_anew(packet, flow)) {
 		/* A pod's own flow gets no answer this way: what claims to be one is forged. */
 		if (flow->decision == FLOW_INBOUND)
-			flow_touch(flow, tcp_bits(&packet, 1), now);
+			flow_touch(flow, tcp_bits(packet, 1), now);
 		return VERDICT_NEXT;
 	}
-	if (!begins(&packet))
+	if (!begins(packet))
 		return VERDICT_NEXT;
 	row = covering_row(view);
 	if (!row)
@@ -70,7 +71,7 @@ int FAMILY(to_container)(struct __sk_buff *skb)
 	inbound->decision = FLOW_INBOUND;
 	inbound->policy = row->policy;
 	inbound->last_seen = now;
-	bpf_map_update_elem(&FAMILY(outgate_flow), view, inbound, BPF_ANY);
+	flow_open(context.work, view);
 	return VERDICT_NEXT;
 }
 

@@ -13,6 +13,7 @@
 #include "include/fragment.h"
 #include "include/icmp.h"
 #include "include/nat.h"
+#include "include/settle.h"
 #include "include/verdict.h"
 
 /* The TTL is the routing stack's business here. */
@@ -108,6 +109,7 @@ static __always_inline int keep_host_port(struct work *work, const struct packet
 	const struct tuple *tuple = &packet->tuple;
 	struct nat_entry *taken, *host = &work->reverse;
 	__u64 now = bpf_jiffies64();
+	long error;
 
 	work->reply = reverse_key(tuple, &tuple->source, tuple->source_port);
 	taken = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
@@ -125,8 +127,11 @@ static __always_inline int keep_host_port(struct work *work, const struct packet
 	__builtin_memset(host, 0, sizeof(*host));
 	host->flags = NAT_HOST_SOCKET;
 	host->last_seen = now;
-	if (own_reply(&work->reply, host, taken, now) == REPLY_TAKEN)
+	error = own_reply(&work->reply, host, taken, now);
+	if (error == REPLY_TAKEN)
 		return -DROP_HOST_PORT_TAKEN;
+	if (!error && !taken)
+		garbage_nat(work, tuple, &tuple->source, tuple->source_port);
 	return VERDICT_PASS;
 }
 
@@ -152,7 +157,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	if (packet->class == PACKET_OTHER)
 		/* No IP: no policy covers it. */
 		return VERDICT_PASS;
-	if (!packet->l4)
+	if (!packet->l4_offset)
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
 		return -DROP_INVALID;
 
@@ -179,20 +184,21 @@ SEC("tc")
 int FAMILY(to_netdev)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
-	struct packet packet;
+	struct packet *packet;
 	__u32 policy = 0;
 	int verdict;
 
 	if (!context.work)
 		return VERDICT_DROP;
-	verdict = handle(&context, &packet, &policy);
+	packet = &context.work->packet;
+	verdict = handle(&context, packet, &policy);
 
 	if (verdict == VERDICT_PASS && !policy)
 		return VERDICT_NEXT;
 	if (verdict == VERDICT_PASS &&
 	    (skb->mark & settings.mark_mask) != settings.mark_translated)
 		return VERDICT_NEXT;
-	count(verdict < 0 ? -verdict : FORWARDED, DIRECTION_TO_WORLD, policy, skb->len);
+	settle(&context, packet, verdict, DIRECTION_TO_WORLD, policy);
 	return verdict < 0 ? VERDICT_DROP : VERDICT_NEXT;
 }
 

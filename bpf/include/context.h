@@ -133,7 +133,7 @@ static __always_inline enum packet_class context_parse(struct context *context,
 /**
  * context_quote - read what an ICMP error quotes into the packet's work, see parse_quote()
  *
- * It may be pulled into reach first: the pointers in @packet are invalid afterwards.
+ * It may be pulled into reach first: packet pointers are invalid afterwards.
  */
 static __always_inline enum packet_class context_quote(struct context *context,
 							struct packet *packet)

@@ -8,6 +8,8 @@
 
 #include "config.h"
 #include "encap.h"
+#include "event.h"
+#include "garbage.h"
 #include "maps.h"
 #include "parse.h"
 #include "work.h"
@@ -141,14 +143,36 @@ static __always_inline struct flow_entry *flow_lookup_reply(const struct tuple *
 	return flow && is_live(flow->last_seen, view->protocol, flow->tcp, now) ? flow : 0;
 }
 
-/* Fill @origin from a packet that came out of a pod's veth. */
-static __always_inline void origin_of_pod(struct origin *origin, const struct packet *packet,
-					  __u32 ifindex)
+/**
+ * flow_open - keep the flow in the packet's work as what was decided for @tuple
+ * Return: 0, or -DROP_FLOW_TABLE_FULL.
+ */
+static __always_inline int flow_open(struct work *work, const struct tuple *tuple)
 {
+	_Bool is_known = bpf_map_lookup_elem(&FAMILY(outgate_flow), tuple);
+
+	if (bpf_map_update_elem(&FAMILY(outgate_flow), tuple, &work->flow, BPF_ANY))
+		return -DROP_FLOW_TABLE_FULL;
+	if (!is_known) {
+		garbage_flow(work, tuple);
+		event_flow(work, EVENT_FLOW_OPENED, tuple, &work->flow);
+	}
+	return 0;
+}
+
+/* The origin of a packet that came out of a pod's veth. Return 0, or -1 for a cut frame. */
+static __always_inline int origin_of_pod(struct context *context)
+{
+	struct origin *origin = &context->work->origin;
+	const struct ethhdr *eth = context_start(context);
+
+	if ((void *)(eth + 1) > context_end(context))
+		return -1;
 	origin->tunnel_endpoint = (struct ip_address){};
-	origin->ifindex = ifindex;
-	__builtin_memcpy(origin->pod_mac, packet->eth->h_source, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(origin->host_mac, packet->eth->h_dest, ETH_ADDRESS_SIZE);
+	origin->ifindex = context->skb->ifindex;
+	__builtin_memcpy(origin->pod_mac, eth->h_source, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(origin->host_mac, eth->h_dest, ETH_ADDRESS_SIZE);
+	return 0;
 }
 
 #endif

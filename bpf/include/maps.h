@@ -105,6 +105,22 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } FAMILY(outgate_frag) SEC(".maps");
 
+/* Flows in the order in which somebody must look whether they are over. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(key_size, 0);
+	__uint(value_size, sizeof(struct garbage_item));
+	__uint(max_entries, 1 << 18);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} FAMILY(outgate_garbage) SEC(".maps");
+
+/* What happened, for whoever reads it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_events SEC(".maps");
+
 /* (reason, direction, policy) -> packets and bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -11,8 +11,10 @@
 #include "context.h"
 #include "csum.h"
 #include "encap.h"
+#include "event.h"
 #include "flow.h"
 #include "fragment.h"
+#include "garbage.h"
 #include "port.h"
 #include "verdict.h"
 
@@ -140,10 +142,29 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 }
 
 /*
+ * Tell of a new pair, unless it is what the flow had before, and queue it for collection,
+ * unless the flow is queued from before.
+ */
+static __always_inline void nat_opened(struct work *work, const struct tuple *tuple)
+{
+	const struct nat_entry *forward = &work->forward;
+
+	if (!work->had_translation)
+		garbage_nat(work, tuple, &forward->address, forward->port);
+	else if (leads_to(forward, &work->former_address, work->former_port))
+		return;
+	else
+		event_nat(work, EVENT_NAT_RELEASED, tuple, &work->former_address,
+			  work->former_port, forward->policy);
+	event_nat(work, EVENT_NAT_MADE, tuple, &forward->address, forward->port,
+		  forward->policy);
+}
+
+/*
  * Keep the forward half of what was claimed, and use it. Return: 0, or -DROP_*; then nothing
  * was kept.
  */
-static __always_inline int nat_open_forward(struct work *work)
+static __always_inline int nat_open_forward(struct work *work, const struct tuple *tuple)
 {
 	const struct nat_entry *first = &work->forward;
 
@@ -154,6 +175,8 @@ static __always_inline int nat_open_forward(struct work *work)
 			bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
 		if (!first)
 			return -DROP_NAT_TABLE_FULL;
+	} else {
+		nat_opened(work, tuple);
 	}
 	work->translation = *first;
 	return 0;
@@ -163,6 +186,7 @@ static __always_inline int nat_open_forward(struct work *work)
  * nat_open - create both entries of a new flow from the packet's origin
  * @tuple: as the pod wrote it
  *
+ * To be called after nat_find(), which notes what the flow had before.
  * The forward entry is the packet's translation then. SCTP keeps its port, which its
  * checksum covers: without it there is none.
  * Return: 0, or -DROP_*; then nothing was kept.
@@ -201,7 +225,15 @@ static __always_inline int nat_open(struct context *context, const struct tuple 
 	if (claim.result)
 		return claim.result;
 	forward->port = work->reply.destination_port;
-	return nat_open_forward(work);
+	return nat_open_forward(work, tuple);
+}
+
+/* Note what a flow had before it is decided anew. */
+static __always_inline void nat_note_former(struct work *work, const struct nat_entry *forward)
+{
+	work->had_translation = 1;
+	work->former_address = forward->address;
+	work->former_port = forward->port;
 }
 
 /* Forget both halves of a live flow, the reverse one only if no other flow has it now. */
@@ -322,12 +354,14 @@ static __always_inline int nat_find(struct context *context, const struct packet
 	struct nat_entry *forward;
 	int error;
 
+	work->had_translation = 0;
 	work->key = forward_key(&packet->tuple);
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
 	if (!forward)
 		return 1;
 	if (!is_live(forward->last_seen, packet->tuple.protocol, forward->tcp, now)) {
 		/* Its reverse half, dead as well, is for whoever takes it. */
+		nat_note_former(work, forward);
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 		return 1;
 	}
@@ -337,6 +371,7 @@ static __always_inline int nat_find(struct context *context, const struct packet
 		return -DROP_FORGED_POD;
 	if (is_outdated(forward->policy_generation) ||
 	    is_decided_anew(packet, forward->tcp, forward->last_seen, now)) {
+		nat_note_former(work, forward);
 		nat_close(work, &packet->tuple, forward);
 		return 1;
 	}

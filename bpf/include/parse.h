@@ -60,10 +60,7 @@ enum packet_class {
 };
 
 struct packet {
-	struct ethhdr *eth;
-	struct ip_header *ip;
-	void *l4;
-	__u32 l4_offset; /* bytes from start */
+	__u32 l4_offset; /* bytes from start; 0 where not even addresses could be read */
 	__u32 l4_size; /* bytes, as the IP header says; what follows in the frame is padding */
 	__u32 header_size; /* bytes of IP header, and of TCP's or UDP's where class is FLOW */
 	__u32 id; /* of the datagram, network order; where it is a fragment */
@@ -104,13 +101,13 @@ parse_icmp(struct packet *packet, const struct icmp_echo *icmp)
 }
 
 static inline __attribute__((always_inline)) enum packet_class
-parse_l4(struct packet *packet, void *end)
+parse_l4(struct packet *packet, void *l4, void *end)
 {
 	struct tuple *tuple = &packet->tuple;
 	__u32 size = packet->l4_size;
 
 	if (tuple->protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = packet->l4;
+		struct tcphdr *tcp = l4;
 
 		if ((void *)(tcp + 1) > end || size < sizeof(*tcp))
 			return PACKET_BROKEN;
@@ -124,7 +121,7 @@ parse_l4(struct packet *packet, void *end)
 		return PACKET_FLOW;
 	}
 	if (tuple->protocol == IPPROTO_UDP) {
-		struct udphdr *udp = packet->l4;
+		struct udphdr *udp = l4;
 
 		if ((void *)(udp + 1) > end || size < sizeof(*udp))
 			return PACKET_BROKEN;
@@ -134,7 +131,7 @@ parse_l4(struct packet *packet, void *end)
 		return PACKET_FLOW;
 	}
 	if (tuple->protocol == IPPROTO_SCTP) {
-		struct sctp_header *sctp = packet->l4;
+		struct sctp_header *sctp = l4;
 
 		if ((void *)(sctp + 1) > end || size < sizeof(*sctp))
 			return PACKET_BROKEN;
@@ -144,7 +141,7 @@ parse_l4(struct packet *packet, void *end)
 		return PACKET_FLOW;
 	}
 	if (tuple->protocol == OUR_ICMP) {
-		struct icmp_echo *icmp = packet->l4;
+		struct icmp_echo *icmp = l4;
 
 		if ((void *)(icmp + 1) > end || size < sizeof(*icmp))
 			return PACKET_BROKEN;
@@ -155,44 +152,43 @@ parse_l4(struct packet *packet, void *end)
 
 /**
  * parse_packet - read the packet that lies between @start and @end
- * @packet: filled; its pointers are right only until the packet is changed or pulled
+ * @packet: filled
  *
  * Return: what kind of packet it is, also kept in @packet->class.
  */
 static inline __attribute__((always_inline)) enum packet_class
 parse_packet(void *start, void *end, struct packet *packet)
 {
+	struct ethhdr *eth = start;
+	struct ip_header *ip = (void *)(eth + 1);
 	struct ip_view view;
 
 	__builtin_memset(packet, 0, sizeof(*packet));
-	packet->eth = start;
-	if ((void *)(packet->eth + 1) > end)
+	if ((void *)(eth + 1) > end)
 		return packet->class;
-	if (packet->eth->h_proto == OTHER_ETH_P)
+	if (eth->h_proto == OTHER_ETH_P)
 		packet->class = PACKET_OTHER_FAMILY;
-	if (packet->eth->h_proto != OUR_ETH_P)
+	if (eth->h_proto != OUR_ETH_P)
 		return packet->class;
 
 	packet->class = PACKET_BROKEN;
-	packet->ip = (void *)(packet->eth + 1);
-	if ((void *)(packet->ip + 1) > end)
+	if ((void *)(ip + 1) > end)
 		return packet->class;
 	if (ip_read(start, end, ETH_HLEN, &view))
 		return packet->class;
 	packet->l4_offset = ETH_HLEN + view.header_size;
-	packet->l4 = packet_at(start, packet->l4_offset);
 	packet->l4_size = view.l4_size;
 	packet->header_size = view.header_size;
 	packet->dont_fragment = view.dont_fragment;
 	packet->fragment = view.fragment;
 	packet->id = view.id;
-	packet->tuple.source = *ip_source(packet->ip);
-	packet->tuple.destination = *ip_destination(packet->ip);
+	packet->tuple.source = *ip_source(ip);
+	packet->tuple.destination = *ip_destination(ip);
 	packet->tuple.protocol = view.protocol;
 	if (view.fragment == FRAGMENT_LATER)
 		packet->class = PACKET_FRAGMENT;
 	else
-		packet->class = parse_l4(packet, end);
+		packet->class = parse_l4(packet, packet_at(start, packet->l4_offset), end);
 	if (view.fragment == FRAGMENT_FIRST && packet->class == PACKET_ICMP_ERROR)
 		/* An error fits one packet (RFC 1812, 4.3.2.3; RFC 4443, 2.4). */
 		packet->class = PACKET_ICMP;

@@ -9,51 +9,8 @@
 #include "config.h"
 #include "context.h"
 #include "flow.h"
+#include "pair.h"
 #include "verdict.h"
-
-static __always_inline struct tuple forward_key(const struct tuple *tuple)
-{
-	struct tuple key = *tuple;
-
-	key.direction = NAT_FORWARD;
-	return key;
-}
-
-/* The tuple of a reply to @tuple once it is translated to @egress_ip and @port. */
-static __always_inline struct tuple reverse_key(const struct tuple *tuple,
-						const struct ip_address *egress_ip, __be16 port)
-{
-	struct tuple key = tuple_reverse(tuple);
-
-	key.destination = *egress_ip;
-	key.destination_port = port;
-	key.direction = NAT_REVERSE;
-	return key;
-}
-
-/* Fill @entry as the reverse half of a flow from @tuple's source. */
-static __always_inline void nat_reverse_entry(struct nat_entry *entry, const struct tuple *tuple,
-					      const struct origin *origin, __u32 policy, __u8 tcp,
-					      __u64 now)
-{
-	__builtin_memset(entry, 0, sizeof(*entry));
-	entry->address = tuple->source;
-	entry->port = tuple->source_port;
-	entry->tcp = tcp;
-	entry->tunnel_endpoint = origin->tunnel_endpoint;
-	entry->policy = policy;
-	entry->ifindex = origin->ifindex;
-	entry->last_seen = now;
-	__builtin_memcpy(entry->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(entry->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
-}
-
-/* Does this half translate to this address and port? A host socket's has neither. */
-static __always_inline _Bool leads_to(const struct nat_entry *half,
-				      const struct ip_address *address, __be16 port)
-{
-	return half->port == port && address_equal(&half->address, address);
-}
 
 #define REPLY_TAKEN -17 /* EEXIST, as the map says it */
 

@@ -67,7 +67,7 @@ parse_quoted_l4(struct quote *quote, const void *l4, _Bool has_tcp_checksum)
 
 /**
  * parse_quote - read what a packet of class PACKET_ICMP_ERROR quotes
- * @packet: as parse_packet() left it; its pointers are not used
+ * @packet: as parse_packet() left it
  *
  * An error goes to who sent the quoted datagram, else it contradicts itself. Of a later
  * fragment (PACKET_FRAGMENT) the quote has no ports. TCP's checksum must lie in the error, in the quoted datagram (what

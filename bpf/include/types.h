@@ -263,6 +263,49 @@ struct fragment_value {
 	__u64 last_seen; /* jiffies */
 };
 
+/* ---- outgate_garbage: queue of flows, to be looked at when they are due ------------------- */
+
+enum garbage_kind {
+	GARBAGE_FLOW = 1,
+	GARBAGE_NAT = 2,
+};
+
+struct garbage_item {
+	struct tuple tuple; /* as the pod, or the node's socket, writes it */
+	struct ip_address egress_ip; /* with port: what a translation made of it */
+	__be16 port;
+	__u8 kind; /* enum garbage_kind */
+	__u8 pad;
+	__u64 due; /* jiffies */
+};
+
+/* ---- outgate_events: ring buffer ---------------------------------------------------------- */
+
+enum event_kind {
+	EVENT_FLOW_OPENED = 1,
+	EVENT_FLOW_CLOSED = 2,
+	EVENT_NAT_MADE = 3,
+	EVENT_NAT_RELEASED = 4,
+	EVENT_DROP = 5,
+};
+
+struct event {
+	__u64 time; /* nanoseconds, CLOCK_MONOTONIC */
+	__u8 kind; /* enum event_kind */
+	__u8 family; /* FAMILY_* */
+	__u8 direction; /* enum metric_direction */
+	__u8 reason; /* of a drop: enum reason, verdict.h */
+	__u32 policy; /* 0: none known */
+	struct any_address source;
+	struct any_address destination;
+	struct any_address translated; /* egress IP; none where it does not apply */
+	__be16 source_port;
+	__be16 destination_port;
+	__be16 translated_port;
+	__u8 protocol;
+	__u8 decision; /* of a flow: enum flow_decision */
+};
+
 /* ---- outgate_metrics: per-CPU hash -------------------------------------------------------------- */
 
 enum metric_direction {
@@ -301,6 +344,8 @@ ASSERT_SIZE(flow_entry, 40, 24);
 ASSERT_SIZE(nat_entry, 48, 40);
 ASSERT_SIZE(fragment_key, 16, 24);
 ASSERT_SIZE(fragment_value, 16, 0);
+ASSERT_SIZE(garbage_item, 32, 40);
+ASSERT_SIZE(event, 72, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
 

@@ -10,6 +10,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "parse.h"
 #include "quote.h"
 #include "types.h"
 
@@ -22,16 +23,22 @@ struct origin {
 };
 
 struct work {
+	struct packet packet;
 	struct ip_address egress_ip; /* of the packet's translation, once that is known */
 	struct origin origin;
 	struct quote quote;
 	struct flow_entry flow; /* a copy: what decides about the packet */
 	struct nat_entry translation; /* a copy: what is written into the packet */
+	_Bool had_translation; /* the flow had one before, which was closed: */
+	struct ip_address former_address;
+	__be16 former_port;
 
 	/* Rows on their way into maps. */
 	struct tuple key;
 	struct tuple reply;
 	struct fragment_key datagram;
+	struct garbage_item garbage;
+	struct event event;
 	struct nat_entry forward;
 	struct nat_entry reverse;
 };
