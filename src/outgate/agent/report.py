@@ -16,7 +16,7 @@ from outgate.kernel.records import MetricRecord
 from outgate.reconcile.loop import Reconciler, Round
 from outgate.reconcile.status import EntryStatus, State
 from outgate.source.interface import Source
-from outgate.state.entries import Key, key_family
+from outgate.state.entries import Family, Key, key_family
 from outgate.state.snapshot import render_key, render_value, sort_key
 from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
@@ -24,6 +24,10 @@ from outgate.telemetry.version import product_version
 
 PASSES = (reason_name(Reason.OTHER_FAMILY), reason_name(Reason.FRAGMENT_HELD))
 """Reasons of packets that are counted and left alone: no drops."""
+
+
+FAMILY_NAMES = {Family.V4: "ipv4", Family.V6: "ipv6", None: ""}
+"""How metrics call a family; links and the tunnel are of none."""
 
 
 class Counting(Protocol):
@@ -82,7 +86,10 @@ class Report:
             last_round_seconds=last.seconds if last else 0.0,
             is_source_complete=self._source.is_complete,
             source_objects={k.kind: k.objects for k in self._source.statistics()},
-            entries={(k, str(s)): n for (k, s), n in loop.ledger.counts().items()},
+            entries={
+                (kind, FAMILY_NAMES[family], str(state)): count
+                for (kind, family, state), count in loop.ledger.counts().items()
+            },
             problems=len(self._target.compiled.problems),
             packets=self._packets(),
         )
@@ -101,8 +108,8 @@ class Report:
     def status(self, loop: Reconciler, now: float) -> dict[str, Any]:
         """Return the answer to ``outgate status``."""
         entries: dict[str, dict[str, int]] = defaultdict(dict)
-        for (kind, state), count in sorted(loop.ledger.counts().items()):
-            entries[kind][state] = count
+        for (kind, _, state), count in loop.ledger.counts().items():
+            entries[kind][state] = entries[kind].get(state, 0) + count
         packets: dict[str, int] = defaultdict(int)
         for counted in self._packets():
             packets[counted.reason] += counted.packets
@@ -125,7 +132,9 @@ class Report:
             "lastRoundAge": None
             if self._last_round_at is None
             else now - self._last_round_at,
-            "entries": entries,
+            "entries": {
+                kind: dict(sorted(entries[kind].items())) for kind in sorted(entries)
+            },
             "failures": [
                 self._entry(key, status, now)
                 for key, status in self._sorted(loop)

@@ -105,9 +105,8 @@ def encode_policy_key(key: PolicyKey) -> bytes:
     Shape: ``struct egress_key``: prefix length in host order, two addresses.
 
     Units: the prefix length is in bits and counts those of the source, because the
-    kernel matches one run of bits from the start of the key: an IPv4 /16 is 48.
-
-    Source: Linux ``Documentation/bpf/map_lpm_trie.rst``.
+    kernel matches one run of bits from the start of the key: an IPv4 /16 is 48
+    (Linux, ``Documentation/bpf/map_lpm_trie.rst``).
     """
     destination = key.destination
     return EGRESS_KEY[family_of(key.source)].pack(
@@ -202,8 +201,8 @@ def decode_entry(name: MapName, key: bytes, value: bytes) -> tuple[Key, Value] |
     """
     Return the entry in a row of map *name*, or None when it is not one of ours.
 
-    A foreign row has a kind, a family, a prefix or a size that this module never
-    writes.  It is left alone, and overwritten when its key is wanted.
+    A foreign row has a kind, a family, a prefix or a size that is never written here.
+    It is left alone, and overwritten when its key is wanted.
     """
     try:
         return DECODERS[name](key, value)
@@ -286,8 +285,7 @@ class DatapathSettings:
     """
     What programs hold as constants from their load on (``struct settings``).
 
-    Units: ports are in host order and inclusive; *jiffies_per_second* is the
-    running kernel's.
+    Units: ports are in host order and inclusive; jiffies are the running kernel's.
     """
 
     tunnel_vni: int

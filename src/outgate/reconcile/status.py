@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from outgate.reconcile.retry import delay
-from outgate.state.entries import Key, Seconds
+from outgate.state.entries import Family, Key, Seconds, key_family
 from outgate.state.plan import Operation, Remove
-from outgate.state.snapshot import Snapshot
+from outgate.state.snapshot import KEY_ORDER, Snapshot
+
+_KINDS = {kind: kind.__name__.removesuffix("Key").lower() for kind in KEY_ORDER}
 
 
 class State(StrEnum):
@@ -118,9 +120,9 @@ class Ledger:
         due = (s.next_attempt for s in self._entries.values() if s.next_attempt)
         return min(due, default=None)
 
-    def counts(self) -> Mapping[tuple[str, State], int]:
-        """Return how many entries of each kind of key are in each state."""
+    def counts(self) -> Mapping[tuple[str, Family | None, State], int]:
+        """Return how many entries of each kind of key and family are in each state."""
         return Counter(
-            (type(key).__name__.removesuffix("Key").lower(), status.state)
+            (_KINDS[type(key)], key_family(key), status.state)
             for key, status in self._entries.items()
         )

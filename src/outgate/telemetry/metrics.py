@@ -19,7 +19,7 @@ ROUND_SECONDS = "outgate_reconcile_last_round_seconds"
 """How long the last round took."""
 
 ENTRIES = "outgate_entries"
-"""Entries by ``kind`` and ``state`` (pending, done, error, kept)."""
+"""Entries by ``kind``, ``family`` and ``state`` (pending, done, error, kept)."""
 
 COMPLETE = "outgate_source_complete"
 """1 while desired state is fully known, 0 while nothing is removed."""
@@ -56,7 +56,7 @@ class Statistics:
     """
     Everything that is counted, at one moment.
 
-    Shape: *entries* is by (kind, state), *source_objects* by kind.
+    Shape: *entries* is by (kind, family, state), *source_objects* by kind.
     """
 
     rounds: int = 0
@@ -64,7 +64,7 @@ class Statistics:
     last_round_seconds: float = 0.0
     is_source_complete: bool = False
     source_objects: Mapping[str, int] = field(default_factory=dict)
-    entries: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    entries: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     problems: int = 0
     packets: tuple[PacketCount, ...] = ()
 
@@ -92,7 +92,9 @@ class _StatisticsCollector(Collector):
         yield _fill(
             GaugeMetricFamily(OBJECTS, "Objects known.", labels=["kind"]), objects
         )
-        entries = GaugeMetricFamily(ENTRIES, "Entries.", labels=["kind", "state"])
+        entries = GaugeMetricFamily(
+            ENTRIES, "Entries.", labels=["kind", "family", "state"]
+        )
         yield _fill(entries, now.entries)
         packets = CounterMetricFamily(PACKETS, "Packets decided.", labels=LABELS)
         sizes = CounterMetricFamily(BYTES, "Bytes decided.", labels=LABELS)
@@ -105,7 +107,7 @@ class _StatisticsCollector(Collector):
 
 def _fill(
     family: CounterMetricFamily | GaugeMetricFamily,
-    values: Mapping[tuple[str], int] | Mapping[tuple[str, str], int],
+    values: Mapping[tuple[str], int] | Mapping[tuple[str, str, str], int],
 ) -> Metric:
     for key, value in sorted(values.items()):
         family.add_metric(key, value)

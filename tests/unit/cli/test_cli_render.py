@@ -1,5 +1,7 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+import pytest
+
 from outgate.cli.render import MapRow, map_rows, status_text, table
 from outgate.kernel.maps import MapName, RuntimeConfig, encode_key, encode_value
 from outgate.state.entries import (
@@ -118,6 +120,25 @@ def test_ipv6_rows_write_ports_behind_brackets() -> None:
             "forward tcp [fd00:10:1::42]:40000 -> [2001:db8::64]:80",
             "source [2001:db8::64]:40000 pod on node 172.18.0.4 policy 0x00000007",
         )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "awaited", "text"),
+    [
+        (0, 1, "its first part has not come, parts wait"),
+        (1, 0, "ports 40000 -> 53"),
+        (2, 0, "of this node itself"),
+    ],
+)
+def test_fragment_row_says_what_is_known_of_a_datagram(
+    state: int, awaited: int, text: str
+) -> None:
+    key = bytes.fromhex("0a00012a ac120064 0007 0000 11 000000")
+    value = bytes.fromhex("9c40 0035 11") + bytes([state, awaited]) + bytes(9)
+
+    assert map_rows(MapName.FRAG_V4, [(key, value)]) == [
+        MapRow("10.0.1.42 -> 172.18.0.100 id 7", text)
     ]
 
 

@@ -70,6 +70,7 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "tuple": layouts.TUPLE,
     "flow_entry": layouts.FLOW,
     "nat_entry": layouts.NAT,
+    "fragment_value": layouts.FRAGMENT_VALUE,
     "metric_key": layouts.METRIC_KEY,
     "metric_value": layouts.METRIC_VALUE,
 }
@@ -167,9 +168,15 @@ def test_constants_are_those_of_types_h() -> None:
         "HOST": found["ENDPOINT_HOST"],
         "POD": found["ENDPOINT_POD"],
     }
-    assert {f"FLOW_{d.name}": d.value for d in records.FlowDecision} == {
-        name: number for name, number in found.items() if name.startswith("FLOW_")
-    }
+    for prefix, members in (
+        ("FLOW", records.FlowDecision),
+        ("FRAGMENT", records.FragmentState),
+    ):
+        assert {f"{prefix}_{m.name}": m.value for m in members} == {
+            name: number
+            for name, number in found.items()
+            if name.startswith(f"{prefix}_")
+        }
     for prefix, choices in (
         ("GATEWAY", GatewayPath),
         ("FLOWS", ExistingFlows),

@@ -1,9 +1,13 @@
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
 
 from outgate.kernel.records import (
     FlowDecision,
     FlowRecord,
     FlowTuple,
+    FragmentRecord,
+    FragmentState,
     MetricDirection,
     MetricRecord,
     NatDirection,
@@ -113,6 +117,31 @@ def test_ipv6_nat_record_of_a_local_pod_has_no_endpoint() -> None:
         policy=PolicyId(7),
         tcp=0,
         is_host_socket=False,
+        last_seen=1000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "number", "expected"),
+    [("0a00012a", "00070000", "10.0.1.42"), (V6_POD, "00000007", "fd00:10:1::42")],
+    ids=["ipv4", "ipv6"],
+)
+def test_fragment_record_knows_a_datagram_by_the_number_in_its_header(
+    source: str, number: str, expected: str
+) -> None:
+    """IPv4's has 16 bits, in the first half of the field."""
+    key = bytes.fromhex(f"{source} {source} {number} 11 000000")
+    value = bytes.fromhex("9c40 0035 11 01 01 00 e803000000000000")
+
+    assert FragmentRecord.decode(key, value) == FragmentRecord(
+        source=ip_address(expected),
+        destination=ip_address(expected),
+        identification=7,
+        protocol=17,
+        source_port=40000,
+        destination_port=53,
+        state=FragmentState.KNOWN,
+        is_awaited=True,
         last_seen=1000,
     )
 

@@ -1,8 +1,16 @@
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 from outgate.reconcile.status import EntryStatus, Ledger, State
-from outgate.state.entries import NodeEntry, NodeKey, Seconds
+from outgate.state.entries import (
+    Family,
+    NodeEntry,
+    NodeKey,
+    Seconds,
+    TunnelDevice,
+    TunnelKey,
+)
 from outgate.state.plan import Put, Remove
+from outgate.state.snapshot import Snapshot
 
 A, B = NodeKey(IPv4Address("172.18.0.4")), NodeKey(IPv4Address("172.18.0.5"))
 ENTRY = NodeEntry()
@@ -72,4 +80,23 @@ def test_what_is_there_but_not_wanted_is_kept() -> None:
     ledger.begin({A: ENTRY}, {A: ENTRY, B: ENTRY}, [], at(10))
 
     assert ledger[B].state is State.KEPT
-    assert ledger.counts() == {("node", State.DONE): 1, ("node", State.KEPT): 1}
+    assert ledger.counts() == {
+        ("node", Family.V4, State.DONE): 1,
+        ("node", Family.V4, State.KEPT): 1,
+    }
+
+
+def test_entries_are_counted_by_family_too() -> None:
+    ledger = Ledger()
+    snapshot: Snapshot = {
+        NodeKey(ip_address("192.0.2.1")): NodeEntry(),
+        NodeKey(ip_address("2001:db8::1")): NodeEntry(),
+        TunnelKey(): TunnelDevice("outgate_vx", 4789),
+    }
+    ledger.begin(snapshot, snapshot, (), at(10))
+
+    assert ledger.counts() == {
+        ("node", Family.V4, State.DONE): 1,
+        ("node", Family.V6, State.DONE): 1,
+        ("tunnel", None, State.DONE): 1,
+    }
