@@ -67,10 +67,12 @@ MARK, IFINDEX, CB, GSO_SIZE = 8, 40, 48, 176
 
 JIFFIES_PER_SECOND = 250
 STAMP = 8
-"""Size of ``last_seen``, the last field of a flow entry and of a translation."""
+"""Size of ``last_seen``, the last field of entries of flows and their like."""
 
 FLOW_TABLES = {Family.V4: MapName.FLOW_V4, Family.V6: MapName.FLOW_V6}
 NAT_TABLES = {Family.V4: MapName.SNAT_V4, Family.V6: MapName.SNAT_V6}
+
+FRAGMENT_TABLES = ("outgate_frag_v4", "outgate_frag_v6")
 
 NAT_SIZE, NAT_FLAGS = {Family.V4: 48, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
 FAR_FUTURE = (1 << 60).to_bytes(STAMP, sys.byteorder)
@@ -202,7 +204,7 @@ class Node:
 
     def reset(self) -> None:
         """Forget every row; interfaces, routes and neighbours stay."""
-        for name in set(MapName) - {MapName.CONFIG}:
+        for name in (*(set(MapName) - {MapName.CONFIG}), *FRAGMENT_TABLES):
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
         self.configure()
@@ -225,7 +227,7 @@ class Node:
             with self.table(name) as table:
                 assert not table.remove_many([raw])
 
-    def table(self, name: MapName) -> PinnedMap:
+    def table(self, name: str) -> PinnedMap:
         """Open one of the node's maps."""
         return self.inside(lambda: PinnedMap(self._pins / name))
 
@@ -291,11 +293,12 @@ class Node:
 
     def age(self, seconds: int) -> None:
         """
-        Let *seconds* pass for every flow and translation.
+        Let *seconds* pass for every flow, translation and fragmented datagram.
 
         Negative: another CPU touched them after a program looked at the clock.
         """
-        for name in (*FLOW_TABLES.values(), *NAT_TABLES.values()):
+        tables = (*FLOW_TABLES.values(), *NAT_TABLES.values(), *FRAGMENT_TABLES)
+        for name in tables:
             with self.table(name) as table:
                 for key, value in list(table.rows()):
                     seen = int.from_bytes(value[-STAMP:], sys.byteorder)

@@ -24,8 +24,12 @@ from bpf.packets import (
     Packet,
     extended,
     fragment_header,
+    parts,
 )
 from outgate.state.entries import Family
+
+PART_QUOTE = 64
+"""Bytes of a part that are quoted."""
 
 ICMP = 8
 """Size of an ICMP header in bytes."""
@@ -69,7 +73,7 @@ class IcmpError:
     *quoted_l4* bytes after the quoted IP header are quoted, all if None; *fragment*
     is the quoted flags and offset as IPv4 has them, *l4_length* another number of bytes
     after the IP header than the quoted one says, *destination* another than the quoted
-    source.
+    source; *part* is the id of a datagram in parts, and which of them is quoted.
     """
 
     source: str
@@ -83,6 +87,7 @@ class IcmpError:
     source_mac: str = POD_MAC
     destination_mac: str = HOST_MAC
     extension: bytes = b""
+    part: tuple[int, int] | None = None
 
     def but(self, **changes: object) -> "IcmpError":
         """Return this error with some fields changed."""
@@ -97,6 +102,9 @@ class IcmpError:
 
     def quote(self) -> bytes:
         """Return the bytes after the ICMP header."""
+        if self.part:
+            number, which = self.part
+            return parts(self.quoted.build(), number)[which][ETHERNET:][:PART_QUOTE]
         is_ipv4 = self.quoted.family is Family.V4
         whole, size = self._quoted_ipv4() if is_ipv4 else self._quoted_ipv6()
         if self.quoted_l4 is not None:
@@ -135,11 +143,11 @@ class IcmpError:
         frame = Ether(src=self.source_mac, dst=self.destination_mac)
         if family is Family.V4:
             message = with_checksum(zero)
-            header = IP(src=self.source, dst=destination, ttl=self.ttl, id=9, proto=1)
+            frame /= IP(src=self.source, dst=destination, ttl=self.ttl, id=9, proto=1)
         else:
             message = with_checksum(zero, pseudo(self.source, destination, len(zero)))
-            header = IPv6(src=self.source, dst=destination, hlim=self.ttl, nh=58)
-        return bytes(frame / header / Raw(message))
+            frame /= IPv6(src=self.source, dst=destination, hlim=self.ttl, nh=58)
+        return bytes(frame / Raw(message))
 
 
 def pseudo(source: str, destination: str, size: int) -> bytes:

@@ -15,7 +15,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
-from outgate.state.entries import Family
+from outgate.state.entries import Family, family_of
 
 POD_MAC = "02:00:00:00:01:2a"
 HOST_MAC = "02:00:00:00:01:01"
@@ -89,7 +89,7 @@ class Packet:
     @property
     def family(self) -> Family:
         """The family of both addresses."""
-        return Family(ip_address(self.source).version)
+        return family_of(ip_address(self.source))
 
     def but(self, **changes: object) -> "Packet":
         """Return this packet with some fields changed."""
@@ -125,8 +125,8 @@ class Packet:
             if self.options:
                 header.options = [Raw(self.options)]
             return bytes(frame / header / content)
-        header = IPv6(src=self.source, dst=self.destination, hlim=self.ttl)
-        return extended(bytes(frame / header / content), self.extensions)
+        frame /= IPv6(src=self.source, dst=self.destination, hlim=self.ttl)
+        return extended(bytes(frame / content), self.extensions)
 
     def _transport(self) -> ScapyPacket:
         if self.protocol == TCP_NAME:
@@ -197,7 +197,7 @@ def over_ip(
 ) -> bytes:
     """Return a frame of IP protocol *number* whose *content* stands as it is."""
     macs = Ether(src=POD_MAC, dst=HOST_MAC)
-    if ip_address(source).version == Family.V4:
+    if family_of(ip_address(source)) is Family.V4:
         header = IP(src=source, dst=destination, proto=number)
         return bytes(macs / header / Raw(content))
     plain = macs / IPv6(src=source, dst=destination, nh=number) / Raw(content)
@@ -212,6 +212,28 @@ def fragment(frame: bytes, offset: int, more: bool) -> bytes:
     packet[IP].frag, packet[IP].flags = offset, "MF" if more else ""
     del packet[IP].chksum
     return bytes(packet)
+
+
+def parts(frame: bytes, number: int, size: int = 1024) -> list[bytes]:
+    """Return *frame* in parts with *size* bytes behind the IP header; *number*: id."""
+    is_ipv4 = family_of_frame(frame) is Family.V4
+    start = ETHERNET + IP_SIZE[Family.V4 if is_ipv4 else Family.V6]
+    return [
+        _part(frame[:start], frame[start:], at, size, number)
+        for at in range(0, len(frame) - start, size)
+    ]
+
+
+def _part(header: bytes, content: bytes, at: int, size: int, number: int) -> bytes:
+    """Return the part of *content* that begins *at*."""
+    more, piece = at + size < len(content), content[at : at + size]
+    if family_of_frame(header) is Family.V6:
+        return extended(header + piece, (fragment_header(at // 8, more, number),))
+    ip = IP(header[ETHERNET:])
+    ip.id, ip.frag, ip.flags = number, at // 8, "MF" if more else ""
+    ip.len = IP_SIZE[Family.V4] + len(piece)
+    del ip.chksum
+    return header[:ETHERNET] + bytes(ip) + piece
 
 
 def without_length(frame: bytes) -> bytes:

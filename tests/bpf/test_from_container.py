@@ -19,14 +19,12 @@ from bpf.harness import (
     needs_root,
 )
 from bpf.packets import (
-    ECHO_NAME,
     ICMP_NUMBER,
     PROTOCOLS,
     TCP_NAME,
     UDP_NAME,
     Packet,
     contradicting,
-    fragment,
     outbound,
     over_ip,
     without_length,
@@ -128,14 +126,14 @@ def test_from_container_leaves_arp_alone(node: Node) -> None:
 
 @pytest.mark.parametrize("other", [IPV4, IPV6], ids=["ipv4", "ipv6"])
 def test_from_container_leaves_a_family_without_rows_alone(
-    own_node: Node, world: World, other: World
+    node: Node, world: World, other: World
 ) -> None:
     """The node has no row at all of the other family."""
     packet = outbound(UDP_NAME, other.TUNNELLED_POD, other.SERVER)
     if other.family is world.family:
-        assert REDIRECT == send(own_node, packet).verdict
+        assert REDIRECT == send(node, packet).verdict
     else:
-        assert passed(packet) == send(own_node, packet)
+        assert passed(packet) == send(node, packet)
 
 
 def covered(world: World, number: int, content: bytes) -> bytes:
@@ -170,10 +168,6 @@ UNTRANSLATABLE: dict[str, tuple[Callable[[World], bytes], Reason]] = {
         Reason.DROP_UNSUPPORTED_PROTOCOL,
     ),
     "other-icmp": (other_icmp, Reason.DROP_UNSUPPORTED_ICMP),
-    "fragment": (
-        lambda world: fragment(covered(world, 17, bytes(64)), 10, False),
-        Reason.DROP_FRAGMENT,
-    ),
     "cut-tcp": (lambda world: covered(world, 6, bytes(12)), Reason.DROP_INVALID),
     "ports-in-padding": (
         lambda world: covered(world, 6, bytes(4)) + bytes(22),
@@ -331,58 +325,6 @@ def test_from_container_decides_anew_when_a_closed_tuple_is_used_again(
     node.remove(world.row(world.TUNNELLED_POD, world.NETWORK))
 
     assert PASS == send(node, packet).verdict
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_from_container_leaves_replies_of_inbound_flows_alone(
-    node: Node, world: World, protocol: str
-) -> None:
-    request = outbound(protocol, world.SERVER, world.TUNNELLED_POD)
-    received = node.run(Hook.TO_CONTAINER, request.build())
-    reply = request.reply()
-
-    assert untouched(request, PASS) == received
-    assert passed(reply) == send(node, reply)
-
-
-def test_from_container_captures_a_flow_that_only_looks_inbound(
-    node: Node, world: World
-) -> None:
-    """The same tuple began outside before; now the pod begins it: policy decides."""
-    request = outbound(TCP_NAME, world.SERVER, world.TUNNELLED_POD)
-    node.run(Hook.TO_CONTAINER, request.build())
-
-    assert REDIRECT == send(node, request.reply().but(flags="S")).verdict
-
-
-def test_to_container_remembers_nothing_for_uncovered_pairs(
-    node: Node, world: World
-) -> None:
-    request = outbound(TCP_NAME, world.SERVER, world.FREE_POD)
-    node.run(Hook.TO_CONTAINER, request.build())
-
-    assert {} == node.flows()
-
-
-def test_to_container_does_not_take_a_late_packet_for_a_beginning(
-    node: Node, world: World
-) -> None:
-    request = outbound(TCP_NAME, world.SERVER, world.TUNNELLED_POD).but(flags="A")
-    node.run(Hook.TO_CONTAINER, request.build())
-
-    assert {} == node.flows()
-
-
-def test_echo_ids_of_both_sides_do_not_mix(node: Node, world: World) -> None:
-    """A ping from outside and one from the pod may use the same identifier."""
-    ping = outbound(ECHO_NAME, world.SERVER, world.TUNNELLED_POD, port=9)
-    node.run(Hook.TO_CONTAINER, ping.build())
-    own = outbound(ECHO_NAME, world.TUNNELLED_POD, world.SERVER, port=9)
-
-    assert (PASS, REDIRECT) == (
-        send(node, ping.reply()).verdict,
-        send(node, own).verdict,
-    )
 
 
 @pytest.mark.parametrize("vlan", [0, 5])

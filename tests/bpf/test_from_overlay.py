@@ -1,7 +1,5 @@
 """from-overlay: what comes out of the tunnel, on the gateway and on the pod's node."""
 
-from ipaddress import ip_address
-
 import pytest
 
 from bpf.harness import (
@@ -31,12 +29,11 @@ from bpf.world import POLICY, World
 from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection, NatDirection
-from outgate.state.entries import Address, Family, Hook, Key, Value
+from outgate.state.entries import Address, Hook, Key, Value
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
 OUT, IN = MetricDirection.TO_WORLD, MetricDirection.TO_POD
-LAST_PORT_SERVER = {Family.V4: "203.0.113.1", Family.V6: "2001:db8:113::1"}
 
 
 def receive(
@@ -97,70 +94,6 @@ def test_from_overlay_keeps_both_halves_of_a_translation(
         *(str(reverse.address), reverse.port),
         reverse.tunnel_endpoint,
     )
-
-
-def test_from_overlay_gives_one_flow_one_port(node: Node, world: World) -> None:
-    packet = outbound(TCP_NAME, world.REMOTE_POD, world.SERVER)
-
-    assert receive(node, world, packet) == receive(node, world, packet)
-    assert 2 == len(node.nats())
-
-
-def test_from_overlay_gives_another_pod_another_port(node: Node, world: World) -> None:
-    node.put({world.row(world.OTHER_REMOTE_POD, world.NETWORK): world.via(world.HERE)})
-    first = receive(node, world, outbound(TCP_NAME, world.REMOTE_POD, world.SERVER))
-    packet = outbound(TCP_NAME, world.OTHER_REMOTE_POD, world.SERVER)
-    second = receive(node, world, packet)
-    expected = packet.but(source=world.HERE, source_port=source_port(second), ttl=63)
-
-    assert 40000 == source_port(first) != source_port(second) >= 1024
-    assert expected.build() == second.packet
-
-
-def test_from_overlay_finds_every_port_of_the_range_then_drops(
-    world: World, make_node: MakeNode
-) -> None:
-    node = make_node(Setup(ports=(5000, 5063)))
-    sent = [
-        receive(
-            node,
-            world,
-            outbound(TCP_NAME, world.REMOTE_POD, world.SERVER, port=30000 + i),
-        )
-        for i in range(65)
-    ]
-
-    assert {*range(5000, 5064)} == {source_port(outcome) for outcome in sent[:64]}
-    assert DROP == sent[64].verdict
-    assert 1 == node.counts()[(Reason.DROP_SNAT_NO_PORT, OUT, POLICY)]
-
-
-def test_from_overlay_finds_the_last_port_wherever_the_walk_starts(
-    node: Node,
-    world: World,
-) -> None:
-    """IPv4: this tuple's hash is so near 2^32 that a sum with a step could wrap."""
-    server, last = LAST_PORT_SERVER[world.family], 41944
-    node.take_ports(ip_address(server), {*range(1024, 65536)} - {last})
-    outcome = receive(
-        node, world, outbound(TCP_NAME, world.REMOTE_POD, server, port=36767)
-    )
-
-    assert (REDIRECT, last) == (outcome.verdict, source_port(outcome))
-
-
-def test_from_overlay_uses_a_taken_port_towards_another_server(
-    node: Node, world: World
-) -> None:
-    receive(node, world, outbound(TCP_NAME, world.REMOTE_POD, world.SERVER))
-    node.put({world.row(world.OTHER_REMOTE_POD, world.NETWORK): world.via(world.HERE)})
-    other = receive(
-        node,
-        world,
-        outbound(TCP_NAME, world.OTHER_REMOTE_POD, world.OTHER_COVERED_SERVER),
-    )
-
-    assert 40000 == source_port(other)
 
 
 @pytest.mark.parametrize("half", list(NatDirection)[-2:])

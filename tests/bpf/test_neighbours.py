@@ -13,7 +13,7 @@ from bpf.harness import MARK_SEEN, PASS, Node, Outcome, needs_root
 from bpf.icmp_errors import pseudo, with_checksum
 from bpf.packets import HOP_BY_HOP, Extension, extended, over_ip
 from bpf.world import IPV6, IPV6_OVER_IPV4, POLICY, World
-from outgate.state.entries import CoveredEntry, CoveredKey, Hook
+from outgate.state.entries import CoveredEntry, CoveredKey, Hook, Key, Value
 
 pytestmark = [
     needs_root,
@@ -57,12 +57,13 @@ def message(source: str, destination: str, kind: int) -> bytes:
 @pytest.fixture
 def covering_all(node: Node, world: World) -> Node:
     """A node whose pods' policy covers every network."""
-    entries = {
+    entries: dict[Key, Value] = {
         world.row(pod, world.EVERYTHING): world.via(world.ELSEWHERE)
         for pod in (world.LOCAL_POD, world.TUNNELLED_POD, LINK_LOCAL)
     }
     everything = CoveredKey(world.row(world.LOCAL_POD, world.EVERYTHING).destination)
-    node.put({**entries, everything: CoveredEntry(POLICY)})
+    node.put(entries)
+    node.put({everything: CoveredEntry(POLICY)})
     return node
 
 

@@ -6,7 +6,7 @@ makes of an outer header.  Here frames arrive on the node's uplink, and leave th
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -88,15 +88,28 @@ def tunnel_node() -> Iterator[Node]:
 
 def through(node: Node, hook: Hook, frame: bytes, interface: str) -> bytes:
     """Return the frame on the wire that follows from *frame*, which arrives there."""
+    [seen] = all_through(node, hook, [frame], interface)
+    return seen
+
+
+def all_through(
+    node: Node, hook: Hook, frames: Sequence[bytes], interface: str = "uplink"
+) -> list[bytes]:
+    """Return as many frames on the wire, in their order, as arrive there."""
     device = node.inside(lambda: socket.if_nametoindex("tunnel"))
     node.configure(tunnel=device)
-    return node.inside(lambda: _through(node, hook, frame, interface))
+    return node.inside(lambda: _through(node, hook, frames, interface))
 
 
-def _through(node: Node, hook: Hook, frame: bytes, interface: str) -> bytes:
+def _through(
+    node: Node, hook: Hook, frames: Sequence[bytes], interface: str
+) -> list[bytes]:
+    seen: list[bytes] = []
     with tap("wire") as wire, attached(node, hook, interface):
-        wire.send(frame)
-        while True:
-            seen, source = wire.recvfrom(1 << 17)
-            if source[2] != socket.PACKET_OUTGOING and is_tested(seen):
-                return seen
+        for frame in frames:
+            wire.send(frame)
+        while len(seen) < len(frames):
+            frame, source = wire.recvfrom(1 << 17)
+            if source[2] != socket.PACKET_OUTGOING and is_tested(frame):
+                seen.append(frame)
+    return seen

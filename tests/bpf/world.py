@@ -114,7 +114,7 @@ class World:
     def resolve(self, changes: Mapping[str, object]) -> dict[str, object]:
         """Return *changes* with the address where the name of one is."""
         return {
-            field: getattr(self, value) if hasattr(self, str(value)) else value
+            field: self.address(value) if isinstance(value, str) else value
             for field, value in changes.items()
         }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bpf.uplink import command
-from outgate.state.entries import Address, Family
+from outgate.state.entries import Address, Family, family_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -21,7 +21,7 @@ OUTER_IS_IPV6 = 1 << 31
 
 def tunnel_source(address: Address, vni: int) -> bytes:
     """Return the ``cb`` of a packet that node *address* seems to have tunnelled."""
-    if address.version == Family.V6:
+    if family_of(address) is Family.V6:
         return address.packed + (vni | OUTER_IS_IPV6).to_bytes(4, sys.byteorder)
     words = (int(address), 0, 0, 0, vni)
     return b"".join(word.to_bytes(4, sys.byteorder) for word in words)
