@@ -5,12 +5,12 @@ import json
 import os
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from bpf.packets import HOST_MAC, UDP_NAME, outbound
-from bpf.world import POLICY, SERVER, UNKNOWN_POD, gateway_entries
+from bpf.uplink import build_uplink
+from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
 from contract.isolation import skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
 from outgate.kernel import syscall
@@ -25,14 +25,22 @@ from outgate.state.plan import Put, Remove
 pytestmark = pytest.mark.kernel
 
 PACKETS = 20_000
-MASQUERADE = """
-table ip plugin {
-    chain postrouting {
+PLUGIN = f"""
+table inet plugin {{
+    chain masquerading {{
         type nat hook postrouting priority 100;
-        ip saddr 10.0.2.0/24 masquerade
-    }
-}
+        ip saddr {IPV4.LOCAL_PODS} masquerade
+        ip6 saddr {IPV6.LOCAL_PODS} masquerade
+    }}
+    chain sent {{
+        type filter hook postrouting priority 200;
+        oifname uplink udp dport 80 counter
+    }}
+}}
 """
+"""A plugin's masquerade, and how many packets left the node after it."""
+
+in_each_family = pytest.mark.parametrize("world", [IPV4, IPV6], ids=lambda w: w.name)
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +48,15 @@ def _needs_root() -> None:
     skip_without_root()
 
 
-def test_a_pod_born_while_no_agent_runs_reaches_no_covered_network() -> None:
+@in_each_family
+def test_a_pod_born_while_no_agent_runs_reaches_no_covered_network(
+    world: World,
+) -> None:
     async def body() -> None:
-        make_uplink()
-        (await guarded(None)).close()
-        make_pod()
-        send_covered(3)
+        make_uplink(world)
+        (await guarded(None, world)).close()
+        make_pod(world)
+        send_covered(world, 3)
         kernel = await start()
 
         assert dropped(kernel) == 3
@@ -54,13 +65,14 @@ def test_a_pod_born_while_no_agent_runs_reaches_no_covered_network() -> None:
     isolated(body)
 
 
-def test_without_the_guard_it_leaves_under_the_nodes_address() -> None:
+@in_each_family
+def test_without_the_guard_it_leaves_under_the_nodes_address(world: World) -> None:
     async def body() -> None:
-        make_uplink()
-        kernel = await guarded(None)
+        make_uplink(world)
+        kernel = await guarded(None, world)
         await kernel.apply([Remove(FORWARD_GUARD)])
-        make_pod()
-        send_covered(3)
+        make_pod(world)
+        send_covered(world, 3)
 
         assert dropped(kernel) == 0
         assert sent_by_uplink() == 3
@@ -68,15 +80,16 @@ def test_without_the_guard_it_leaves_under_the_nodes_address() -> None:
     isolated(body)
 
 
-def test_no_packet_slips_through_while_agents_change() -> None:
+@in_each_family
+def test_no_packet_slips_through_while_agents_change(world: World) -> None:
     async def body() -> None:
-        make_uplink()
-        kernel = await guarded(None)
-        make_pod()
-        sending = asyncio.create_task(asyncio.to_thread(send_covered, PACKETS))
+        make_uplink(world)
+        kernel = await guarded(None, world)
+        make_pod(world)
+        sending = asyncio.create_task(asyncio.to_thread(send_covered, world, PACKETS))
         changes = 0
         while not sending.done():
-            kernel = await guarded(kernel)
+            kernel = await guarded(kernel, world)
             changes += 1
         await sending
 
@@ -122,12 +135,12 @@ def test_the_guard_finds_a_priority_beside_programs_of_others() -> None:
     isolated(body)
 
 
-async def guarded(former: LinuxKernel | None) -> LinuxKernel:
+async def guarded(former: LinuxKernel | None, world: World = IPV4) -> LinuxKernel:
     """Let an agent take the place of *former*, with rows, and with the guard."""
     if former:
         former.close()
     kernel = await start()
-    operations = [Put(key, value) for key, value in gateway_entries().items()]
+    operations = [Put(key, value) for key, value in gateway_entries(world).items()]
     operations.append(Put(FORWARD_GUARD, Attachment.CURRENT))
 
     assert await kernel.apply(operations) == {}
@@ -135,34 +148,26 @@ async def guarded(former: LinuxKernel | None) -> LinuxKernel:
     return kernel
 
 
-def make_uplink() -> None:
+def make_uplink(world: World) -> None:
     """Give the namespace a way out, behind a plugin's masquerade."""
-    for name, value in (
-        ("ipv6/conf/default/disable_ipv6", "1"),
-        ("ipv4/ip_forward", "1"),
-    ):
-        Path("/proc/sys/net", name).write_text(value)
-    ip("link", "add", "uplink", "type", "veth", "peer", "name", "wire")
-    ip("address", "add", "172.18.0.5/16", "dev", "uplink")
-    for link in ("uplink", "wire"):
-        ip("link", "set", link, "up")
-    ip("route", "add", "default", "via", "172.18.0.1")
-    ip("neighbour", "add", "172.18.0.1", "lladdr", HOST_MAC, "dev", "uplink")
-    subprocess.run(("nft", "-f", "-"), input=MASQUERADE, text=True, check=True)
+    build_uplink(has_route=True)
+    ip("neighbour", "add", world.ROUTER, "lladdr", HOST_MAC, "dev", "uplink")
+    subprocess.run(("nft", "-f", "-"), input=PLUGIN, text=True, check=True)
 
 
-def make_pod() -> None:
+def make_pod(world: World) -> None:
     """Add a pod's veth that no agent has seen."""
     pair = ("veth", "address", HOST_MAC, "type", "veth", "peer", "name", "pod")
     ip("link", "add", *pair)
-    ip("address", "add", "10.0.2.1/24", "dev", "veth")
+    prefix = world.LOCAL_PODS.rpartition("/")[2]
+    ip("address", "add", f"{world.POD_ROUTER}/{prefix}", "dev", "veth")
     for link in ("veth", "pod"):
         ip("link", "set", link, "up")
 
 
-def send_covered(count: int) -> None:
+def send_covered(world: World, count: int) -> None:
     """Send what a policy covers, from the pod's end of the veth."""
-    frame = outbound(UDP_NAME, UNKNOWN_POD, SERVER).build()
+    frame = outbound(UDP_NAME, world.UNKNOWN_POD, world.SERVER).build()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as pod:
         pod.bind(("pod", 0))
         for _ in range(count):
@@ -176,7 +181,9 @@ def dropped(kernel: LinuxKernel) -> int:
 
 
 def sent_by_uplink() -> int:
-    """Return how many packets left the node."""
-    show = ("ip", "-statistics", "-json", "link", "show", "uplink")
-    shown = json.loads(subprocess.run(show, check=True, capture_output=True).stdout)
-    return int(shown[0]["stats64"]["tx"]["packets"])
+    """Return how many of these packets left the node."""
+    show = ("nft", "--json", "list", "chain", "inet", "plugin", "sent")
+    done = subprocess.run(show, check=True, capture_output=True)
+    rules = (item.get("rule") for item in json.loads(done.stdout)["nftables"])
+    parts = [part for rule in rules if rule for part in rule["expr"]]
+    return sum(int(part["counter"]["packets"]) for part in parts if "counter" in part)

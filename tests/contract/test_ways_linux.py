@@ -1,6 +1,7 @@
 """A pod talks to the world through the real programs, whichever way they hang."""
 
 import ctypes
+import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,20 +12,22 @@ from typing import TypeVar
 
 import pytest
 
-from bpf.world import HERE, LOCAL_POD, POLICY, SERVER, UNKNOWN_POD, gateway_entries
+from bpf.uplink import UPLINK
+from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
 from contract.isolation import CLONE_NEWNET, skip_without_root
 from contract.kernel_sides import ip, isolated, start
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.reasons import Reason
-from outgate.state.entries import Attachment, AttachmentKey, Hook
+from outgate.state.entries import Attachment, AttachmentKey, Family, Hook
 from outgate.state.plan import Put
 
 pytestmark = pytest.mark.kernel
 
 T = TypeVar("T")
 
-ROUTER, PORT = "172.18.0.1", 7
+PORT = 7
+SOCKET_FAMILIES = {Family.V4: socket.AF_INET, Family.V6: socket.AF_INET6}
 HOOKS = [
     AttachmentKey("veth", Hook.FROM_CONTAINER),
     AttachmentKey("veth", Hook.TO_CONTAINER),
@@ -38,26 +41,39 @@ def _needs_root() -> None:
     skip_without_root()
 
 
-@pytest.mark.parametrize("way", [AttachWay.TCX, AttachWay.CLSACT])
+WAYS = itertools.product((AttachWay.TCX, AttachWay.CLSACT), (IPV4, IPV6))
+by_each_way = pytest.mark.parametrize(
+    ("way", "world"),
+    [pytest.param(way, world, id=f"{way}-{world.name}") for way, world in WAYS],
+)
+
+
+@by_each_way
 def test_a_covered_pod_leaves_as_the_egress_ip_and_gets_its_answer(
-    way: AttachWay,
+    way: AttachWay, world: World
 ) -> None:
     async def body() -> None:
-        with node() as (pod, world):
-            await hooked(way)
+        with node(world) as (pod, server):
+            await hooked(way, world)
 
-            assert ask(pod, world, LOCAL_POD) == (HERE, b"ask", b"answer")
+            assert ask(pod, server, world.LOCAL_POD, world) == (
+                world.HERE,
+                "ask",
+                "answer",
+            )
 
     isolated(body)
 
 
-@pytest.mark.parametrize("way", [AttachWay.TCX, AttachWay.CLSACT])
-def test_an_unknown_pod_reaches_no_covered_network(way: AttachWay) -> None:
+@by_each_way
+def test_an_unknown_pod_reaches_no_covered_network(
+    way: AttachWay, world: World
+) -> None:
     async def body() -> None:
-        with node() as (pod, world):
-            kernel = await hooked(way)
+        with node(world) as (pod, server):
+            kernel = await hooked(way, world)
             with pytest.raises(TimeoutError):
-                ask(pod, world, UNKNOWN_POD)
+                ask(pod, server, world.UNKNOWN_POD, world)
             reasons = {(record.reason, record.policy) for record in kernel.metrics()}
 
             assert (Reason.DROP_UNKNOWN_POD, POLICY) in reasons
@@ -78,9 +94,12 @@ class Place:
     def ip(self, *arguments: str) -> None:
         self.call(lambda: ip(*arguments))
 
-    def udp(self, address: str, port: int) -> socket.socket:
+    def add_address(self, interface: str, address: str, prefix_length: int) -> None:
+        self.call(lambda: add_address(interface, address, prefix_length))
+
+    def udp(self, family: Family, address: str, port: int) -> socket.socket:
         def make() -> socket.socket:
-            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            opened = socket.socket(SOCKET_FAMILIES[family], socket.SOCK_DGRAM)
             opened.bind((address, port))
             opened.settimeout(1)
             return opened
@@ -95,36 +114,45 @@ def _unshare() -> None:
     assert not ctypes.CDLL(None).unshare(CLONE_NEWNET)
 
 
+def add_address(interface: str, address: str, prefix_length: int) -> None:
+    no_wait = ("nodad",) if ":" in address else ()
+    ip("address", "add", f"{address}/{prefix_length}", "dev", interface, *no_wait)
+
+
 @contextmanager
-def node() -> Iterator[tuple[Place, Place]]:
-    """Make this namespace a node between a pod and the world."""
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    pod, world = Place(), Place()
-    for name, peer, place in (("veth", "eth0", pod), ("uplink", "wire", world)):
+def node(world: World) -> Iterator[tuple[Place, Place]]:
+    """Make this namespace a node between a pod and a server."""
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        Path("/proc/sys/net", name).write_text("1")
+    pod, server = Place(), Place()
+    for name, peer, place in (("veth", "eth0", pod), ("uplink", "wire", server)):
         ip("link", "add", name, "type", "veth", "peer", "name", peer)
         ip("link", "set", peer, "netns", str(place.thread))
         ip("link", "set", name, "up")
         place.ip("link", "set", peer, "up")
-    ip("address", "add", "10.0.2.1/24", "dev", "veth")
-    ip("address", "add", f"{HERE}/16", "dev", "uplink")
-    ip("route", "add", "default", "via", ROUTER)
-    for address in (LOCAL_POD, UNKNOWN_POD):
-        pod.ip("address", "add", f"{address}/24", "dev", "eth0")
-    pod.ip("route", "add", "default", "via", "10.0.2.1")
-    world.ip("address", "add", f"{ROUTER}/16", "dev", "wire")
-    world.ip("address", "add", f"{SERVER}/32", "dev", "wire")
+    pods = int(world.LOCAL_PODS.rpartition("/")[2])
+    uplink = UPLINK[world.family].prefix_length
+    add_address("veth", world.POD_ROUTER, pods)
+    add_address("uplink", world.HERE, uplink)
+    for address in (world.LOCAL_POD, world.UNKNOWN_POD):
+        pod.add_address("eth0", address, pods)
+    for address in (world.ROUTER, world.SERVER):
+        server.add_address("wire", address, uplink)
+    version = f"-{world.family}"
+    ip(version, "route", "add", "default", "via", world.ROUTER)
+    pod.ip(version, "route", "add", "default", "via", world.POD_ROUTER)
     try:
-        yield pod, world
+        yield pod, server
     finally:
         pod.close()
-        world.close()
+        server.close()
 
 
-async def hooked(way: AttachWay) -> LinuxKernel:
+async def hooked(way: AttachWay, world: World) -> LinuxKernel:
     """Let an agent give the node its rows and its programs."""
     kernel = await start(way=way)
     await kernel.observe()
-    operations = [Put(key, value) for key, value in gateway_entries().items()]
+    operations = [Put(key, value) for key, value in gateway_entries(world).items()]
     operations += [Put(key, Attachment.CURRENT) for key in HOOKS]
 
     assert await kernel.apply(operations) == {}
@@ -133,10 +161,14 @@ async def hooked(way: AttachWay) -> LinuxKernel:
     return kernel
 
 
-def ask(pod: Place, world: Place, source: str) -> tuple[str, bytes, bytes]:
-    """Return whom the server saw and what it heard, and what the pod heard."""
-    with pod.udp(source, 40000) as client, world.udp(SERVER, PORT) as server:
-        client.sendto(b"ask", (SERVER, PORT))
-        heard, seen = server.recvfrom(64)
-        server.sendto(b"answer", seen)
-        return seen[0], heard, client.recv(64)
+def ask(pod: Place, server: Place, source: str, world: World) -> tuple[str, ...]:
+    """Return whom the server saw, what it heard, and what the pod heard."""
+    family = world.family
+    with (
+        pod.udp(family, source, 40000) as client,
+        server.udp(family, world.SERVER, PORT) as answering,
+    ):
+        client.sendto(b"ask", (world.SERVER, PORT))
+        heard, seen = answering.recvfrom(64)
+        answering.sendto(b"answer", seen)
+        return seen[0], heard.decode(), client.recv(64).decode()
