@@ -33,7 +33,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """An address to listen on."""
+    """An address to listen on; an empty *host* is every one, of both IP families."""
 
     host: str
     port: int
@@ -133,7 +133,7 @@ def _host_port(text: str) -> HostPort:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("is not host:port")
-    return HostPort(host.strip("[]") or "0.0.0.0", int(port))
+    return HostPort(host.strip("[]"), int(port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,8 @@ async def serving(config: AgentConfig, answers: Answers) -> AsyncIterator[None]:
             raise ConfigError(f"status-socket: {error}") from error
         if address := config.metrics_address:
             try:
-                await web.TCPSite(open_to_all, address.host, address.port).start()
+                host = address.host or None
+                await web.TCPSite(open_to_all, host, address.port).start()
             except OSError as error:
                 raise ConfigError(f"metrics-address: {error}") from error
         yield

@@ -59,7 +59,7 @@ def test_choices_reach_the_datapath() -> None:
 def test_metrics_address_may_leave_out_the_host() -> None:
     config = load_config({"node": "n", "metrics-address": ":9100"}, {})
 
-    assert config.metrics_address == HostPort("0.0.0.0", 9100)
+    assert config.metrics_address == HostPort("", 9100)
 
 
 @pytest.mark.parametrize(
