@@ -1,7 +1,8 @@
 """
 Compile the datapath: ``bpf/*.bpf.c`` -> ``src/outgate/kernel/objects/*.bpf.o``.
 
-Each source is compiled once per IP family, to ``<hook>_v4.bpf.o`` and ``<hook>_v6.bpf.o``.
+Each source is compiled once per IP family, to ``<hook>_v4.bpf.o`` and
+``<hook>_v6.bpf.o``.
 
 Who calls it: the wheel's build hook (``hatch_build.py``) and ``make bpf``.  It needs
 clang, or else the ``ziglang`` wheel, which carries one; never the running kernel's

@@ -114,6 +114,8 @@ static __always_inline int decide(struct context *context, const struct packet *
 	struct flow_entry *flow = &context->work->flow;
 	const struct egress_value *row;
 
+	if (is_forged_tunnel(tuple))
+		return -DROP_FORGED_TUNNEL;
 	if (!pod || !(pod->flags & ENDPOINT_POD)) {
 		*policy = unknown_pod_policy(tuple, 0);
 		/* No pod network's address, or nothing that a policy covers: not ours. */

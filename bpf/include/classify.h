@@ -4,6 +4,7 @@
 #define OUTGATE_CLASSIFY_H
 
 #include "address.h"
+#include "config.h"
 #include "maps.h"
 #include "parse.h"
 #include "verdict.h"
@@ -79,6 +80,22 @@ static __always_inline _Bool is_same_node(const struct ip_address *one,
 	second_endpoint = ipcache_endpoint(second);
 	return !address_is_none(&first_endpoint) &&
 	       address_equal(&first_endpoint, &second_endpoint);
+}
+
+/*
+ * Is it made up as a tunnelled packet? Where the network plugin masquerades what pods send
+ * to nodes, it would come from an address that the other node believes.
+ */
+static __always_inline _Bool is_forged_tunnel(const struct tuple *tuple)
+{
+	const struct ipcache_value *entry;
+
+	if (!settings.tunnel_port || tuple->protocol != IPPROTO_UDP ||
+	    tuple->destination_port != bpf_htons(settings.tunnel_port))
+		return 0;
+	entry = ipcache_lookup(&tuple->destination);
+	return entry && (entry->identity == IDENTITY_HOST ||
+			 entry->identity == IDENTITY_REMOTE_NODE);
 }
 
 /* Is @address one of the pods of the node that tunnels as @node? */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Every structure that is shared with Python (src/outgate/kernel/maps.py).
+ * Every structure that is shared with Python (src/outgate/kernel/layouts.py).
  *
  * Byte order: addresses and fields of type __be16 are in network order, all others in
  * the host's. Sizes are asserted below, and offsets by a Python test.
@@ -166,7 +166,9 @@ struct settings {
 	__u8 gateway_path; /* enum gateway_path */
 	__u8 existing_flows; /* enum existing_flows */
 	__u8 other_family; /* enum other_family: of pods with ROLE_OTHER_FAMILY */
-	__u8 pad;
+	__u8 pad1;
+	__u16 tunnel_port; /* UDP; 0: pods may send to it */
+	__u16 pad2;
 };
 
 /* ---- outgate_flow: LRU hash ----------------------------------------------------------- */
@@ -338,7 +340,7 @@ ASSERT_SIZE(endpoint, 48, 0);
 ASSERT_SIZE(ipcache_key, 24, 0);
 ASSERT_SIZE(ipcache_value, 24, 0);
 ASSERT_SIZE(runtime_config, 16, 0);
-ASSERT_SIZE(settings, 32, 0);
+ASSERT_SIZE(settings, 36, 0);
 ASSERT_SIZE(tuple, 16, 24);
 ASSERT_SIZE(flow_entry, 40, 24);
 ASSERT_SIZE(nat_entry, 48, 40);

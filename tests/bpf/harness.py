@@ -59,6 +59,7 @@ PASS, DROP, REDIRECT = -1, 2, 7
 """PASS: the next program shall look at the packet, and at the end the host's stack."""
 
 VNI = 25959
+TUNNEL_PORT = 8472
 TUNNEL_MTU = 1450
 TUNNEL_MAC = bytes.fromhex("020000000aa0")
 CONTEXT_SIZE = 192
@@ -115,6 +116,7 @@ class Setup:
             gateway_path=self.gateway_path,
             existing_flows=self.existing_flows,
             other_family=self.other_family,
+            tunnel_port=TUNNEL_PORT,
         ).encode()
 
 

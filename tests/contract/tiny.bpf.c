@@ -40,7 +40,7 @@ MAP(outgate_frag_v6, BPF_MAP_TYPE_LRU_HASH, 40, 16, 64, 0);
 MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, 64, 0);
 
 const volatile struct {
-	__u32 words[8];
+	__u32 words[9];
 } settings SEC(".rodata.settings") = {};
 
 /* Counted as forwarded to a pod; each family's program has a reason of its own. */

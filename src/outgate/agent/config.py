@@ -84,6 +84,7 @@ class AgentConfig:
             gateway_path=self.gateway_path,
             existing_flows=self.existing_flows,
             other_family=self.other_family,
+            tunnel_port=self.tunnel_port,
         )
 
 

@@ -254,7 +254,7 @@ def encode_value(key: Key, value: Value) -> bytes:
             raise ValueError(f"{value} lives in no map")
 
 
-SETTINGS = Struct("=I I I I I I H H B B B x")
+SETTINGS = Struct("=I I I I I I H H B B B x H 2x")
 CONFIG_KEY = Struct("=I")
 CONFIG = Struct("=I H H 6s H")
 
@@ -286,6 +286,7 @@ class DatapathSettings:
     What programs hold as constants from their load on (``struct settings``).
 
     Units: ports are in host order and inclusive; jiffies are the running kernel's.
+    *tunnel_port* is closed to pods; 0 closes none.
     """
 
     tunnel_vni: int
@@ -299,6 +300,7 @@ class DatapathSettings:
     gateway_path: GatewayPath
     existing_flows: ExistingFlows = ExistingFlows.KEEP
     other_family: OtherFamily = OtherFamily.PASS
+    tunnel_port: int = 0
 
     def encode(self) -> bytes:
         """Return the bytes of section ``.rodata.settings``."""
@@ -314,6 +316,7 @@ class DatapathSettings:
             list(GatewayPath).index(self.gateway_path),
             list(ExistingFlows).index(self.existing_flows),
             list(OtherFamily).index(self.other_family),
+            self.tunnel_port,
         )
 
 

@@ -309,12 +309,12 @@ def test_what_lives_in_no_map_is_refused(key: Key) -> None:
         encode_key(key)
 
 
-def test_settings_take_32_bytes() -> None:
+def test_settings_take_36_bytes() -> None:
     settings = DatapathSettings(1, 2, 3, 4, 5, 250, 1024, 65535, GatewayPath.STACK)
 
     assert settings.encode().hex(" ") == (
         "01 00 00 00 02 00 00 00 03 00 00 00 04 00 00 00 05 00 00 00 "
-        "fa 00 00 00 00 04 ff ff 01 00 00 00"
+        "fa 00 00 00 00 04 ff ff 01 00 00 00 00 00 00 00"
     )
 
 
@@ -324,9 +324,10 @@ def test_settings_end_with_the_choices() -> None:
         gateway_path=GatewayPath.DIRECT,
         existing_flows=ExistingFlows.REDECIDE,
         other_family=OtherFamily.DROP,
+        tunnel_port=8472,
     )
 
-    assert settings.encode()[-4:] == b"\0\x01\x01\0"
+    assert settings.encode()[-8:] == b"\0\x01\x01\0\x18\x21\0\0"
 
 
 def test_runtime_config_survives_its_bytes() -> None:
