@@ -59,9 +59,12 @@ static __always_inline int fragment_store(struct context *context, struct held_k
 		return -1;
 	copy->size = size;
 	copy->since = bpf_jiffies64();
-	for (key->part = 0; key->part < HELD_PARTS; key->part++)
+	/* Counted in a register: the verifier of 6.1 sees no progress in memory. */
+	for (__u32 part = 0; part < HELD_PARTS; part++) {
+		key->part = part;
 		if (!bpf_map_update_elem(&held_parts, key, copy, BPF_NOEXIST))
 			return 0;
+	}
 	return -1;
 }
 
@@ -110,10 +113,13 @@ static __noinline int fragment_release(struct context *context)
 	__u64 now = bpf_jiffies64();
 	int verdict = 0;
 
-	for (key.part = 0; key.part < HELD_PARTS; key.part++) {
-		struct held *held = bpf_map_lookup_elem(&held_parts, &key);
-		__u32 size = held ? held->size : 0;
+	for (__u32 part = 0; part < HELD_PARTS; part++) {
+		struct held *held;
+		__u32 size;
 
+		key.part = part;
+		held = bpf_map_lookup_elem(&held_parts, &key);
+		size = held ? held->size : 0;
 		if (size < ETH_HLEN || size > HELD_BYTES)
 			continue;
 		if (now - held->since <= (__u64)LIFETIME_FRAGMENT * settings.jiffies_per_second) {
