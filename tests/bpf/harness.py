@@ -72,8 +72,10 @@ STAMP = 8
 
 FLOW_TABLES = {Family.V4: MapName.FLOW_V4, Family.V6: MapName.FLOW_V6}
 NAT_TABLES = {Family.V4: MapName.SNAT_V4, Family.V6: MapName.SNAT_V6}
-
-FRAGMENT_TABLES = ("outgate_frag_v4", "outgate_frag_v6")
+AGEING = (
+    *(*FLOW_TABLES.values(), *NAT_TABLES.values()),
+    *(MapName.FRAG_V4, MapName.FRAG_V6),
+)
 
 NAT_SIZE, NAT_FLAGS = {Family.V4: 48, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
 FAR_FUTURE = (1 << 60).to_bytes(STAMP, sys.byteorder)
@@ -206,7 +208,7 @@ class Node:
 
     def reset(self) -> None:
         """Forget every row; interfaces, routes and neighbours stay."""
-        for name in (*(set(MapName) - {MapName.CONFIG}), *FRAGMENT_TABLES):
+        for name in set(MapName) - {MapName.CONFIG}:
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
         self.configure()
@@ -229,7 +231,7 @@ class Node:
             with self.table(name) as table:
                 assert not table.remove_many([raw])
 
-    def table(self, name: str) -> PinnedMap:
+    def table(self, name: MapName) -> PinnedMap:
         """Open one of the node's maps."""
         return self.inside(lambda: PinnedMap(self._pins / name))
 
@@ -299,8 +301,7 @@ class Node:
 
         Negative: another CPU touched them after a program looked at the clock.
         """
-        tables = (*FLOW_TABLES.values(), *NAT_TABLES.values(), *FRAGMENT_TABLES)
-        for name in tables:
+        for name in AGEING:
             with self.table(name) as table:
                 for key, value in list(table.rows()):
                     seen = int.from_bytes(value[-STAMP:], sys.byteorder)

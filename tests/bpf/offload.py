@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from bpf.harness import Node
-from bpf.packets import ETHERNET, IP_SIZE, family_of_frame
+from bpf.packets import ETHERNET, HOP_BY_HOP, IP_SIZE, family_of_frame
 from bpf.wire import SOL_PACKET, attached, is_tested, tap
 from outgate.state.entries import Family, Hook
 
@@ -37,15 +37,17 @@ def _family(frame: bytes) -> Family:
 
 
 def _l4_offset(frame: bytes) -> int:
-    return ETHERNET + IP_SIZE[_family(frame)]
+    start, family = ETHERNET + IP_SIZE[_family(frame)], _family(frame)
+    has_options = family is Family.V6 and frame[ETHERNET + 6] == HOP_BY_HOP
+    return start + (8 if has_options else 0)
 
 
 def partial(frame: bytes) -> bytes:
     """Return a TCP frame whose checksum field holds the pseudo header's sum alone."""
-    start = _l4_offset(frame)
-    addresses = start - (8 if _family(frame) is Family.V4 else 32)
+    start, ip_end = _l4_offset(frame), ETHERNET + IP_SIZE[_family(frame)]
+    addresses = ip_end - (8 if _family(frame) is Family.V4 else 32)
     size = len(frame) - start
-    words = frame[addresses:start] + TCP_NUMBER.to_bytes(2, "big")
+    words = frame[addresses:ip_end] + TCP_NUMBER.to_bytes(2, "big")
     words += size.to_bytes(4, "big")
     pairs = range(0, len(words), 2)
     total = sum(int.from_bytes(words[at : at + 2], "big") for at in pairs)
@@ -70,9 +72,10 @@ def _send(node: Node, hook: Hook, frame: bytes, gso_size: int) -> Offloaded:
     )
     with tap("wire") as wire, attached(node, hook):
         wire.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         wire.send(header + partial(frame))
         while True:
-            data, source = wire.recvfrom(1 << 17)
+            data, source = wire.recvfrom(1 << 18)
             flags, _, _, size, _, _ = VIRTIO_NET_HDR.unpack_from(data)
             seen = data[VIRTIO_NET_HDR.size :]
             if source[2] != socket.PACKET_OUTGOING and is_tested(seen):
