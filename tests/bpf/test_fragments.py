@@ -19,6 +19,7 @@ from bpf.harness import (
     Setup,
     needs_root,
 )
+from bpf.icmp_errors import IcmpError
 from bpf.packets import (
     ECHO_NAME,
     TCP_NAME,
@@ -292,3 +293,35 @@ def test_the_guard_lets_no_part_out(node: Node, world: World) -> None:
     for part in parts(packet.build(), next(NUMBERS)):
         assert Outcome(DROP, part, 0) == node.run(Hook.TO_NETDEV, part)
     assert {(Reason.DROP_UNTRANSLATED, OUT, 77): 3} == node.counts()
+
+
+@pytest.mark.xfail(strict=True, reason="from-container holds it, and then drops it")
+def test_a_later_part_of_an_unanswered_flow_is_not_dropped_for_being_late(
+    node: Node, world: World
+) -> None:
+    """A second after the first part: such a flow is decided anew once a second."""
+    packet = big(UDP_NAME, world.TUNNELLED_POD, world.SERVER)
+    first, second, _ = parts(packet.build(), next(NUMBERS))
+    node.run(Hook.FROM_CONTAINER, first)
+    node.age(2)
+
+    assert Outcome(REDIRECT, second, 0) == node.run(Hook.FROM_CONTAINER, second)
+
+
+@pytest.mark.xfail(strict=True, reason="quote_write() writes a port into the payload")
+@pytest.mark.parametrize("path", list(GatewayPath))
+def test_an_error_about_a_later_part_reaches_its_pod(
+    world: World, make_node: MakeNode, path: GatewayPath
+) -> None:
+    """It quotes no ports, but the id."""
+    node = make_node(Setup(gateway_path=path))
+    packet, number = big(UDP_NAME, world.REMOTE_POD, world.SERVER), next(NUMBERS)
+    for part in parts(packet.build(), number):
+        handed = node.run(Hook.FROM_OVERLAY, part, tunnel=world.worker)
+        if path is GatewayPath.STACK:
+            node.run(Hook.TO_NETDEV, handed.packet, mark=handed.mark)
+    error = IcmpError(world.HOP, packet.but(source=world.HERE), "time-exceeded")
+    quoted = error.but(part=(number, 1))
+    expected = quoted.about(packet).but(ttl=63).build()
+
+    assert Outcome(REDIRECT, expected, 0) == node.run(Hook.FROM_NETDEV, quoted.build())
