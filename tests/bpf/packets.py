@@ -12,6 +12,7 @@ from struct import pack
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
+from scapy.layers.sctp import SCTP
 from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
@@ -20,8 +21,10 @@ from outgate.state.entries import Family, family_of
 POD_MAC = "02:00:00:00:01:2a"
 HOST_MAC = "02:00:00:00:01:01"
 
-TCP_NAME, UDP_NAME, ECHO_NAME = "tcp", "udp", "echo"
-PROTOCOLS = (TCP_NAME, UDP_NAME, ECHO_NAME)
+TCP_NAME, UDP_NAME, ECHO_NAME, SCTP_NAME = "tcp", "udp", "echo", "sctp"
+MOVABLE = (TCP_NAME, UDP_NAME, ECHO_NAME)
+PROTOCOLS = (*MOVABLE, SCTP_NAME)
+"""Those whose port (or id) a translation may change, and all."""
 
 ETHERNET = 14
 IP_SIZE = {Family.V4: 20, Family.V6: 40}
@@ -139,6 +142,8 @@ class Packet:
             checksum = 0 if self.zero_checksum else None
             ports = (self.source_port, self.destination_port)
             return UDP(sport=ports[0], dport=ports[1], chksum=checksum)
+        if self.protocol == SCTP_NAME:
+            return SCTP(sport=self.source_port, dport=self.destination_port, tag=5)
         number = self.destination_port if self.is_reply else self.source_port
         if self.family is Family.V6:
             echo = ICMPv6EchoReply if self.is_reply else ICMPv6EchoRequest

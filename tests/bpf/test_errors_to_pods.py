@@ -7,6 +7,7 @@ from bpf.icmp_errors import ICMP, KINDS, IcmpError
 from bpf.packets import (
     ETHERNET,
     HOST_MAC,
+    MOVABLE,
     POD_MAC,
     PROTOCOLS,
     TCP_NAME,
@@ -110,7 +111,7 @@ def test_an_error_about_a_packet_with_options_is_right(
     assert_told(node, world, packet.stretched(40))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_an_error_gets_the_port_back_that_a_collision_changed(
     node: Node, world: World, protocol: str
 ) -> None:

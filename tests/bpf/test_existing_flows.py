@@ -15,7 +15,7 @@ from bpf.harness import (
     Setup,
     needs_root,
 )
-from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
+from bpf.packets import MOVABLE, PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import World
 from outgate.kernel.maps import ExistingFlows, GatewayPath
 from outgate.kernel.reasons import Reason
@@ -117,7 +117,7 @@ def test_generations_begin_again_at_zero(world: World, make_node: MakeNode) -> N
 
 @pytest.mark.parametrize("setup", [KEEP, REDECIDE], ids=["keep", "redecide"])
 @pytest.mark.parametrize("pod", ["LOCAL_POD", "REMOTE_POD"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_a_flow_whose_row_stays_keeps_egress_ip_and_port(
     world: World, make_node: MakeNode, protocol: str, pod: str, setup: Setup
 ) -> None:

@@ -9,8 +9,8 @@ from bpf.harness import MARK_OVERLAY, MARK_SEEN, MARK_TRANSLATED, Node, needs_ro
 from bpf.icmp_errors import IcmpError
 from bpf.packets import (
     HOST_MAC,
+    MOVABLE,
     POD_MAC,
-    PROTOCOLS,
     TCP_NAME,
     UDP_NAME,
     outbound,
@@ -57,7 +57,7 @@ def node(one_forwarder: Forwarder) -> Node:
     return one_forwarder.node
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_without_the_guard_an_unhooked_pod_leaves_as_the_node(
     unguarded: Forwarder, world: World, protocol: str
 ) -> None:
@@ -68,7 +68,7 @@ def test_without_the_guard_an_unhooked_pod_leaves_as_the_node(
 
 
 @pytest.mark.parametrize("pod", ["LOCAL_POD", "FREE_POD", "UNKNOWN_POD"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_forward_guard_drops_an_unhooked_pods_packet_to_a_covered_network(
     node: Node, world: World, forwarder: Forwarder, protocol: str, pod: str
 ) -> None:
@@ -96,7 +96,7 @@ def test_forward_guard_drops_protocols_that_nobody_translates(
     assert UNSEEN == node.counts()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_forward_guard_lets_an_unhooked_pod_reach_what_no_policy_covers(
     node: Node, world: World, forwarder: Forwarder, protocol: str
 ) -> None:
@@ -127,7 +127,7 @@ def test_forward_guard_leaves_what_comes_from_elsewhere_to_the_host(
     assert (Reason.DROP_UNSEEN_POD, OUT, POLICY) not in node.counts()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_forward_guard_lets_a_hooked_pod_without_a_policy_pass(
     node: Node, world: World, forwarder: Forwarder, protocol: str
 ) -> None:
@@ -138,7 +138,7 @@ def test_forward_guard_lets_a_hooked_pod_without_a_policy_pass(
     assert {} == node.counts()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_forward_guard_lets_a_hooked_pod_answer_who_called_it(
     node: Node, world: World, forwarder: Forwarder, protocol: str
 ) -> None:

@@ -23,6 +23,7 @@ from bpf.packets import (
     ETHERNET,
     IP_SIZE,
     PROTOCOLS,
+    SCTP_NAME,
     TCP_NAME,
     UDP_NAME,
     Packet,
@@ -71,7 +72,7 @@ def out_of_hops(frame: bytes, source: str) -> bytes:
 
 def headers(world: World, protocol: str) -> int:
     """Return the bytes of IP and transport headers."""
-    return world.ip_size + (20 if protocol == TCP_NAME else 8)
+    return world.ip_size + {TCP_NAME: 20, SCTP_NAME: 12}.get(protocol, 8)
 
 
 def sized(world: World, protocol: str, pod: str, size: int) -> Packet:

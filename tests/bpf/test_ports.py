@@ -14,6 +14,7 @@ from bpf.harness import (
     needs_root,
 )
 from bpf.packets import (
+    SCTP_NAME,
     TCP_NAME,
     Packet,
     outbound,
@@ -101,3 +102,30 @@ def test_from_overlay_uses_a_taken_port_towards_another_server(
     )
 
     assert 40000 == source_port(other)
+
+
+def test_sctp_keeps_its_port_or_is_dropped(node: Node, world: World) -> None:
+    """Its checksum covers ports, and is of a kind that no program can mend."""
+    node.put({world.row(world.OTHER_REMOTE_POD, world.NETWORK): world.via(world.HERE)})
+    receive(node, world, outbound(SCTP_NAME, world.REMOTE_POD, world.SERVER))
+    packet = outbound(SCTP_NAME, world.OTHER_REMOTE_POD, world.SERVER)
+
+    assert Outcome(DROP, packet.build(), 0) == receive(node, world, packet)
+    assert 1 == node.counts()[(Reason.DROP_SNAT_NO_PORT, OUT, POLICY)]
+
+
+def test_sctp_from_a_port_of_the_node_itself_is_dropped(
+    node: Node, world: World
+) -> None:
+    node.run(Hook.TO_NETDEV, outbound(SCTP_NAME, world.HERE, world.SERVER).build())
+    packet = outbound(SCTP_NAME, world.REMOTE_POD, world.SERVER)
+
+    assert Outcome(DROP, packet.build(), 0) == receive(node, world, packet)
+
+
+def test_sctp_from_a_port_that_is_not_for_pods_is_dropped(
+    node: Node, world: World
+) -> None:
+    packet = outbound(SCTP_NAME, world.REMOTE_POD, world.SERVER, port=1023)
+
+    assert Outcome(DROP, packet.build(), 0) == receive(node, world, packet)
