@@ -127,7 +127,7 @@ static __always_inline int decide(struct context *context, const struct packet *
 
 	/* Covered: from here on the packet is tunnelled, translated, or dropped. */
 	*policy = row->policy;
-	if (packet->fragment == FRAGMENT_LATER)
+	if (packet->class == PACKET_FRAGMENT && packet->fragment == FRAGMENT_LATER)
 		return fragment_hold(context) ? -DROP_FRAGMENT : -FRAGMENT_HELD;
 	if (packet->class != PACKET_FLOW)
 		return -unsupported(packet->class);

@@ -79,7 +79,8 @@ static __always_inline int quote_write(struct context *context,
 	if (quote->checksum_offset)
 		icmp_set(check, quoted_checksum(quote->tuple.protocol, *check, &from, address,
 						*port_field, port), &sum);
-	icmp_set(port_field, port, &sum);
+	if (quote->fragment != FRAGMENT_LATER)
+		icmp_set(port_field, port, &sum);
 	icmp->checksum = sum;
 	return 0;
 }

@@ -295,7 +295,6 @@ def test_the_guard_lets_no_part_out(node: Node, world: World) -> None:
     assert {(Reason.DROP_UNTRANSLATED, OUT, 77): 3} == node.counts()
 
 
-@pytest.mark.xfail(strict=True, reason="from-container holds it, and then drops it")
 def test_a_later_part_of_an_unanswered_flow_is_not_dropped_for_being_late(
     node: Node, world: World
 ) -> None:
@@ -308,7 +307,6 @@ def test_a_later_part_of_an_unanswered_flow_is_not_dropped_for_being_late(
     assert Outcome(REDIRECT, second, 0) == node.run(Hook.FROM_CONTAINER, second)
 
 
-@pytest.mark.xfail(strict=True, reason="quote_write() writes a port into the payload")
 @pytest.mark.parametrize("path", list(GatewayPath))
 def test_an_error_about_a_later_part_reaches_its_pod(
     world: World, make_node: MakeNode, path: GatewayPath
