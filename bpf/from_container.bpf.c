@@ -114,9 +114,12 @@ static __always_inline int decide(struct context *context, const struct packet *
 	struct flow_entry *flow = &context->work->flow;
 	const struct egress_value *row;
 
-	if (is_forged_tunnel(tuple))
+	if (is_to_tunnel(tuple))
 		return -DROP_FORGED_TUNNEL;
 	if (!pod || !(pod->flags & ENDPOINT_POD)) {
+		if (is_node_address(&tuple->source))
+			/* Wherever it goes: a node's tunnel may listen there. */
+			return -DROP_FORGED_TUNNEL;
 		*policy = unknown_pod_policy(tuple, 0);
 		/* No pod network's address, or nothing that a policy covers: not ours. */
 		return *policy ? -DROP_UNKNOWN_POD : let_pass(context);

@@ -82,20 +82,30 @@ static __always_inline _Bool is_same_node(const struct ip_address *one,
 	       address_equal(&first_endpoint, &second_endpoint);
 }
 
-/*
- * Is it made up as a tunnelled packet? Where the network plugin masquerades what pods send
- * to nodes, it would come from an address that the other node believes.
- */
-static __always_inline _Bool is_forged_tunnel(const struct tuple *tuple)
+/* Is @address one of a node: of this one, or one whose tunnelled packets are believed? */
+static __always_inline _Bool is_node_address(const struct ip_address *address)
 {
-	const struct ipcache_value *entry;
+	const struct ipcache_value *entry = ipcache_lookup(address);
 
-	if (!settings.tunnel_port || tuple->protocol != IPPROTO_UDP ||
-	    tuple->destination_port != bpf_htons(settings.tunnel_port))
+	return (entry && (entry->identity == IDENTITY_HOST ||
+			  entry->identity == IDENTITY_REMOTE_NODE)) ||
+	       is_host_address(address);
+}
+
+/*
+ * Does a pod send this to where tunnelled packets are received? Where the network plugin
+ * masquerades what pods send to nodes, it would come from an address that is believed. What
+ * lies behind more extension headers than are walked may be such a packet too.
+ */
+static __always_inline _Bool is_to_tunnel(const struct tuple *tuple)
+{
+	if (!settings.tunnel_port)
 		return 0;
-	entry = ipcache_lookup(&tuple->destination);
-	return entry && (entry->identity == IDENTITY_HOST ||
-			 entry->identity == IDENTITY_REMOTE_NODE);
+	if ((tuple->protocol != IPPROTO_UDP ||
+	     tuple->destination_port != bpf_htons(settings.tunnel_port)) &&
+	    !is_extension(tuple->protocol))
+		return 0;
+	return is_node_address(&tuple->destination);
 }
 
 /* Is @address one of the pods of the node that tunnels as @node? */

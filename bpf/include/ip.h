@@ -86,6 +86,17 @@ ip_destination(struct ip_header *ip)
 	return (void *)&ip->daddr;
 }
 
+/*
+ * Is it a header that IPv6 has between its own and the transport's? As a packet's protocol it
+ * is one that was not walked.
+ */
+static inline __attribute__((always_inline)) _Bool is_extension(__u8 protocol)
+{
+	return OUTGATE_FAMILY == 6 &&
+	       (protocol == NEXT_HOP_BY_HOP || protocol == NEXT_ROUTING ||
+		protocol == NEXT_FRAGMENT || protocol == NEXT_DESTINATION);
+}
+
 /* Bytes of the whole packet, as its header says; a super-packet may not be able to say. */
 static inline __attribute__((always_inline)) __u32 ip_total_size(const struct ip_header *ip)
 {
@@ -135,12 +146,6 @@ struct extension_header {
 	__be32 id;
 };
 
-static inline __attribute__((always_inline)) _Bool is_walked(__u8 protocol)
-{
-	return protocol == NEXT_HOP_BY_HOP || protocol == NEXT_ROUTING ||
-	       protocol == NEXT_FRAGMENT || protocol == NEXT_DESTINATION;
-}
-
 /*
  * Walk to the transport header. Where the way is too long, or leads by other nodes first
  * (a routing header with segments left), the extension is left as the protocol.
@@ -156,7 +161,7 @@ extensions_walk(void *start, void *end, __u32 offset, struct ip_view *view)
 		__u32 size = sizeof(*header);
 		__u16 place;
 
-		if (!is_walked(view->protocol))
+		if (!is_extension(view->protocol))
 			break;
 		if ((void *)(header + 1) > end)
 			return -1;

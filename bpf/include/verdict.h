@@ -42,7 +42,7 @@ enum reason {
 	OTHER_FAMILY = 24, /* left alone: its pod is selected in the other IP family */
 	DROP_OTHER_FAMILY = 25, /* the same, and the setting other-family says drop */
 	FRAGMENT_HELD = 26, /* a part before its datagram's first: held until that comes */
-	DROP_FORGED_TUNNEL = 27, /* from a pod to a node's tunnel port: it would be believed */
+	DROP_FORGED_TUNNEL = 27, /* from a pod as a node, or to a node's tunnel port */
 };
 
 /* Counting must not change a verdict: a full metrics map loses counts, never packets. */

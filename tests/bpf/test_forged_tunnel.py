@@ -67,7 +67,6 @@ BESIDE = {
 """Where a node's socket listens too, without an address that anybody entered."""
 
 
-@pytest.mark.xfail(strict=True, reason="only addresses of nodes are closed")
 @pytest.mark.parametrize("number", range(3))
 def test_no_pod_reaches_the_tunnel_port_of_its_node_by_the_link(
     node: Node, world: World, number: int
@@ -79,7 +78,6 @@ def test_no_pod_reaches_the_tunnel_port_of_its_node_by_the_link(
     assert Outcome(DROP, frame, 0) == node.run(Hook.FROM_CONTAINER, frame)
 
 
-@pytest.mark.xfail(strict=True, reason="only addresses of Node objects are closed")
 @pytest.mark.parametrize("address", ["POD_ROUTER", "OTHER_EGRESS_IP"])
 def test_no_pod_reaches_the_tunnel_port_by_another_address_of_its_node(
     node: Node, world: World, address: str
@@ -94,7 +92,6 @@ def test_no_pod_reaches_the_tunnel_port_by_another_address_of_its_node(
     assert Outcome(DROP, frame, 0) == node.run(Hook.FROM_CONTAINER, frame)
 
 
-@pytest.mark.xfail(strict=True, reason="a port behind more headers is not looked for")
 @pytest.mark.parametrize("world", [IPV6, IPV6_OVER_IPV4], ids=lambda w: w.name)
 @pytest.mark.parametrize("to", ["HERE", "ELSEWHERE"])
 def test_no_extension_headers_hide_the_tunnel_port(
