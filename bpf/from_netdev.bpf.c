@@ -104,7 +104,7 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		return handle_part(context, packet);
 	if (packet->class != PACKET_FLOW)
 		/* Only what has ports or an echo's id is translated, so only that returns. */
-		return VERDICT_PASS;
+		return leave_to_host(context, packet);
 	*key = packet->tuple;
 	key->direction = NAT_REVERSE;
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
