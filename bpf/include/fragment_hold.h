@@ -142,11 +142,15 @@ static __noinline int fragment_release(struct context *context)
 static __always_inline int fragment_learn(struct context *context, const struct packet *packet,
 					  __u8 state)
 {
+	int verdict;
+
 	if (packet->fragment != FRAGMENT_FIRST ||
 	    !fragment_note(context, &packet->tuple, packet->id, state))
 		return 0;
-	context->is_released = 1;
-	return fragment_release(context);
+	verdict = fragment_release(context);
+	/* What waited may be too old by now, or pushed out: then the packet goes on by itself. */
+	context->is_released = verdict != 0;
+	return verdict;
 }
 
 #endif
