@@ -1,7 +1,7 @@
 """
 What a pod answers in the family that no policy of it covers: it is left alone.
 
-The setting ``other-family`` is about what the pod begins; who called it gets his answer,
+The setting ``other-family`` is about what the pod begins; who called it gets an answer,
 as in the family that a policy does cover.
 """
 
