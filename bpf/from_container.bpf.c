@@ -177,7 +177,11 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	if (packet->class == PACKET_OTHER_FAMILY)
 		return VERDICT_PASS;
 	if (packet->class == PACKET_OTHER)
-		return let_pass(context);
+		/*
+		 * No IP as far as we see, but the stack may see more: it takes two priority tags
+		 * off. Without our mark forward-guard looks at what comes out.
+		 */
+		return VERDICT_PASS;
 	if (!packet->l4_offset || origin_of_pod(context))
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
 		return -DROP_INVALID;

@@ -3,7 +3,8 @@
  * to-container: what a pod is about to receive, on the host side of its veth (egress).
  *
  * Remembers flows that begin outside, so that from-container leaves their replies alone;
- * only for pairs that a policy covers, since nobody asks about the others. Never drops.
+ * only for pairs that a policy covers, or whose replies the setting other-family would drop,
+ * since nobody asks about the others. Never drops.
  */
 #include "include/classify.h"
 #include "include/config.h"
@@ -21,6 +22,21 @@ static __always_inline _Bool begins(const struct packet *packet)
 	default:
 		return 1;
 	}
+}
+
+/*
+ * Would from-container drop the replies of this pod, which policies select in the other
+ * family alone? Then who called it must be known; else only the pod's own flows are meant.
+ */
+static __always_inline _Bool is_cut_off(const struct tuple *view)
+{
+	const struct endpoint *pod;
+
+	if (settings.other_family != OTHER_FAMILY_DROP)
+		return 0;
+	pod = endpoint_lookup(&view->source);
+	return pod && (pod->roles & ROLE_OTHER_FAMILY) &&
+	       !is_cluster_destination(&view->destination);
 }
 
 /* May this packet begin a flow where there is a live one already? */
@@ -63,13 +79,13 @@ int FAMILY(to_container)(struct __sk_buff *skb)
 	if (!begins(packet))
 		return VERDICT_NEXT;
 	row = covering_row(view);
-	if (!row)
+	if (!row && !is_cut_off(view))
 		/* No policy would capture the replies. */
 		return VERDICT_NEXT;
 	inbound = &context.work->flow;
 	__builtin_memset(inbound, 0, sizeof(*inbound));
 	inbound->decision = FLOW_INBOUND;
-	inbound->policy = row->policy;
+	inbound->policy = row ? row->policy : 0;
 	inbound->last_seen = now;
 	flow_open(context.work, view);
 	return VERDICT_NEXT;
