@@ -21,9 +21,12 @@ from typing import Self, TypeVar
 
 import pytest
 
+from bpf.collecting import collect_all, take_events, take_garbage
 from bpf.uplink import UPLINK, build_uplink, command
 from bpf.wrapper import tunnel_source, wrapper_object
 from outgate.kernel import syscall
+from outgate.kernel.collector import COLLECTORS
+from outgate.kernel.events import Event
 from outgate.kernel.maps import (
     CONFIG_KEY,
     DatapathSettings,
@@ -40,6 +43,7 @@ from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import (
     NAT_HOST_SOCKET,
+    CollectorRecord,
     FlowRecord,
     FlowTuple,
     MetricDirection,
@@ -97,10 +101,12 @@ class Setup:
     other_family: OtherFamily = OtherFamily.PASS
     ports: tuple[int, int] = (1024, 65535)
     has_route: bool = True
+    flow_table_size: int | None = None
     jiffies_per_second: int = JIFFIES_PER_SECOND
 
-    def encode(self) -> bytes:
-        """Return the settings section of every program."""
+    @property
+    def datapath(self) -> DatapathSettings:
+        """Return what every program is loaded with."""
         return DatapathSettings(
             tunnel_vni=VNI,
             mark_mask=MARK_MASK,
@@ -113,7 +119,8 @@ class Setup:
             gateway_path=self.gateway_path,
             existing_flows=self.existing_flows,
             other_family=self.other_family,
-        ).encode()
+            flow_table_size=self.flow_table_size,
+        )
 
 
 def _isolate() -> None:
@@ -158,9 +165,10 @@ class Node:
         command("mount", "-t", "bpf", "bpf", str(self._pins))
         build_uplink(self._setup.has_route)
         self.uplink = socket.if_nametoindex("uplink")
-        settings = self._setup.encode()
+        settings = self._setup.datapath
         for hook, family in product(Hook, Family):
-            program = load_program(hook, family, self._pins, settings)
+            raw, sizes = settings.encode(), settings.sizes
+            program = load_program(hook, family, self._pins, raw, sizes)
             self._programs[hook, family] = program.fd
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
@@ -202,7 +210,9 @@ class Node:
 
     def reset(self) -> None:
         """Forget every row; interfaces, routes and neighbours stay."""
-        for name in set(MapName) - {MapName.CONFIG}:
+        self.events()
+        self.garbage()
+        for name in set(MapName) - {MapName.CONFIG, *COLLECTORS.values()}:
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
         self.configure()
@@ -302,6 +312,19 @@ class Node:
                     older = seen - seconds * self._setup.jiffies_per_second
                     stamp = older.to_bytes(STAMP, sys.byteorder)
                     table.put(key, value[:-STAMP] + stamp)
+
+    def events(self) -> list[Event]:
+        """Take what the programs told since the last time."""
+        return self.inside(lambda: take_events(self._pins))
+
+    def garbage(self) -> dict[MapName, list[bytes]]:
+        """Take the items that the collector would look at, oldest first."""
+        return self.inside(lambda: take_garbage(self._pins))
+
+    def collect(self) -> dict[Family, CollectorRecord]:
+        """Let the collector look at every flow once, whether due or not."""
+        settings = self._setup.datapath
+        return self.inside(lambda: collect_all(self._pins, settings))
 
     def take_ports(self, server: Address, ports: Iterable[int]) -> None:
         """Let sockets of this node have these TCP ports towards port 80 of *server*."""
