@@ -137,7 +137,7 @@ class Node:
     def __init__(self, setup: Setup | None = None) -> None:
         self._setup = setup or Setup()
         self._folder = TemporaryDirectory(prefix="outgate-bpf-")
-        self._pins = Path(self._folder.name) / "bpf"
+        self.pins = Path(self._folder.name) / "bpf"
         self._programs: dict[tuple[Hook, Family], int] = {}
         self._wrappers: dict[Family, int] = {}
         self.uplink = 0
@@ -161,14 +161,14 @@ class Node:
         return self._worker.submit(call).result()
 
     def _build(self) -> None:
-        self._pins.mkdir()
-        command("mount", "-t", "bpf", "bpf", str(self._pins))
+        self.pins.mkdir()
+        command("mount", "-t", "bpf", "bpf", str(self.pins))
         build_uplink(self._setup.has_route)
         self.uplink = socket.if_nametoindex("uplink")
         settings = self._setup.datapath
         for hook, family in product(Hook, Family):
             raw, sizes = settings.encode(), settings.sizes
-            program = load_program(hook, family, self._pins, raw, sizes)
+            program = load_program(hook, family, self.pins, raw, sizes)
             self._programs[hook, family] = program.fd
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
@@ -185,11 +185,11 @@ class Node:
             tunnel_mtu=TUNNEL_MTU,
             policy_generation=policy_generation,
         )
-        with PinnedMap(self._pins / MapName.CONFIG) as table:
+        with PinnedMap(self.pins / MapName.CONFIG) as table:
             table.put(CONFIG_KEY.pack(0), config.encode())
 
     def _load_wrapper(self, family: Family) -> int:
-        folder = self._pins / f"v{family}"
+        folder = self.pins / f"v{family}"
         folder.mkdir()
         pin = folder / "tunnel_source"
         command(
@@ -205,7 +205,7 @@ class Node:
     def _tear_down(self) -> None:
         for fd in (*self._programs.values(), *self._wrappers.values()):
             os.close(fd)
-        command("umount", str(self._pins))
+        command("umount", str(self.pins))
         command("ip", "link", "delete", "uplink")
 
     def reset(self) -> None:
@@ -237,7 +237,7 @@ class Node:
 
     def table(self, name: MapName) -> PinnedMap:
         """Open one of the node's maps."""
-        return self.inside(lambda: PinnedMap(self._pins / name))
+        return self.inside(lambda: PinnedMap(self.pins / name))
 
     def program(self, hook: Hook, family: Family, *, is_tunnelled: bool = False) -> int:
         """Return the file descriptor to run for *hook*, for tests that run many."""
@@ -315,16 +315,16 @@ class Node:
 
     def events(self) -> list[Event]:
         """Take what the programs told since the last time."""
-        return self.inside(lambda: take_events(self._pins))
+        return self.inside(lambda: take_events(self.pins))
 
     def garbage(self) -> dict[MapName, list[bytes]]:
         """Take the items that the collector would look at, oldest first."""
-        return self.inside(lambda: take_garbage(self._pins))
+        return self.inside(lambda: take_garbage(self.pins))
 
     def collect(self) -> dict[Family, CollectorRecord]:
         """Let the collector look at every flow once, whether due or not."""
         settings = self._setup.datapath
-        return self.inside(lambda: collect_all(self._pins, settings))
+        return self.inside(lambda: collect_all(self.pins, settings))
 
     def take_ports(self, server: Address, ports: Iterable[int]) -> None:
         """Let sockets of this node have these TCP ports towards port 80 of *server*."""
