@@ -52,24 +52,23 @@ static __always_inline _Bool is_flow_over(struct round *round, const struct garb
 }
 
 /* Both halves die together: while one of them lives, the other stays or comes back. */
-static __always_inline _Bool is_nat_over(struct round *round, const struct garbage_item *item)
+static __always_inline _Bool is_nat_over(struct round *round, struct garbage_item *item)
 {
 	struct work *work = round->work;
 	struct nat_entry *forward, *reverse;
-	struct ip_address egress_ip = item->egress_ip;
-	__be16 port = item->port;
 	__u32 policy = 0;
 
 	work->key = forward_key(&item->tuple);
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
 	if (forward) {
+		/* Kept in the item: the flow may have been decided anew, or lose this half. */
+		item->egress_ip = forward->address;
+		item->port = forward->port;
+		policy = forward->policy;
 		if (is_live(forward->last_seen, item->tuple.protocol, forward->tcp, round->now))
 			return 0;
-		egress_ip = forward->address;
-		port = forward->port;
-		policy = forward->policy;
 	}
-	work->reply = reverse_key(&item->tuple, &egress_ip, port);
+	work->reply = reverse_key(&item->tuple, &item->egress_ip, item->port);
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
 	if (reverse && !(reverse->flags & NAT_HOST_SOCKET) &&
 	    !leads_to(reverse, &item->tuple.source, item->tuple.source_port))
@@ -81,7 +80,7 @@ static __always_inline _Bool is_nat_over(struct round *round, const struct garba
 	if (!forward && !reverse)
 		return 1;
 	if (!reverse || !(reverse->flags & NAT_HOST_SOCKET))
-		event_nat(work, EVENT_NAT_RELEASED, &item->tuple, &egress_ip, port,
+		event_nat(work, EVENT_NAT_RELEASED, &item->tuple, &item->egress_ip, item->port,
 			  reverse ? reverse->policy : policy);
 	if (forward)
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);

@@ -21,9 +21,12 @@ from typing import Self, TypeVar
 
 import pytest
 
+from bpf.collecting import collect_all, take_events, take_garbage
 from bpf.uplink import UPLINK, build_uplink, command
 from bpf.wrapper import tunnel_source, wrapper_object
 from outgate.kernel import syscall
+from outgate.kernel.collector import COLLECTORS
+from outgate.kernel.events import Event
 from outgate.kernel.maps import (
     CONFIG_KEY,
     DatapathSettings,
@@ -40,6 +43,7 @@ from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import (
     NAT_HOST_SOCKET,
+    CollectorRecord,
     FlowRecord,
     FlowTuple,
     MetricDirection,
@@ -102,10 +106,12 @@ class Setup:
     other_family: OtherFamily = OtherFamily.PASS
     ports: tuple[int, int] = (1024, 65535)
     has_route: bool = True
+    flow_table_size: int | None = None
     jiffies_per_second: int = JIFFIES_PER_SECOND
 
-    def encode(self) -> bytes:
-        """Return the settings section of every program."""
+    @property
+    def datapath(self) -> DatapathSettings:
+        """Return what every program is loaded with."""
         return DatapathSettings(
             tunnel_vni=VNI,
             mark_mask=MARK_MASK,
@@ -119,7 +125,8 @@ class Setup:
             existing_flows=self.existing_flows,
             other_family=self.other_family,
             tunnel_port=TUNNEL_PORT,
-        ).encode()
+            flow_table_size=self.flow_table_size,
+        )
 
 
 def _isolate() -> None:
@@ -136,7 +143,7 @@ class Node:
     def __init__(self, setup: Setup | None = None) -> None:
         self._setup = setup or Setup()
         self._folder = TemporaryDirectory(prefix="outgate-bpf-")
-        self._pins = Path(self._folder.name) / "bpf"
+        self.pins = Path(self._folder.name) / "bpf"
         self._programs: dict[tuple[Hook, Family], int] = {}
         self._wrappers: dict[Family, int] = {}
         self.uplink = 0
@@ -160,13 +167,14 @@ class Node:
         return self._worker.submit(call).result()
 
     def _build(self) -> None:
-        self._pins.mkdir()
-        command("mount", "-t", "bpf", "bpf", str(self._pins))
+        self.pins.mkdir()
+        command("mount", "-t", "bpf", "bpf", str(self.pins))
         build_uplink(self._setup.has_route)
         self.uplink = socket.if_nametoindex("uplink")
-        settings = self._setup.encode()
+        settings = self._setup.datapath
         for hook, family in product(Hook, Family):
-            program = load_program(hook, family, self._pins, settings)
+            raw, sizes = settings.encode(), settings.sizes
+            program = load_program(hook, family, self.pins, raw, sizes)
             self._programs[hook, family] = program.fd
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
@@ -183,11 +191,11 @@ class Node:
             tunnel_mtu=TUNNEL_MTU,
             policy_generation=policy_generation,
         )
-        with PinnedMap(self._pins / MapName.CONFIG) as table:
+        with PinnedMap(self.pins / MapName.CONFIG) as table:
             table.put(CONFIG_KEY.pack(0), config.encode())
 
     def _load_wrapper(self, family: Family) -> int:
-        folder = self._pins / f"v{family}"
+        folder = self.pins / f"v{family}"
         folder.mkdir()
         pin = folder / "tunnel_source"
         command(
@@ -203,12 +211,14 @@ class Node:
     def _tear_down(self) -> None:
         for fd in (*self._programs.values(), *self._wrappers.values()):
             os.close(fd)
-        command("umount", str(self._pins))
+        command("umount", str(self.pins))
         command("ip", "link", "delete", "uplink")
 
     def reset(self) -> None:
         """Forget every row; interfaces, routes and neighbours stay."""
-        for name in set(MapName) - {MapName.CONFIG}:
+        self.events()
+        self.garbage()
+        for name in set(MapName) - {MapName.CONFIG, *COLLECTORS.values()}:
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
         self.configure()
@@ -233,7 +243,7 @@ class Node:
 
     def table(self, name: MapName) -> PinnedMap:
         """Open one of the node's maps."""
-        return self.inside(lambda: PinnedMap(self._pins / name))
+        return self.inside(lambda: PinnedMap(self.pins / name))
 
     def program(self, hook: Hook, family: Family, *, is_tunnelled: bool = False) -> int:
         """Return the file descriptor to run for *hook*, for tests that run many."""
@@ -308,6 +318,19 @@ class Node:
                     older = seen - seconds * self._setup.jiffies_per_second
                     stamp = older.to_bytes(STAMP, sys.byteorder)
                     table.put(key, value[:-STAMP] + stamp)
+
+    def events(self) -> list[Event]:
+        """Take what the programs told since the last time."""
+        return self.inside(lambda: take_events(self.pins))
+
+    def garbage(self) -> dict[MapName, list[bytes]]:
+        """Take the items that the collector would look at, oldest first."""
+        return self.inside(lambda: take_garbage(self.pins))
+
+    def collect(self) -> dict[Family, CollectorRecord]:
+        """Let the collector look at every flow once, whether due or not."""
+        settings = self._setup.datapath
+        return self.inside(lambda: collect_all(self.pins, settings))
 
     def take_ports(self, server: Address, ports: Iterable[int]) -> None:
         """Let sockets of this node have these TCP ports towards port 80 of *server*."""

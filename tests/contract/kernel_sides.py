@@ -12,6 +12,7 @@ from typing import Protocol
 
 from contract.isolation import BPF_FS, run_isolated
 from outgate.errors import KernelError
+from outgate.kernel.collector import COLLECT
 from outgate.kernel.fake import FakeKernel
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import KernelConfig, LinuxKernel
@@ -143,17 +144,19 @@ def ip(*arguments: str) -> None:
 
 def compile_tiny(folder: Path, defines: tuple[str, ...] = ()) -> Path:
     """Compile the datapath that passes everything, two objects per hook."""
-    for hook in Hook:
+    for hook in (*Hook, COLLECT):
         compile_objects(Path(__file__).parent / "tiny.bpf.c", folder, hook, defines)
     return folder
 
 
 def compile_objects(
-    source: Path, folder: Path, hook: Hook, defines: tuple[str, ...] = ()
+    source: Path, folder: Path, hook: str, defines: tuple[str, ...] = ()
 ) -> None:
     """Compile *source* as the objects of *hook*."""
-    if hook is Hook.FORWARD_GUARD:
+    if hook == Hook.FORWARD_GUARD:
         defines = (*defines, "-DIS_NETFILTER")
+    if hook == COLLECT:
+        defines = (*defines, "-DIS_COLLECTOR")
     multiarch = f"-I/usr/include/{os.uname().machine}-linux-gnu"
     flags = ("-O2", "-g", "-target", "bpf", multiarch, f"-I{ROOT}/bpf/vendor")
     for family in Family:

@@ -35,6 +35,13 @@ def run(
     return outgate
 
 
+WITHOUT_ROWS = {
+    MapName.GARBAGE_V4: "a queue of flows that the collector must look at: empty",
+    MapName.GARBAGE_V6: "a queue of flows that the collector must look at: empty",
+    MapName.EVENTS: "a ring of 4096 bytes",
+}
+
+
 def put_world() -> None:
     key = IpcacheKey(IPv4Network("0.0.0.0/0"))
     name, encoded = encode_key(key)
@@ -85,11 +92,12 @@ def test_map_list_counts_rows(run: Callable[..., list[str]]) -> None:
 
 
 @pytest.mark.parametrize("name", MapName)
-def test_every_map_can_be_printed(run: Callable[..., list[str]], name: str) -> None:
+def test_every_map_can_be_printed(run: Callable[..., list[str]], name: MapName) -> None:
     def body() -> None:
         run("datapath", "load")
 
-        assert run("map", "get", name)[0].startswith("Key")
+        assert run("map", "get", name)[0].startswith(WITHOUT_ROWS.get(name, "Key"))
+        assert json.loads("\n".join(run("map", "get", name, "-o", "json"))) is not None
 
     run_isolated(body)
 

@@ -12,6 +12,7 @@ from contract.isolation import BPF_FS
 from contract.kernel_sides import PIN_DIR, SETTINGS, TUNNEL, ip, isolated, start
 from outgate.errors import KernelError
 from outgate.kernel import netlink, syscall
+from outgate.kernel.collector import COLLECT
 from outgate.kernel.datapath import load_programs, pin_programs, unpin_programs
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
@@ -245,7 +246,8 @@ def test_load_without_attachment_is_taken_back_whole() -> None:
         removed = unpin_programs(PIN_DIR)
 
         assert pinned[0] == pinned[1] == removed
-        assert len(removed) == len(Hook) * len(Family) + len(MapName)
+        programs = len((*Hook, COLLECT)) * len(Family)
+        assert len(removed) == programs + len(MapName)
         assert sorted(BPF_FS.iterdir()) == before
         assert unpin_programs(PIN_DIR) == ()
 

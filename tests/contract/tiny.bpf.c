@@ -37,7 +37,15 @@ MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);
 MAP(outgate_snat_v6, BPF_MAP_TYPE_LRU_HASH, 40, 88, 64, 0);
 MAP(outgate_frag_v4, BPF_MAP_TYPE_LRU_HASH, 16, 16, 64, 0);
 MAP(outgate_frag_v6, BPF_MAP_TYPE_LRU_HASH, 40, 16, 64, 0);
+MAP(outgate_garbage_v4, BPF_MAP_TYPE_QUEUE, 0, 32, 64, 0);
+MAP(outgate_garbage_v6, BPF_MAP_TYPE_QUEUE, 0, 72, 64, 0);
 MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, 64, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_events SEC(".maps");
 
 const volatile struct {
 	__u32 words[9];
@@ -64,6 +72,17 @@ int HOOK(void *context)
 {
 	(void)context;
 	return 1; /* NF_ACCEPT */
+}
+#elif defined(IS_COLLECTOR)
+#define TIMER2(family) outgate_collector_v##family
+#define TIMER(family) TIMER2(family)
+MAP(TIMER(OUTGATE_FAMILY), BPF_MAP_TYPE_ARRAY, 4, 48, 1, 0);
+
+SEC("tc")
+int HOOK(struct __sk_buff *skb)
+{
+	(void)skb;
+	return 0; /* started */
 }
 #else
 SEC("tc")

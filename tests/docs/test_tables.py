@@ -28,7 +28,8 @@ def test_drop_reasons_are_documented_as_the_header_has_them() -> None:
 
 
 def test_maps_are_documented_as_the_header_has_them() -> None:
-    header = (BPF / "include" / "maps.h").read_text()
+    sources = (BPF / "include" / "maps.h", BPF / "collect.bpf.c")
+    header = "".join(path.read_text() for path in sources)
     expected = {
         (re.sub(r"^FAMILY\((\w+)\)$|_v[46]$", r"\1", name), kind)
         for kind, name in MAP.findall(header)

@@ -118,6 +118,7 @@ class Agent:
         return Answers(
             status=lambda: report.status(loop, now()),
             entries=lambda: report.entries(loop, now()),
+            policies=report.policies,
             metrics=lambda: exposition(report.statistics(loop)),
             why_not_alive=lambda: why_not_alive(report.vitals(loop, now())),
             why_not_ready=lambda: why_not_ready(report.vitals(loop, now())),

@@ -56,6 +56,7 @@ class AgentConfig:
     attach: AttachWay
     port_first: int
     port_last: int
+    flow_table_size: int | None
     mark_mask: int
     mark_translated: int
     mark_overlay: int
@@ -85,6 +86,7 @@ class AgentConfig:
             existing_flows=self.existing_flows,
             other_family=self.other_family,
             tunnel_port=self.tunnel_port,
+            flow_table_size=self.flow_table_size,
         )
 
 
@@ -188,6 +190,12 @@ SETTINGS = (
     ),
     Setting("port-first", "1024", _port, "First port for translated flows."),
     Setting("port-last", "65535", _port, "Last port for translated flows."),
+    Setting(
+        "flow-table-size",
+        None,
+        _number(1 << 10, 1 << 24),
+        "Room for flows, per IP family; 262144 if unset. Pinned maps keep theirs.",
+    ),
     Setting("mark-mask", "0x70", _mark, "Bits of the packet mark that are ours."),
     Setting("mark-translated", "0x20", _mark, "Mark of translated packets."),
     Setting("mark-overlay", "0x40", _mark, "Mark of packets to be translated."),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from outgate.agent.config import AgentConfig
 from outgate.agent.target import CompiledTarget
+from outgate.kernel.collector import Collection
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import MetricRecord
 from outgate.reconcile.loop import Reconciler, Round
@@ -35,6 +36,10 @@ class Counting(Protocol):
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return them, one row per reason, direction and policy."""
+        ...
+
+    def collection(self) -> Collection:
+        """Return what became of flows that are over."""
         ...
 
 
@@ -79,7 +84,7 @@ class Report:
 
     def statistics(self, loop: Reconciler) -> Statistics:
         """Return every count, for metrics."""
-        last = loop.last_round
+        last, collection = loop.last_round, self._kernel.collection()
         return Statistics(
             rounds=last.number if last else 0,
             failed_rounds=self._failed_rounds,
@@ -92,18 +97,43 @@ class Report:
             },
             problems=len(self._target.compiled.problems),
             packets=self._packets(),
+            is_collecting=not collection.error,
+            collected={
+                f"ipv{family}": record.released
+                for family, record in collection.records.items()
+            },
         )
 
     def _packets(self) -> tuple[PacketCount, ...]:
-        sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-        for record in self._kernel.metrics():
-            key = reason_name(record.reason), record.direction.name.lower()
-            sums[key][0] += record.packets
-            sums[key][1] += record.byte_count
+        names = self._policy_names()
         return tuple(
-            PacketCount(*key, packets, size)
-            for key, (packets, size) in sorted(sums.items())
+            PacketCount(
+                reason_name(record.reason),
+                record.direction.name.lower(),
+                names.get(record.policy, f"{record.policy:#010x}"),
+                record.packets,
+                record.byte_count,
+            )
+            for record in sorted(self._kernel.metrics(), key=_metric_order)
         )
+
+    def _policy_names(self) -> dict[int, str]:
+        """Return policies as users write them, by the datapath's number; 0 is none."""
+        cluster = self._source.cluster
+        names = {0: ""}
+        for bad in cluster.bad_policies:
+            names[bad.id] = f"{bad.kind} {bad.name}"
+        return names | {policy.id: policy.reference for policy in cluster.policies}
+
+    def policies(self) -> dict[str, Any]:
+        """Return what each number stands for that the datapath has for a policy."""
+        names = sorted(self._policy_names().items())
+        return {"policies": [{"id": id, "name": name} for id, name in names if id]}
+
+    def _collection(self) -> dict[str, Any]:
+        collection = self._kernel.collection()
+        counted = {f"ipv{f}": asdict(r) for f, r in collection.records.items()}
+        return {"error": collection.error, **counted}
 
     def status(self, loop: Reconciler, now: float) -> dict[str, Any]:
         """Return the answer to ``outgate status``."""
@@ -144,6 +174,8 @@ class Report:
             "forwarded": forwarded,
             "passed": passed,
             "drops": packets,
+            "packets": [asdict(counted) for counted in self._packets()],
+            "garbage": self._collection(),
         }
 
     def entries(self, loop: Reconciler, now: float) -> dict[str, Any]:
@@ -169,3 +201,7 @@ class Report:
             "error": status.error,
             "nextAttempt": None if due is None else max(due - now, 0.0),
         }
+
+
+def _metric_order(record: MetricRecord) -> tuple[int, int, int]:
+    return record.reason, record.direction, record.policy

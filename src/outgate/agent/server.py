@@ -1,9 +1,9 @@
 """
 The agent's answers over HTTP: status on a unix socket, metrics also on an address.
 
-``/status`` and ``/entries`` are JSON for the CLI, ``/metrics`` is Prometheus text,
-``/healthz`` and ``/readyz`` say "ok" or why not (503).  Only the unix socket has all
-of them: what it tells names pods, and root alone may open it.
+``/status``, ``/entries`` and ``/policies`` are JSON for the CLI, ``/metrics`` is
+Prometheus text, ``/healthz`` and ``/readyz`` say "ok" or why not (503).  Only the unix
+socket has all of them: what it tells names pods, and root alone may open it.
 """
 
 import fcntl
@@ -26,6 +26,7 @@ class Answers:
 
     status: Callable[[], dict[str, Any]]
     entries: Callable[[], dict[str, Any]]
+    policies: Callable[[], dict[str, Any]]
     metrics: Callable[[], bytes]
     why_not_alive: Callable[[], tuple[str, ...]]
     why_not_ready: Callable[[], tuple[str, ...]]
@@ -66,6 +67,7 @@ def private_routes(answers: Answers) -> list[web.RouteDef]:
     return [
         _json_route("/status", answers.status),
         _json_route("/entries", answers.entries),
+        _json_route("/policies", answers.policies),
     ]
 
 

@@ -35,6 +35,7 @@ class Lazy:
 COMMANDS = {
     "agent": Lazy("outgate.cli.agent", "app"),
     "status": Lazy("outgate.cli.show", "status_app"),
+    "monitor": Lazy("outgate.cli.monitor", "app"),
     "map": Lazy("outgate.cli.show", "map_app"),
     "policy": Lazy("outgate.cli.policy", "app"),
     "datapath": Lazy("outgate.cli.datapath", "app"),

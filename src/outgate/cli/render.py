@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.maps import CONFIG_KEY, DECODERS, MapName, RuntimeConfig
 from outgate.kernel.maps import decode_entry as decode_planned
-from outgate.kernel.reasons import reason_name
+from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
+    CollectorRecord,
     FlowDecision,
     FlowRecord,
     FlowTuple,
@@ -222,11 +224,21 @@ def _config_row(key: bytes, value: bytes) -> MapRow:
     )
 
 
+def _collector_row(key: bytes, value: bytes) -> MapRow:
+    done = CollectorRecord.decode(value)
+    return MapRow(
+        "timer",
+        f"{done.ticks} ticks checked {done.checked} flows released {done.released} "
+        f"in {done.nanoseconds / 1e9:.3f} s",
+    )
+
+
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
     **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
     **dict.fromkeys((MapName.SNAT_V4, MapName.SNAT_V6), _snat_row),
     **dict.fromkeys((MapName.FRAG_V4, MapName.FRAG_V6), _fragment_row),
+    **dict.fromkeys(COLLECTORS.values(), _collector_row),
     MapName.METRICS: _metric_row,
 }
 
@@ -248,10 +260,8 @@ def status_text(status: dict[str, Any]) -> str:
     for kind, states in status["entries"].items():
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append((f"entries {kind}", counts))
+    lines.append(("garbage", _garbage_text(status["garbage"])))
     lines.append(("forwarded", f"{status['forwarded']} packets"))
-    packet_counts = sorted(status["passed"].items()) + sorted(status["drops"].items())
-    for reason, packets in packet_counts:
-        lines.append((reason, f"{packets} packets"))
     for entry in status["failures"]:
         what = f"{entry['kind']} {entry['key']}: {entry['error']}"
         wait = f"for {entry['age']:.0f} s, next attempt in {entry['nextAttempt']:.0f} s"
@@ -260,7 +270,37 @@ def status_text(status: dict[str, Any]) -> str:
         text = f"{problem['object']}: {problem['path']}: {problem['message']}"
         lines.append(("problem", text))
     width = max(len(subject) for subject, _ in lines) + PADDING
-    return "\n".join(f"{subject.ljust(width)}{text}" for subject, text in lines)
+    text = "\n".join(f"{subject.ljust(width)}{text}" for subject, text in lines)
+    return f"{text}{_packets_text(status['packets'])}"
+
+
+def _packets_text(counts: Sequence[dict[str, Any]]) -> str:
+    """Return a table of what was not forwarded, behind an empty line; else nothing."""
+    forwarded = reason_name(Reason.FORWARDED)
+    rows = [
+        (
+            count["reason"],
+            count["direction"],
+            str(count["packets"]),
+            str(count["byte_count"]),
+            count["policy"] or "-",
+        )
+        for count in counts
+        if count["reason"] != forwarded
+    ]
+    header = ("Reason", "Direction", "Packets", "Bytes", "Policy")
+    return f"\n\n{table(header, rows)}" if rows else ""
+
+
+def _garbage_text(garbage: dict[str, Any]) -> str:
+    if garbage["error"]:
+        return f"by packets only: {garbage['error']}"
+    counts = ", ".join(
+        f"{family} {garbage[family]['released']} flows"
+        for family in ("ipv4", "ipv6")
+        if family in garbage
+    )
+    return f"by timer: {counts or 'nothing yet'}"
 
 
 def _source_text(source: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ import typer
 from outgate.agent.ask import AgentAbsentError, ask
 from outgate.cli.render import MapRow, Output, map_rows, status_text, table
 from outgate.errors import ConfigError, KernelError
+from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import Family
@@ -90,13 +91,18 @@ def list_maps(
     )
     found = []
     for name in MapName:
-        entries = len(read_raw(pin_dir, name))
+        if name in COLLECTORS.values() and not (pin_dir / name).exists():
+            continue
+        entries = _size(pin_dir, name)
         errors = refused.get(name, 0)
         found.append({"name": str(name), "entries": entries, "errors": errors})
     if output is Output.JSON:
         print(_json(found))
     else:
-        lines = [[str(cell) for cell in one.values()] for one in found]
+        lines = [
+            ["-" if cell is None else str(cell) for cell in one.values()]
+            for one in found
+        ]
         print(table(("Name", "Entries", "Errors"), lines))
 
 
@@ -111,11 +117,16 @@ def get_map(
     Print the rows of a map, one a line.
 
     State is sync when the agent confirms that the row is what it should be, unknown
-    when no agent answers, and - for maps that the programs write.
+    when no agent answers, and - for maps that the programs write.  Queues and the ring
+    of events have no rows: what is read from them is gone.
     """
     if name not in list(MapName):
         raise ConfigError(f"no map '{name}'; there are: {', '.join(MapName)}")
-    rows = read_rows(find_pin_dir(pin, socket), MapName(name))
+    pin_dir = find_pin_dir(pin, socket)
+    if contents := _without_rows(pin_dir, MapName(name)):
+        print(contents if output is Output.TEXT else _json([]))
+        return
+    rows = read_rows(pin_dir, MapName(name))
     states = entry_states(socket)
     lines = [(row.key, row.value, *state_of(row, states)) for row in rows]
     if output is Output.TEXT:
@@ -145,9 +156,31 @@ def read_rows(pin_dir: Path, name: MapName) -> list[MapRow]:
 
 def read_raw(pin_dir: Path, name: MapName) -> list[tuple[bytes, bytes]]:
     """Return the rows of a pinned map as bytes, in no order."""
+    with _opened(pin_dir, name) as opened:
+        return list(opened.rows())
+
+
+def _size(pin_dir: Path, name: MapName) -> int | None:
+    """Return how many rows a pinned map has; None for a queue or a ring."""
+    with _opened(pin_dir, name) as opened:
+        return sum(1 for _ in opened.rows()) if opened.shape.has_rows else None
+
+
+def _without_rows(pin_dir: Path, name: MapName) -> str:
+    """Return what there is to say of a queue or a ring, nothing of other maps."""
+    with _opened(pin_dir, name) as opened:
+        if opened.shape.has_rows:
+            return ""
+        if name is MapName.EVENTS:
+            return f"a ring of {opened.shape.entries} bytes; read by 'outgate monitor'"
+        state = "empty" if opened.is_empty_queue() else "not empty"
+        room = f"room for {opened.shape.entries} flows"
+        return f"a queue of flows that the collector must look at: {state}, {room}"
+
+
+def _opened(pin_dir: Path, name: MapName) -> PinnedMap:
     try:
-        with PinnedMap(pin_dir / name) as opened:
-            return list(opened.rows())
+        return PinnedMap(pin_dir / name)
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise

@@ -1,5 +1,5 @@
 """
-The six hooks' programs as a set: load them, pin them for inspection, unpin them.
+All programs as a set: load them, pin them for inspection, unpin them.
 
 Each hook has a program for each IP family; they are loaded, and left out, together.
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.clsact import observe_filters
+from outgate.kernel.collector import COLLECT, close_collectors, load_collectors
 from outgate.kernel.links import FOLDER as LINK_FOLDER
 from outgate.kernel.maps import DatapathSettings, MapName
 from outgate.kernel.objects import Pair, Program, load_program, program_name
@@ -78,7 +79,9 @@ def load_pair(hook: Hook, pin_dir: Path, settings: DatapathSettings) -> Pair:
     pair: dict[Family, Program] = {}
     try:
         for family in Family:
-            pair[family] = load_program(hook, family, pin_dir, settings.encode())
+            pair[family] = load_program(
+                hook, family, pin_dir, settings.encode(), settings.sizes
+            )
     except KernelError:
         close_programs({hook: pair})
         raise
@@ -96,14 +99,16 @@ def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
     """
     Load all programs and pin each at ``<pin_dir>/programs/<hook>_v<family>``.
 
-    Programs pinned there before are replaced; nothing is attached.  Returns the
-    pins, maps included.
+    Programs pinned there before are replaced; nothing is attached, and no collector
+    is started.  Returns the pins, maps included.
     """
     programs = load_programs(pin_dir, settings)
+    collectors = _load_optional_collectors(pin_dir, settings)
     folder = pin_dir / PROGRAM_FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        for program in (one for pair in programs.values() for one in pair.values()):
+        of_hooks = (one for pair in programs.values() for one in pair.values())
+        for program in (*of_hooks, *collectors):
             path = folder / program_name(program.hook, program.family)
             path.unlink(missing_ok=True)
             syscall.obj_pin(program.fd, path)
@@ -111,7 +116,17 @@ def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
         raise KernelError(f"pin programs in {folder}", error.errno or 0) from error
     finally:
         close_programs(programs)
+        close_collectors(collectors)
     return _pins(pin_dir)
+
+
+def _load_optional_collectors(
+    pin_dir: Path, settings: DatapathSettings
+) -> tuple[Program, ...]:
+    try:
+        return load_collectors(pin_dir, settings)
+    except KernelError:
+        return ()
 
 
 def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
@@ -141,7 +156,11 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
 
 
 def _pins(pin_dir: Path) -> tuple[Path, ...]:
-    names = [program_name(hook, family) for hook in Hook for family in Family]
+    names = [
+        program_name(program, family)
+        for program in (*Hook, COLLECT)
+        for family in Family
+    ]
     programs = [pin_dir / PROGRAM_FOLDER / name for name in names]
     maps = [pin_dir / name for name in MapName]
     return tuple(path for path in (*programs, *maps) if path.exists())

@@ -13,6 +13,7 @@ import errno
 from collections.abc import Sequence
 
 from outgate.errors import KernelError
+from outgate.kernel.collector import Collection
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.records import MetricRecord
 from outgate.state.entries import (
@@ -110,3 +111,7 @@ class FakeKernel:
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return no counter: no packet ever passes."""
         return ()
+
+    def collection(self) -> Collection:
+        """Return that nothing has been collected: there are no flows."""
+        return Collection()

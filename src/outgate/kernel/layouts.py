@@ -49,6 +49,9 @@ NAT: Layout = {
 }
 FRAGMENT_KEY = _both("A A 4s B 3x")
 FRAGMENT_VALUE = Struct("=2s 2s B B B x Q")
+COLLECTOR = Struct("=16x Q Q Q Q")
+"""Behind the kernel's timer, which nobody may read: its 16 bytes are zero."""
+EVENT = Struct("=Q B B B B I 16s 16s 16s 2s 2s 2s B B")
 METRIC_KEY = Struct("=B B 2x I")
 METRIC_VALUE = Struct("=Q Q")
 

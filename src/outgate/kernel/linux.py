@@ -19,6 +19,12 @@ from pathlib import Path
 from outgate.errors import KernelError
 from outgate.kernel import netlink, nft, sysctl
 from outgate.kernel.attachments import Attachments
+from outgate.kernel.collector import (
+    COLLECTORS,
+    Collection,
+    read_collectors,
+    start_collectors,
+)
 from outgate.kernel.datapath import close_programs, load_pair, load_programs
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.hooks import AttachWay
@@ -93,6 +99,7 @@ class LinuxKernel:
         self._maps: dict[MapName, PinnedMap] = {}
         self._decoded: dict[MapName, dict[tuple[bytes, bytes], Entry | None]] = {}
         self._changed = asyncio.Event()
+        self._uncollected = ""
         self.facts = NodeFacts()
 
     async def open(self) -> None:
@@ -100,7 +107,9 @@ class LinuxKernel:
         pin_dir, settings = self._config.pin_dir, self._config.settings
         self._attachments.choose()
         self._programs = load_programs(pin_dir, settings)
-        self._maps = {name: PinnedMap(pin_dir / name) for name in MapName}
+        self._uncollected = start_collectors(pin_dir, settings)
+        names = set(MapName) - set(COLLECTORS.values())
+        self._maps = {name: PinnedMap(pin_dir / name) for name in names}
         await self._apply_firewall()
 
     def close(self) -> None:
@@ -322,6 +331,10 @@ class LinuxKernel:
         """Return the datapath's counters."""
         rows = self._maps[MapName.METRICS].rows()
         return tuple(MetricRecord.decode(key, value) for key, value in rows)
+
+    def collection(self) -> Collection:
+        """Return whether garbage is collected, and how much was."""
+        return Collection(self._uncollected, read_collectors(self._config.pin_dir))
 
 
 def _sort_of(operation: Operation) -> tuple[bool, type[Key]]:

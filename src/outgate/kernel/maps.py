@@ -90,11 +90,18 @@ class MapName(StrEnum):
     SNAT_V6 = "outgate_snat_v6"
     FRAG_V4 = "outgate_frag_v4"
     FRAG_V6 = "outgate_frag_v6"
+    GARBAGE_V4 = "outgate_garbage_v4"
+    GARBAGE_V6 = "outgate_garbage_v6"
+    COLLECTOR_V4 = "outgate_collector_v4"
+    COLLECTOR_V6 = "outgate_collector_v6"
+    EVENTS = "outgate_events"
     METRICS = "outgate_metrics"
 
 
 _EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
 _COVERED = {Family.V4: MapName.COVERED_V4, Family.V6: MapName.COVERED_V6}
+_FLOWS = (MapName.FLOW_V4, MapName.FLOW_V6)
+_PAIRS = (MapName.SNAT_V4, MapName.SNAT_V6)
 _NODE = {Family.V4: MapName.NODE_V4, Family.V6: MapName.NODE_V6}
 
 
@@ -301,6 +308,16 @@ class DatapathSettings:
     existing_flows: ExistingFlows = ExistingFlows.KEEP
     other_family: OtherFamily = OtherFamily.PASS
     tunnel_port: int = 0
+    flow_table_size: int | None = None
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Return how many entries maps have that differ from their objects'."""
+        if self.flow_table_size is None:
+            return {}
+        flows: dict[str, int] = dict.fromkeys(_FLOWS, self.flow_table_size)
+        # A translated flow has two halves.
+        return {**flows, **dict.fromkeys(_PAIRS, 2 * self.flow_table_size)}
 
     def encode(self) -> bytes:
         """Return the bytes of section ``.rodata.settings``."""

@@ -28,6 +28,8 @@ LOG_LINES = 15
 PROGRAM_TYPE_NETFILTER = 32
 """``enum bpf_prog_type``: libbpf before 1.3 does not know the section's name."""
 
+NO_SIZES: Mapping[str, int] = {}
+
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -60,6 +62,7 @@ _SIGNATURES = {
         (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
     ),
     "bpf_map__name": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "bpf_map__set_max_entries": (ctypes.c_int, (ctypes.c_void_p, ctypes.c_uint32)),
     "bpf_map__set_initial_value": (
         ctypes.c_int,
         (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t),
@@ -106,7 +109,7 @@ def _captured_messages(library: ctypes.CDLL) -> Iterator[list[str]]:
 class Program:
     """A loaded program: *fd* is the owner's to close, *number* is the kernel's id."""
 
-    hook: Hook
+    hook: str
     family: Family
     fd: int
     number: int
@@ -116,7 +119,7 @@ Pair = Mapping[Family, Program]
 """The programs of one hook."""
 
 
-def program_name(hook: Hook, family: Family) -> str:
+def program_name(hook: str, family: Family) -> str:
     """
     Return what the program is called, in its object and beyond.
 
@@ -126,7 +129,7 @@ def program_name(hook: Hook, family: Family) -> str:
     return f"{hook}_v{family}"
 
 
-def object_path(hook: Hook, family: Family) -> Path:
+def object_path(hook: str, family: Family) -> Path:
     """Return where the compiled program of *hook* for *family* lies."""
     name = f"{program_name(hook, family)}.bpf.o"
     if folder := os.environ.get("OUTGATE_BPF_OBJECTS"):
@@ -134,9 +137,18 @@ def object_path(hook: Hook, family: Family) -> Path:
     return Path(str(resources.files("outgate.kernel") / "objects" / name))
 
 
-def load_program(hook: Hook, family: Family, pin_dir: Path, settings: bytes) -> Program:
+def load_program(
+    hook: str,
+    family: Family,
+    pin_dir: Path,
+    settings: bytes,
+    sizes: Mapping[str, int] = NO_SIZES,
+) -> Program:
     """
     Load one program of *hook*; pin its maps below *pin_dir*, or reuse them there.
+
+    *hook* may also name a program that is no hook's (``kernel.collector``).  *sizes*
+    are entries by map name, where a map shall not have as many as its object says.
 
     Errors: KernelError, with the end of the verifier's log where it refused.
     """
@@ -153,7 +165,10 @@ def load_program(hook: Hook, family: Family, pin_dir: Path, settings: bytes) -> 
         if not opened:
             raise KernelError(f"open {path}", ctypes.get_errno(), _last(messages))
         try:
-            fd = _load(_Opened(library, opened, hook, family), settings, messages)
+            prepared = _Opened(library, opened, hook, family)
+            _fill_settings(prepared, settings)
+            _resize(prepared, sizes)
+            fd = _load(prepared, messages)
         finally:
             library.bpf_object__close(opened)
     return Program(hook, family, fd, syscall.program_id(fd))
@@ -165,7 +180,7 @@ class _Opened:
 
     library: ctypes.CDLL
     handle: int
-    hook: Hook
+    hook: str
     family: Family
 
     @property
@@ -173,16 +188,15 @@ class _Opened:
         return program_name(self.hook, self.family)
 
 
-def _load(opened: _Opened, settings: bytes, messages: list[str]) -> int:
+def _load(opened: _Opened, messages: list[str]) -> int:
     """Return a descriptor of the object's one program, loaded."""
     library, program = opened.library, _program_named(opened)
     log = ctypes.create_string_buffer(LOG_SIZE)
     library.bpf_program__set_log_buf(program, log, LOG_SIZE)
-    if opened.hook is Hook.FORWARD_GUARD:
+    if opened.hook == Hook.FORWARD_GUARD:
         library.bpf_program__set_type(program, PROGRAM_TYPE_NETFILTER)
         attach_type = syscall.AttachType.NETFILTER
         library.bpf_program__set_expected_attach_type(program, attach_type)
-    _fill_settings(opened, settings)
     result = library.bpf_object__load(opened.handle)
     if result < 0:
         verifier = log.value.decode(errors="replace").splitlines()[-LOG_LINES:]
@@ -204,27 +218,47 @@ def _program_named(opened: _Opened) -> int:
     raise KernelError(f"load {name}", errno.ENOENT, detail)
 
 
+def _maps_of(opened: _Opened) -> Iterator[tuple[str, int]]:
+    """Yield the name of each map of the object, and libbpf's pointer to it."""
+    library = opened.library
+    found = library.bpf_object__next_map(opened.handle, None)
+    while found:
+        yield library.bpf_map__name(found).decode(), found
+        found = library.bpf_object__next_map(opened.handle, found)
+
+
 def _fill_settings(opened: _Opened, settings: bytes) -> None:
     """Write the settings section, which a program that needs none may lack."""
-    library = opened.library
-    section = library.bpf_object__next_map(opened.handle, None)
-    while section:
-        if library.bpf_map__name(section).decode().endswith(SETTINGS_SECTION):
-            size = len(settings)
-            result = library.bpf_map__set_initial_value(section, settings, size)
-            if result < 0:
-                detail = f"it does not have {size} bytes: rebuild the programs"
-                raise KernelError(f"fill settings of {opened.name}", -result, detail)
-        section = library.bpf_object__next_map(opened.handle, section)
+    size = len(settings)
+    for name, section in _maps_of(opened):
+        if not name.endswith(SETTINGS_SECTION):
+            continue
+        result = opened.library.bpf_map__set_initial_value(section, settings, size)
+        if result < 0:
+            detail = f"it does not have {size} bytes: rebuild the programs"
+            raise KernelError(f"fill settings of {opened.name}", -result, detail)
+
+
+def _resize(opened: _Opened, sizes: Mapping[str, int]) -> None:
+    """Set how many entries maps have that are not pinned yet."""
+    for name, found in _maps_of(opened):
+        if name not in sizes:
+            continue
+        result = opened.library.bpf_map__set_max_entries(found, sizes[name])
+        if result < 0:
+            raise KernelError(f"resize {name} of {opened.name}", -result)
 
 
 def _last(messages: list[str]) -> str:
     return "; ".join(m for m in messages if m)[-600:]
 
 
-def _with_mend(hook: Hook, detail: str) -> str:
-    if hook is Hook.FORWARD_GUARD:
+def _with_mend(hook: str, detail: str) -> str:
+    if hook == Hook.FORWARD_GUARD:
         detail = f"{detail}; it needs Linux 6.6 with BPF links for netfilter"
     if "couldn't reuse pinned map" not in detail:
         return detail
-    return f"{detail}; it was made by another version: use another pin directory"
+    return (
+        f"{detail}; it was made by another version, or with another flow-table-size: "
+        "use another pin directory"
+    )

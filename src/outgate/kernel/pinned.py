@@ -61,10 +61,12 @@ class PinnedMap:
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         """
-        Yield every row.
+        Yield every row; a queue or a ring has none.
 
         Rows that programs add or remove meanwhile may be missed, or seen twice.
         """
+        if not self.shape.has_rows:
+            return
         key_size, value_size = self.shape.key_size, self._stored_value_size
         keys = ctypes.create_string_buffer(CHUNK * key_size)
         values = ctypes.create_string_buffer(CHUNK * value_size)
@@ -99,6 +101,13 @@ class PinnedMap:
         """Return the value of *key*."""
         try:
             return syscall.map_lookup(self._fd, key, self._stored_value_size)
+        except OSError as error:
+            raise KernelError(f"read map {self.name}", error.errno or 0) from error
+
+    def is_empty_queue(self) -> bool:
+        """Tell whether a queue has no item."""
+        try:
+            return syscall.queue_is_empty(self._fd, self.shape.value_size)
         except OSError as error:
             raise KernelError(f"read map {self.name}", error.errno or 0) from error
 

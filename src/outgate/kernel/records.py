@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from outgate.kernel.layouts import (
+    COLLECTOR,
     FLOW,
     FRAGMENT_KEY,
     FRAGMENT_VALUE,
@@ -194,6 +195,25 @@ class FragmentRecord:
             bool(is_awaited),
             seen,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorRecord:
+    """
+    What the collector of one family has done since its timer was started.
+
+    *checked* and *released* count flows, *nanoseconds* what all *ticks* took.
+    """
+
+    ticks: int
+    checked: int
+    released: int
+    nanoseconds: int
+
+    @classmethod
+    def decode(cls, value: bytes) -> "CollectorRecord":
+        """Decode the value of ``outgate_collector_v4`` or ``_v6``."""
+        return cls(*COLLECTOR.unpack(value))
 
 
 @dataclass(frozen=True, slots=True)

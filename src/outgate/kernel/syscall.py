@@ -11,6 +11,7 @@ Source: Linux ``include/uapi/linux/bpf.h``.  The structures below are prefixes o
 """
 
 import ctypes
+import errno
 import os
 import platform
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Command(IntEnum):
     PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     MAP_DELETE_BATCH = 27
@@ -135,8 +137,8 @@ def bpf(command: Command, attribute: ctypes.Structure) -> int:
     size = ctypes.sizeof(attribute)
     result = int(_libc.syscall(number, int(command), ctypes.byref(attribute), size))
     if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno), f"bpf {command.name.lower()}")
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"bpf {command.name.lower()}")
     return result
 
 
@@ -145,6 +147,32 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     keys, values = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
     at_key, at_value = ctypes.addressof(keys), ctypes.addressof(values)
     bpf(Command.MAP_UPDATE_ELEM, _Element(fd, at_key, at_value, 0))
+
+
+def queue_push(fd: int, item: bytes) -> None:
+    """Append *item* to a queue; OSError(E2BIG) when it is full."""
+    value = ctypes.create_string_buffer(item)
+    bpf(Command.MAP_UPDATE_ELEM, _Element(fd, 0, ctypes.addressof(value), 0))
+
+
+def queue_pop(fd: int, size: int) -> bytes:
+    """Take the oldest item off a queue; OSError(ENOENT) when it is empty."""
+    value = ctypes.create_string_buffer(size)
+    element = _Element(fd, 0, ctypes.addressof(value), 0)
+    bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, element)
+    return value.raw
+
+
+def queue_is_empty(fd: int, size: int) -> bool:
+    """Look at a queue's oldest item and leave it there."""
+    value = ctypes.create_string_buffer(size)
+    try:
+        bpf(Command.MAP_LOOKUP_ELEM, _Element(fd, 0, ctypes.addressof(value), 0))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return True
+        raise
+    return False
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
@@ -255,20 +283,30 @@ def program_id(fd: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class MapShape:
-    """Sizes in bytes; *is_per_cpu* maps hold a value for each possible CPU."""
+    """
+    Sizes in bytes; *is_per_cpu* maps hold a value for each possible CPU.
+
+    Without *has_rows* it is a queue or a ring: what is read from it is gone.
+    """
 
     key_size: int
     value_size: int
+    entries: int
     is_per_cpu: bool
+    has_rows: bool
 
 
 PER_CPU_HASH_TYPES = (5, 10)
+QUEUE_TYPE, RING_TYPE = 22, 27
 
 
 def map_shape(fd: int) -> MapShape:
     """Return the layout of a map (``struct bpf_map_info``)."""
     raw = _object_info(fd, 80)
-    return MapShape(_word(raw, 2), _word(raw, 3), _word(raw, 0) in PER_CPU_HASH_TYPES)
+    kind, _, key_size, value_size, entries = (_word(raw, i) for i in range(5))
+    is_per_cpu = kind in PER_CPU_HASH_TYPES
+    has_rows = kind not in (QUEUE_TYPE, RING_TYPE)
+    return MapShape(key_size, value_size, entries, is_per_cpu, has_rows)
 
 
 def attached_programs(ifindex: int, attach_type: AttachType) -> tuple[int, ...]:

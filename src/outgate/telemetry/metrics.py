@@ -31,22 +31,29 @@ PROBLEMS = "outgate_policy_problems"
 """Problems of policies that the agent shows."""
 
 PACKETS = "outgate_datapath_packets"
-"""Packets by ``reason`` and ``direction``; ``forwarded`` is no drop."""
+"""Packets by ``reason``, ``direction`` and ``policy``; ``forwarded`` is no drop."""
 
 BYTES = "outgate_datapath_bytes"
 """Bytes of the same."""
 
-LABELS = ("reason", "direction")
+LABELS = ("reason", "direction", "policy")
+
+COLLECTED = "outgate_datapath_collected_flows"
+"""Flows that were over and dropped by the kernel's timer, by ``family``."""
+
+COLLECTING = "outgate_datapath_collecting"
+"""1 where the kernel drops such entries by a timer, 0 where packets alone do."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class PacketCount:
-    """What the datapath counted under one reason and direction."""
+    """What the datapath counted under one reason, direction and policy (by name)."""
 
     reason: str
     direction: str
+    policy: str
     packets: int
     byte_count: int
 
@@ -67,6 +74,8 @@ class Statistics:
     entries: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     problems: int = 0
     packets: tuple[PacketCount, ...] = ()
+    is_collecting: bool = False
+    collected: Mapping[str, int] = field(default_factory=dict)
 
 
 class _StatisticsCollector(Collector):
@@ -86,6 +95,7 @@ class _StatisticsCollector(Collector):
             (ROUND_SECONDS, "Duration of the last round.", now.last_round_seconds),
             (COMPLETE, "1 while desired state is known.", now.is_source_complete),
             (PROBLEMS, "Problems of policies.", now.problems),
+            (COLLECTING, "1 while a timer drops flows.", now.is_collecting),
         ):
             yield GaugeMetricFamily(name, meaning, value=float(value))
         objects = {(kind,): count for kind, count in now.source_objects.items()}
@@ -99,8 +109,11 @@ class _StatisticsCollector(Collector):
         packets = CounterMetricFamily(PACKETS, "Packets decided.", labels=LABELS)
         sizes = CounterMetricFamily(BYTES, "Bytes decided.", labels=LABELS)
         for count in now.packets:
-            packets.add_metric((count.reason, count.direction), count.packets)
-            sizes.add_metric((count.reason, count.direction), count.byte_count)
+            labels = count.reason, count.direction, count.policy
+            packets.add_metric(labels, count.packets)
+            sizes.add_metric(labels, count.byte_count)
+        collected = CounterMetricFamily(COLLECTED, "Flows dropped.", labels=["family"])
+        yield _fill(collected, {(f,): count for f, count in now.collected.items()})
         yield packets
         yield sizes
 

@@ -325,4 +325,20 @@ async def test_status_tells_drops_from_what_is_left_alone(tmp_path: Path) -> Non
     assert (status["forwarded"], status["passed"]) == (1, passed)
     assert all(name.startswith("drop_") for name in status["drops"])
     assert len(status["drops"]) == len(Reason) - 3
+    assert {
+        "reason": "drop_no_route",
+        "direction": "to_world",
+        "policy": "CiliumEgressNATPolicy egress-all",
+        "packets": 1,
+        "byte_count": 60,
+    } in status["packets"]
     assert (status["existingFlows"], status["otherFamily"]) == ("keep", "pass")
+
+
+async def test_policies_are_told_by_the_datapaths_number(tmp_path: Path) -> None:
+    async with running(tmp_path) as bench:
+        await bench.after_round(1)
+        answer = await bench.ask("/policies")
+
+    expected = {"id": 7, "name": "CiliumEgressNATPolicy egress-all"}
+    assert {"policies": [expected]} == answer

@@ -1,4 +1,5 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,16 @@ from outgate.state.entries import (
 
 GATEWAY = IPv4Address("172.18.0.5")
 ECHO = IPv4Network("172.18.0.0/16")
+
+
+def counted(reason: str, policy: str, packets: int, size: int) -> dict[str, Any]:
+    return {
+        "reason": reason,
+        "direction": "to_world",
+        "policy": policy,
+        "packets": packets,
+        "byte_count": size,
+    }
 
 
 def raw(*entries: tuple[Key, Value]) -> list[tuple[bytes, bytes]]:
@@ -205,6 +216,12 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "forwarded": 5,
         "passed": {"other_family": 3},
         "drops": {"drop_no_route": 1},
+        "garbage": {"error": "", "ipv4": {"released": 8}, "ipv6": {"released": 0}},
+        "packets": [
+            counted("forwarded", "P one", 5, 300),
+            counted("drop_no_route", "P one", 1, 60),
+            counted("other_family", "", 3, 252),
+        ],
     }
 
     assert status_text(status).splitlines() == [
@@ -218,12 +235,15 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "                 pods: refused",
         "last round       none yet",
         "entries policy   2 done, 1 error",
+        "garbage          by timer: ipv4 8 flows, ipv6 0 flows",
         "forwarded        5 packets",
-        "other_family     3 packets",
-        "drop_no_route    1 packets",
         "refused          policy a -> b: write map: no room"
         " (for 3 s, next attempt in 1 s)",
         "problem          P: spec: is wrong",
+        "",
+        "Reason          Direction   Packets   Bytes   Policy",
+        "drop_no_route   to_world    1         60      P one",
+        "other_family    to_world    3         252     -",
     ]
 
 

@@ -71,6 +71,7 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "flow_entry": layouts.FLOW,
     "nat_entry": layouts.NAT,
     "fragment_value": layouts.FRAGMENT_VALUE,
+    "event": layouts.EVENT,
     "metric_key": layouts.METRIC_KEY,
     "metric_value": layouts.METRIC_VALUE,
 }
@@ -187,7 +188,8 @@ def test_constants_are_those_of_types_h() -> None:
 
 
 def test_map_names_and_sizes_are_those_of_maps_h() -> None:
-    text = (BPF / "include" / "maps.h").read_text()
+    sources = (BPF / "include" / "maps.h", BPF / "collect.bpf.c")
+    text = "".join(path.read_text() for path in sources)
 
     found = re.findall(r"^} (?:FAMILY\((\w+)\)|(\w+)) SEC", text, re.MULTILINE)
     names = {plain for _, plain in found if plain}

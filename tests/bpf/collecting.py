@@ -1,0 +1,95 @@
+"""
+What a node's programs leave for others: garbage for the collector, events for readers.
+
+No timer runs in a test's node but while ``collect_all`` waits for it: entries stay as
+the test left them.  To be called in the node's namespaces, where its pins are seen.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from outgate.kernel import syscall
+from outgate.kernel.collector import (
+    read_collectors,
+    start_collectors,
+    stop_collectors,
+)
+from outgate.kernel.events import Event, decode_event
+from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.records import CollectorRecord
+from outgate.kernel.ring import Ring
+from outgate.state.entries import Family
+
+GARBAGE = (MapName.GARBAGE_V4, MapName.GARBAGE_V6)
+
+DUE_SIZE = 8
+"""Size of ``due``, the last field of an item."""
+
+DEADLINE_SECONDS = 60.0
+
+
+def take_events(pins: Path) -> list[Event]:
+    """Take what programs told since the last time."""
+    with Ring(pins / MapName.EVENTS) as ring:
+        records = ring.read().records
+    events = [event for record in records if (event := decode_event(record))]
+    assert len(events) == len(records)
+    return events
+
+
+def take_garbage(pins: Path) -> dict[MapName, list[bytes]]:
+    """Take the items that the collector would look at, oldest first."""
+    return {name: list(_drained(pins / name)) for name in GARBAGE}
+
+
+def put_garbage(pins: Path, items: dict[MapName, list[bytes]]) -> None:
+    """Put *items* into their queues, due at once."""
+    for name, found in items.items():
+        with opened(pins / name) as queue:
+            for item in found:
+                syscall.queue_push(queue, item[:-DUE_SIZE] + bytes(DUE_SIZE))
+
+
+def collect_all(
+    pins: Path, settings: DatapathSettings
+) -> dict[Family, CollectorRecord]:
+    """Let the collector look at every flow once, whether due or not."""
+    items = take_garbage(pins)
+    put_garbage(pins, items)
+    wanted = sum(map(len, items.values()))
+    assert not start_collectors(pins, settings)
+    try:
+        return _wait_checked(pins, wanted)
+    finally:
+        stop_collectors(pins)
+
+
+def _wait_checked(pins: Path, wanted: int) -> dict[Family, CollectorRecord]:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        records = read_collectors(pins)
+        checked = sum(record.checked for record in records.values())
+        if checked >= wanted and all(record.ticks for record in records.values()):
+            return records
+        assert time.monotonic() < deadline, records
+        time.sleep(0.002)
+
+
+def _drained(queue: Path) -> Iterator[bytes]:
+    with opened(queue) as fd:
+        size = syscall.map_shape(fd).value_size
+        while not syscall.queue_is_empty(fd, size):
+            yield syscall.queue_pop(fd, size)
+
+
+@contextmanager
+def opened(pin: Path) -> Iterator[int]:
+    """Open what is pinned at *pin*."""
+    fd = syscall.obj_get(pin)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
