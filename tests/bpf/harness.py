@@ -154,10 +154,6 @@ class Node:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the node and all that it holds."""
         self.inside(self._tear_down)
         self._worker.shutdown()
         self._folder.cleanup()
@@ -240,6 +236,11 @@ class Node:
             name, raw = encode_key(key)
             with self.table(name) as table:
                 assert not table.remove_many([raw])
+
+    def load(self, hook: Hook, family: Family) -> int:
+        """Load a program over the node's maps; its descriptor is the caller's."""
+        settings = self._setup.encode()
+        return self.inside(lambda: load_program(hook, family, self._pins, settings)).fd
 
     def table(self, name: MapName) -> PinnedMap:
         """Open one of the node's maps."""

@@ -6,13 +6,15 @@ pod that cannot find its router has no network at all.
 """
 
 from ipaddress import ip_address
+from itertools import product
 
 import pytest
 
-from bpf.harness import MARK_SEEN, PASS, Node, Outcome, needs_root
+from bpf.harness import DROP, MARK_SEEN, PASS, Node, Outcome, needs_root
 from bpf.icmp_errors import pseudo, with_checksum
 from bpf.packets import HOP_BY_HOP, Extension, extended, over_ip
 from bpf.world import IPV6, IPV6_OVER_IPV4, POLICY, World
+from outgate.kernel.reasons import Reason
 from outgate.state.entries import CoveredEntry, CoveredKey, Hook, Key, Value
 
 pytestmark = [
@@ -43,6 +45,11 @@ LISTENING = {
 }
 HOOKS = {Hook.FROM_CONTAINER: MARK_SEEN, Hook.TO_CONTAINER: 0}
 HOOKS |= {Hook.FROM_NETDEV: 0, Hook.TO_NETDEV: 0}
+SENDERS = [
+    *product(HOOKS, (LINK_LOCAL, NOBODY)),
+    (Hook.FROM_CONTAINER, "TUNNELLED_POD"),
+    *product((Hook.TO_CONTAINER, Hook.FROM_NETDEV, Hook.TO_NETDEV), ("HERE",)),
+]
 
 
 def message(source: str, destination: str, kind: int) -> bytes:
@@ -67,11 +74,10 @@ def covering_all(node: Node, world: World) -> Node:
     return node
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("source", [LINK_LOCAL, NOBODY, "TUNNELLED_POD", "HERE"])
+@pytest.mark.parametrize(("hook", "source"), SENDERS)
 @pytest.mark.parametrize("what", DISCOVERY)
 def test_discovery_is_left_alone(
-    covering_all: Node, world: World, what: str, source: str, hook: Hook
+    covering_all: Node, world: World, what: str, hook: Hook, source: str
 ) -> None:
     kind, destination = DISCOVERY[what]
     sender = world.address(source) if source.isupper() else source
@@ -128,3 +134,14 @@ def test_what_a_pod_sends_from_its_link_local_address_is_left_alone(
 
     sent = covering_all.run(Hook.FROM_CONTAINER, frame)
     assert Outcome(PASS, frame, MARK_SEEN) == sent
+
+
+@pytest.mark.parametrize("what", DISCOVERY)
+def test_a_pod_may_not_say_it_as_its_node(
+    covering_all: Node, world: World, what: str
+) -> None:
+    kind, destination = DISCOVERY[what]
+    frame = message(world.HERE, destination, kind)
+
+    assert Outcome(DROP, frame, 0) == covering_all.run(Hook.FROM_CONTAINER, frame)
+    assert [Reason.DROP_FORGED_TUNNEL] == [r for r, _, _ in covering_all.counts()]

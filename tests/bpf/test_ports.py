@@ -28,7 +28,11 @@ from outgate.state.entries import Family, Hook
 pytestmark = [needs_root, pytest.mark.kernel]
 
 OUT = MetricDirection.TO_WORLD
-LAST_PORT_SERVER = {Family.V4: "203.0.113.1", Family.V6: "2001:db8:113::1"}
+NEAR_THE_TOP = {
+    Family.V4: ("203.0.113.1", 36767, 41944),
+    Family.V6: ("2001:db8:113::1", 59928, 35636),
+}
+"""Server and port of a flow whose hash is near 2^32, and a port late in its walk."""
 
 
 def receive(node: Node, world: World, packet: Packet) -> Outcome:
@@ -77,15 +81,13 @@ def test_from_overlay_finds_every_port_of_the_range_then_drops(
 
 
 def test_from_overlay_finds_the_last_port_wherever_the_walk_starts(
-    node: Node,
-    world: World,
+    node: Node, world: World
 ) -> None:
-    """IPv4: this tuple's hash is so near 2^32 that a sum with a step could wrap."""
-    server, last = LAST_PORT_SERVER[world.family], 41944
+    """The tuple's hash is so near 2^32 that a sum with a step could wrap."""
+    server, port, last = NEAR_THE_TOP[world.family]
     node.take_ports(ip_address(server), {*range(1024, 65536)} - {last})
-    outcome = receive(
-        node, world, outbound(TCP_NAME, world.REMOTE_POD, server, port=36767)
-    )
+    packet = outbound(TCP_NAME, world.REMOTE_POD, server, port=port)
+    outcome = receive(node, world, packet)
 
     assert (REDIRECT, last) == (outcome.verdict, source_port(outcome))
 
