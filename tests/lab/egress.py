@@ -38,12 +38,15 @@ for connection in held:
 
 ASK_UDP = """
 import socket, sys
-asker = socket.socket(type=socket.SOCK_DGRAM)
-asker.bind(("0.0.0.0", int(sys.argv[1])))
+port, server = int(sys.argv[1]), sys.argv[2]
+family, kind, _, _, peer = socket.getaddrinfo(server, 7, type=socket.SOCK_DGRAM)[0]
+asker = socket.socket(family, kind)
+asker.bind(("", port))
 asker.settimeout(5)
-asker.sendto(b"?", ("echo", 7))
+asker.sendto(b"?", peer)
 print(asker.recv(100).decode())
 """
+"""Asks the server named from the port given."""
 
 ASK_CLOSED_PORT = """
 import socket

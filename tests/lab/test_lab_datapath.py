@@ -76,14 +76,14 @@ def test_two_hundred_connections_share_source_ports_with_another_pod(
 
 
 def test_udp_leaves_as_the_egress_ip_from_its_own_port(covered: Lab) -> None:
-    script = ("python3", "-c", ASK_UDP, "20500")
+    script = ("python3", "-c", ASK_UDP, "20500", "echo")
     seen = [finish(start_in(covered, name, *script))[0] for name in PODS[:1]]
 
     assert [f"{EGRESS_IP}:20500"] == seen
 
 
 def test_udp_of_three_pods_from_one_port_gets_three_ports(covered: Lab) -> None:
-    script = ("python3", "-c", ASK_UDP, "20501")
+    script = ("python3", "-c", ASK_UDP, "20501", "echo")
     seen = [finish(start_in(covered, name, *script))[0] for name in PODS]
 
     assert {EGRESS_IP} == {line.rpartition(":")[0] for line in seen}

@@ -57,7 +57,7 @@ def test_connections_share_source_ports_between_pods(variant: Lab) -> None:
 
 
 def test_udp_of_three_pods_from_one_port_gets_three_ports(variant: Lab) -> None:
-    script = ("python3", "-c", ASK_UDP, "20501")
+    script = ("python3", "-c", ASK_UDP, "20501", "echo")
     seen = [finish(start_in(variant, name, *script))[0] for name in PODS]
 
     assert {EGRESS_IP} == {line.rpartition(":")[0] for line in seen}
