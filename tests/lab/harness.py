@@ -36,9 +36,12 @@ class Side:
     What labs have of one IP family.
 
     *server* is the name by which pods ask the server outside over this family;
+    *network* is that of the nodes and the server, which the policy covers;
     *pods* maps the net-tshoot pods to their own and their node's address.
     """
 
+    version: int
+    network: str
     server: str
     server_address: str
     egress_ip: str
@@ -56,6 +59,8 @@ class Side:
 
 
 SIDE4 = Side(
+    version=4,
+    network="172.18.0.0/16",
     server="echo",
     server_address="172.18.0.100",
     egress_ip="172.18.0.5",
@@ -63,6 +68,8 @@ SIDE4 = Side(
     pods=POD_ADDRESSES,
 )
 SIDE6 = Side(
+    version=6,
+    network="fc00:f853:ccd:e793::/64",
     server="echo6",
     server_address="fc00:f853:ccd:e793::100",
     egress_ip="fc00:f853:ccd:e793::5",

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.egress import ASK_UDP, finish, start_in
-from lab.harness import SIDE4, SIDE6, Lab, Side, started_lab, wait_until
+from lab.egress import SIDES, Scene, address_in, scenes_of
+from lab.harness import SIDE6, Lab, Side, started_lab, wait_until
+from lab.scripts import ASK_UDP
 from lab.test_lab_pods import pod
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab-families")]
 
-SIDES = {"dual": (SIDE4, SIDE6), "ipv6": (SIDE6,)}
 POD_MTU = {"dual": "1450", "ipv6": "1430"}
 WORKER = "net-tshoot-worker"
 IPV4_ADDRESS = re.compile(r"\b\d+\.\d+\.\d+\.\d+\b")
@@ -30,6 +30,11 @@ def other(family: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     config = tmp_path_factory.mktemp("family") / "kubeconfig"
     with started_lab(config, "--ip-family", family) as lab:
         yield lab
+
+
+@pytest.fixture
+def scenes(other: Lab, family: str) -> tuple[Scene, ...]:
+    return scenes_of(other, family)
 
 
 @pytest.fixture
@@ -77,20 +82,17 @@ def test_pods_leave_under_their_nodes_address_of_the_family(
 
 
 def test_udp_leaves_under_the_nodes_address_of_the_family(
-    other: Lab, sides: tuple[Side, ...]
+    scenes: tuple[Scene, ...],
 ) -> None:
-    for side in sides:
-        script = ("python3", "-c", ASK_UDP, "20500", side.server)
-        seen = finish(start_in(other, WORKER, *script))[0]
+    for scene in scenes:
+        seen = scene.run(WORKER, ASK_UDP, "20500")[0]
 
-        assert seen.rpartition(":")[0].strip("[]") == side.pods[WORKER][1]
+        assert address_in(seen) == scene.side.pods[WORKER][1]
 
 
-def test_ping_is_answered_over_each_family(other: Lab, sides: tuple[Side, ...]) -> None:
-    for side in sides:
-        asked = f"exec {WORKER} -- ping -c 3 -i 0.2 -W 2 {side.server}"
-
-        assert "3 received" in other.kubectl(asked)
+def test_ping_is_answered_over_each_family(scenes: tuple[Scene, ...]) -> None:
+    for scene in scenes:
+        assert "3 received" in scene.ping(WORKER)
 
 
 LISTENER = """
