@@ -21,7 +21,7 @@ import msgspec
 
 from outgate.lab.errors import LabError
 from outgate.lab.settings import PodNetwork
-from outgate.lab.topology import Address, Network
+from outgate.state.entries import Address, Network
 
 PLUGINS = Path("/usr/lib/cni")
 VERSION = "1.0.0"

@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from outgate.lab.errors import LabError
-from outgate.lab.topology import Network, Node, Topology, listed
+from outgate.lab.topology import Node, Topology, listed
+from outgate.state.entries import Network
 
 BRIDGE = "docker0"
 UPLINK = "eth0"

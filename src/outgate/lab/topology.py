@@ -13,20 +13,12 @@ the primary one first.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from outgate.lab.settings import IpFamily
+from outgate.state.entries import Address, Network
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 Versioned = TypeVar("Versioned", Address, Network)
 
 VERSIONS = {IpFamily.IPV4: (4,), IpFamily.DUAL: (4, 6), IpFamily.IPV6: (6,)}

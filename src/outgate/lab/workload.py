@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from outgate.lab.topology import Address, Topology
+from outgate.lab.topology import Topology
+from outgate.state.entries import Address
 
 IP_ANNOTATION = "lab.outgate.io/ip"
 DEFAULT_GRACE_SECONDS = 30
