@@ -32,7 +32,14 @@ app = typer.Typer(
     add_completion=False,
 )
 
-PASSED_ON = ("OUTGATE_BPF_OBJECTS", "OUTGATE_LIBBPF")
+PASSED_ON = (
+    "OUTGATE_BPF_OBJECTS",
+    "OUTGATE_LIBBPF",
+    "OUTGATE_ATTACH",
+    "OUTGATE_EXISTING_FLOWS",
+    "OUTGATE_OTHER_FAMILY",
+)
+"""What the agents of the lab get from the environment of ``lab up``."""
 
 Name = Annotated[str, typer.Option(help="Which lab; several may run.")]
 ConfigOption = Annotated[
