@@ -109,13 +109,18 @@ level, discover, mtu, headers = (
 )
 asker = socket.socket(family, kind)
 asker.setsockopt(level, discover, int(sys.argv[2]))
-asker.settimeout(5)
+asker.settimeout(2)
 asker.connect(peer)
-asker.send(bytes(1500 - headers))
-try:
-    print(asker.recv(100).decode().rpartition(":")[0].strip("[]"))
-except OSError as error:
-    print(error.errno, asker.getsockopt(level, mtu))
+for attempt in range(3):
+    try:
+        asker.send(bytes(1500 - headers))
+        print(asker.recv(100).decode().rpartition(":")[0].strip("[]"))
+        break
+    except TimeoutError:
+        continue
+    except OSError as error:
+        print(error.errno, asker.getsockopt(level, mtu))
+        break
 """
 """Sends 1500 bytes of IP; prints who the server saw, or error and path MTU."""
 

@@ -1,4 +1,4 @@
-"""The other ways a node may be: a bridge for its pods, the host's stack on the path."""
+"""The other ways a node may be: its pods' bridge, its stack on the path, no tcx."""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,13 @@ from lab.scripts import ASK_CLOSED_PORT, ASK_UDP, HOLD_CONNECTIONS
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab-variants")]
 
 VARIANTS = [
-    ("ptp", "stack", "ipv4"),
-    ("bridge", "direct", "ipv4"),
-    ("bridge", "stack", "ipv4"),
+    ("ptp", "stack", "ipv4", "auto"),
+    ("bridge", "direct", "ipv4", "auto"),
+    ("bridge", "stack", "ipv4", "auto"),
+    ("ptp", "stack", "dual", "clsact"),
+    ("bridge", "stack", "ipv6", "auto"),
 ]
+"""Network plugin, gateway path, IP family, and how programs meet interfaces."""
 
 Scenes = tuple[Scene, ...]
 
@@ -22,11 +25,13 @@ Scenes = tuple[Scene, ...]
 def variant(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scenes]:
-    network, path, family = request.param
+    network, path, family, attach = request.param
     config = tmp_path_factory.mktemp("variant") / "kubeconfig"
     options = ("--network", network, "--gateway-path", path)
-    with covered_scenes(config, family, *options) as scenes:
-        yield scenes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTGATE_ATTACH", attach)
+        with covered_scenes(config, family, *options) as scenes:
+            yield scenes
 
 
 def test_every_pod_leaves_as_the_egress_ip(variant: Scenes) -> None:
