@@ -7,6 +7,7 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 ## make egress-setup   install what is missing, start the lab, show what echo saw
+##                     (IP_FAMILY=ipv4, dual or ipv6)
 egress-setup:
 	@scripts/setup.sh lab
 	@scripts/egress-setup.sh

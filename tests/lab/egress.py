@@ -1,83 +1,106 @@
-"""What the stories about egress share: the policy, and questions to pods."""
+"""What the stories about egress share: a lab seen from one family, and its pods."""
 
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from lab.harness import POD_ADDRESSES, PROJECT, Lab, processes_of, wait_until
+from lab.harness import (
+    SIDE4,
+    SIDE6,
+    Lab,
+    Side,
+    processes_of,
+    started_lab,
+    wait_until,
+)
 
-POLICY = str(PROJECT / "deploy/lab/egress-all.yaml")
-EGRESS_IP = "172.18.0.5"
 GATEWAY, WORKER = "k8s-guide-worker2", "k8s-guide-worker"
-PODS = tuple(POD_ADDRESSES)
-
-HOLD_CONNECTIONS = """
-import socket, sys
-server = socket.gethostbyname("echo")
-held = []
-for port in range(int(sys.argv[1]), int(sys.argv[2])):
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    connection.bind(("0.0.0.0", port))
-    connection.settimeout(20)
-    connection.connect((server, 80))
-    held.append(connection)
-print("all connected", file=sys.stderr, flush=True)
-sys.stdin.readline()
-for connection in held:
-    connection.sendall(b"GET /tuple HTTP/1.1\\r\\nHost: echo\\r\\n\\r\\n")
-for connection in held:
-    answer = b""
-    while b"\\r\\n\\r\\n" not in answer or not answer.endswith(b"\\n"):
-        answer += connection.recv(4096)
-    print(answer.decode().split()[-1])
-"""
-"""Opens a connection from each port, waits for a line, then asks on all of them."""
-
-ASK_UDP = """
-import socket, sys
-asker = socket.socket(type=socket.SOCK_DGRAM)
-asker.bind(("0.0.0.0", int(sys.argv[1])))
-asker.settimeout(5)
-asker.sendto(b"?", ("echo", 7))
-print(asker.recv(100).decode())
-"""
-
-ASK_CLOSED_PORT = """
-import socket
-asker = socket.socket(type=socket.SOCK_DGRAM)
-asker.settimeout(5)
-asker.connect(("echo", 9))
-asker.send(b"?")
-try:
-    asker.recv(100)
-except OSError as error:
-    print(type(error).__name__)
-"""
-"""Nobody listens there: the server's ICMP error ends the wait."""
-
-
+CONTROL_PLANE = "k8s-guide-control-plane"
+PODS = tuple(SIDE4.pods)
+SIDES = {"ipv4": (SIDE4,), "dual": (SIDE4, SIDE6), "ipv6": (SIDE6,)}
 DIGEST_OF_DOWNLOAD = "wget -q -O - '{0}/download?bytes={1}' | sha256sum | cut -d' ' -f1"
 
 
-def all_seen(lab: Lab) -> list[str]:
-    """The address that the server outside sees, for each of the three pods."""
-    return [lab.seen_by_echo(name) for name in PODS]
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """
+    A lab, seen from one IP family.
+
+    *outer* is the family of the nodes' tunnel, which is IPv4 where nodes have it.
+    """
+
+    lab: Lab
+    side: Side
+    outer: Side
+
+    def all_seen(self) -> list[str]:
+        """The address that the server outside sees, for each of the three pods."""
+        return self.side.all_seen(self.lab)
+
+    def apply_policy(self) -> None:
+        """Apply the family's policy, and wait until every node has it."""
+        self.lab.kubectl("apply", "-f", str(self.side.policy))
+        wait_until(lambda: self.all_seen() == [self.side.egress_ip] * 3)
+
+    def delete_policy(self) -> None:
+        """Delete it, and wait until each pod leaves under its own node."""
+        self.lab.kubectl("delete", "-f", str(self.side.policy), "--ignore-not-found")
+        wait_until(lambda: self.all_seen() == self.side.nodes)
+
+    def start(self, pod: str, script: str, *words: str) -> "subprocess.Popen[str]":
+        """Start a Python *script* in *pod* with the server's name and *words*."""
+        command = ("python3", "-c", script, self.side.server, *words)
+        return start_in(self.lab, pod, *command)
+
+    def run(self, pod: str, script: str, *words: str) -> list[str]:
+        """Run a script in *pod*; returns the lines that it printed."""
+        return list(finish(self.start(pod, script, *words)))
+
+    def run_in_all(self, script: str, *words: str) -> list[list[str]]:
+        """Run a script in each of the three pods, one after the other."""
+        return [self.run(pod, script, *words) for pod in PODS]
+
+    def ping(self, pod: str) -> str:
+        """What ping prints about three requests to the server."""
+        ping = f"exec {pod} -- ping -c 3 -i 0.2 -W 2 {self.side.server}"
+        return self.lab.kubectl(ping)
+
+    def download_is_whole(self, pod: str, size: int) -> bool:
+        """Download *size* bytes into *pod*; compare the digest with the server's."""
+        server = self.side.server
+        command = DIGEST_OF_DOWNLOAD.format(f"http://{server}", size)
+        got = self.lab.kubectl(f"exec {pod} -- sh -c", command)
+        url = f"http://{server}/sha256?bytes={size}"
+        return got == self.lab.kubectl(f"exec {pod} -- wget -q -O - {url}")
 
 
-def apply_policy(lab: Lab) -> None:
-    """Apply the policy, and wait until every node has it."""
-    lab.kubectl("apply", "-f", POLICY)
-    wait_until(lambda: all_seen(lab) == [EGRESS_IP] * 3)
+@contextmanager
+def covered_scenes(
+    kubeconfig: Path, family: str, *options: str
+) -> Iterator[tuple[Scene, ...]]:
+    """A lab of *family* with the policies of its families in force; one scene each."""
+    with started_lab(kubeconfig, "--ip-family", family, *options) as lab:
+        scenes = scenes_of(lab, family)
+        for scene in scenes:
+            scene.apply_policy()
+        yield scenes
+        for scene in scenes:
+            scene.delete_policy()
 
 
-def delete_policy(lab: Lab) -> None:
-    """Delete the policy, and wait until each pod leaves under its own node."""
-    lab.kubectl("delete", "-f", POLICY, "--ignore-not-found")
-    own = [node for _, node in POD_ADDRESSES.values()]
-    wait_until(lambda: all_seen(lab) == own)
+def scenes_of(lab: Lab, family: str) -> tuple[Scene, ...]:
+    """A scene for each IP family of a lab that was started with *family*."""
+    sides = SIDES[family]
+    return tuple(Scene(lab, side, outer=sides[0]) for side in sides)
+
+
+def address_in(line: str) -> str:
+    """The address in an ``address:port`` of the server's."""
+    return line.rpartition(":")[0].strip("[]")
 
 
 def start_in(lab: Lab, pod: str, *command: str) -> "subprocess.Popen[str]":
@@ -98,14 +121,6 @@ def finish(process: "subprocess.Popen[str]", text: str = "") -> Sequence[str]:
     out, errors = process.communicate(text, timeout=60)
     assert process.returncode == 0, errors
     return out.splitlines()
-
-
-def download_is_whole(lab: Lab, pod: str, size: int) -> bool:
-    """Download *size* bytes into *pod* and compare their digest with the server's."""
-    command = DIGEST_OF_DOWNLOAD.format("http://echo", size)
-    got = lab.kubectl(f"exec {pod} -- sh -c", command)
-    url = f"http://echo/sha256?bytes={size}"
-    return got.strip() == lab.kubectl(f"exec {pod} -- wget -q -O - {url}").strip()
 
 
 def container_folder(lab: Lab, pod: str, container: str) -> Path:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,58 @@ POD_ADDRESSES = {
     "net-tshoot-worker": ("10.0.1.42", "172.18.0.4"),
     "net-tshoot-worker2": ("10.0.2.86", "172.18.0.5"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """
+    What labs have of one IP family.
+
+    *server* is the name by which pods ask the server outside over this family;
+    *network* is that of the nodes and the server, which the policy covers;
+    *pods* maps the net-tshoot pods to their own and their node's address.
+    """
+
+    version: int
+    network: str
+    server: str
+    server_address: str
+    egress_ip: str
+    policy: Path
+    pods: Mapping[str, tuple[str, str]]
+
+    def all_seen(self, lab: "Lab") -> list[str]:
+        """The address that the server outside sees, for each of the three pods."""
+        return [lab.seen_by_echo(name, self.server) for name in self.pods]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The address of each pod's node."""
+        return [node for _, node in self.pods.values()]
+
+
+SIDE4 = Side(
+    version=4,
+    network="172.18.0.0/16",
+    server="echo",
+    server_address="172.18.0.100",
+    egress_ip="172.18.0.5",
+    policy=PROJECT / "deploy/lab/egress-all.yaml",
+    pods=POD_ADDRESSES,
+)
+SIDE6 = Side(
+    version=6,
+    network="fc00:f853:ccd:e793::/64",
+    server="echo6",
+    server_address="fc00:f853:ccd:e793::100",
+    egress_ip="fc00:f853:ccd:e793::5",
+    policy=PROJECT / "deploy/lab/egress-all-ipv6.yaml",
+    pods={
+        "net-tshoot-control-plane": ("fd00:10::174", "fc00:f853:ccd:e793::3"),
+        "net-tshoot-worker": ("fd00:10:0:1::42", "fc00:f853:ccd:e793::4"),
+        "net-tshoot-worker2": ("fd00:10:0:2::86", "fc00:f853:ccd:e793::5"),
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +128,9 @@ class Lab:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def seen_by_echo(self, pod: str) -> str:
+    def seen_by_echo(self, pod: str, server: str = "echo") -> str:
         """The address under which the server outside sees *pod*."""
-        return self.kubectl(f"exec {pod} -- wget -T 5 -q -O - echo").strip()
+        return self.kubectl(f"exec {pod} -- wget -T 5 -q -O - {server}").strip()
 
     def agent_on(self, node: str) -> str:
         """The name of the agent pod that serves *node* and is not going away."""

@@ -4,34 +4,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.harness import POD_ADDRESSES, PROJECT, Lab, wait_until
+from lab.egress import Scene, scenes_of
+from lab.harness import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab")]
 
-POLICY = str(PROJECT / "deploy/lab/egress-all.yaml")
-EGRESS_IP = "172.18.0.5"
-
-
-def all_seen(lab: Lab) -> list[str]:
-    return [lab.seen_by_echo(name) for name in POD_ADDRESSES]
-
 
 @pytest.fixture
-def policy(lab: Lab) -> Iterator[None]:
-    lab.kubectl("apply", "-f", POLICY)
+def policy(lab: Lab) -> Iterator[Scene]:
+    (scene,) = scenes_of(lab, "ipv4")
     try:
-        wait_until(lambda: all_seen(lab) == [EGRESS_IP] * 3)
-        yield
+        scene.apply_policy()
+        yield scene
     finally:
-        lab.kubectl("delete", "-f", POLICY, "--ignore-not-found")
-        own = [node for _, node in POD_ADDRESSES.values()]
-        wait_until(lambda: all_seen(lab) == own)
+        scene.delete_policy()
 
 
-@pytest.mark.usefixtures("policy")
-def test_policy_file_makes_every_pod_leave_as_the_egress_ip(lab: Lab) -> None:
+def test_policy_file_makes_every_pod_leave_as_the_egress_ip(policy: Scene) -> None:
     """The fixture adds: after the deletion each pod leaves under its node again."""
-    assert all_seen(lab) == [EGRESS_IP] * 3
+    assert policy.all_seen() == ["172.18.0.5"] * 3
 
 
 @pytest.mark.usefixtures("policy")

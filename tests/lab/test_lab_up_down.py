@@ -1,6 +1,7 @@
 """``outgate lab up`` and ``down``: repeatable, and without a trace."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,14 +39,14 @@ def own(tmp_path: Path) -> Iterator[Lab]:
     made.outgate("down")
 
 
-def machine() -> tuple[str, str, str]:
+def machine() -> tuple[str, ...]:
     """What the machine's own namespace has: links, addresses, routes."""
-    commands = ("ip -o link", "ip -o addr", "ip route")
+    commands = ("ip -o link", "ip -o addr", "ip route", "ip -6 route")
     texts = [
         subprocess.run(c.split(), capture_output=True, text=True, check=True).stdout
         for c in commands
     ]
-    return texts[0], texts[1], texts[2]
+    return tuple(re.sub(r"_lft \d+sec|expires \d+sec", "", text) for text in texts)
 
 
 def start(lab: Lab) -> subprocess.Popen[bytes]:
@@ -67,9 +68,12 @@ def assert_no_trace(lab: Lab, processes: set[int]) -> None:
     assert yaml.safe_load(lab.kubeconfig.read_text()) == FORMER
 
 
-def test_down_after_a_killed_first_process_leaves_no_trace(own: Lab) -> None:
+@pytest.mark.parametrize("family", ["ipv4", "dual", "ipv6"])
+def test_down_after_a_killed_first_process_leaves_no_trace(
+    own: Lab, family: str
+) -> None:
     before = machine()
-    own.outgate("up")
+    own.outgate("up", "--ip-family", family)
     assert machine() == before
     processes = set(processes_of(own.first_process()))
     assert len(processes) > 10
@@ -114,15 +118,33 @@ def test_down_twice_says_that_nothing_runs(own: Lab) -> None:
     assert "no lab" in text
 
 
-def test_up_with_another_network_is_refused_while_it_runs(own: Lab) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "runs"),
+    [("--network", "bridge", "ptp"), ("--ip-family", "dual", "ipv4")],
+)
+def test_up_with_another_wish_is_refused_while_it_runs(
+    own: Lab, option: str, value: str, runs: str
+) -> None:
     starter = start(own)
     wait_until(lambda: lock_owner(own.folder.lock) is not None)
-    done = own.outgate("up", "--network", "bridge", check=False)
+    done = own.outgate("up", option, value, check=False)
     own.outgate("down")
     starter.wait(20)
 
     assert done.returncode == 1
-    assert "--network: the lab runs with ptp, not bridge" in done.stderr
+    assert f"{option}: the lab runs with {runs}, not {value}" in done.stderr
+
+
+def test_up_with_another_family_is_refused_over_the_objects_of_before(
+    own: Lab,
+) -> None:
+    own.outgate("up", "--ip-family", "ipv6")
+    os.kill(own.first_process(), signal.SIGKILL)
+    wait_until(lambda: lock_owner(own.folder.lock) is None)
+    done = own.outgate("up", check=False)
+
+    assert done.returncode == 1
+    assert "--ip-family: the lab that ended had ipv6" in done.stderr
 
 
 def test_bridge_network_cables_pods(own: Lab) -> None:

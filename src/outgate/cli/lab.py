@@ -19,8 +19,8 @@ from outgate.lab import cluster, kubeconfig
 from outgate.lab.overview import describe, look
 from outgate.lab.settings import (
     DEFAULT_NAME,
-    DEFAULT_POD_MTU,
     GatewayPath,
+    IpFamily,
     LabSettings,
     PodNetwork,
     StateFolder,
@@ -32,7 +32,14 @@ app = typer.Typer(
     add_completion=False,
 )
 
-PASSED_ON = ("OUTGATE_BPF_OBJECTS", "OUTGATE_LIBBPF")
+PASSED_ON = (
+    "OUTGATE_BPF_OBJECTS",
+    "OUTGATE_LIBBPF",
+    "OUTGATE_ATTACH",
+    "OUTGATE_EXISTING_FLOWS",
+    "OUTGATE_OTHER_FAMILY",
+)
+"""What the agents of the lab get from the environment of ``lab up``."""
 
 Name = Annotated[str, typer.Option(help="Which lab; several may run.")]
 ConfigOption = Annotated[
@@ -51,6 +58,9 @@ def _say(line: str) -> None:
 def up(
     name: Name = DEFAULT_NAME,
     config: ConfigOption = None,
+    ip_family: Annotated[
+        IpFamily, typer.Option(help="The addresses of nodes, pods and the outside.")
+    ] = IpFamily.IPV4,
     network: Annotated[
         PodNetwork, typer.Option(help="The CNI plugin of the pods.")
     ] = PodNetwork.PTP,
@@ -58,11 +68,14 @@ def up(
         GatewayPath, typer.Option(help="How gateways send on tunnelled packets.")
     ] = GatewayPath.DIRECT,
     mtu: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="The pods' MTU; the nodes' network has 1500.", min=576, max=1500
+            help="The pods' MTU; the nodes' network has 1500.  Default: what fits "
+            "the tunnel, 1450 or (ipv6) 1430.",
+            min=576,
+            max=1500,
         ),
-    ] = DEFAULT_POD_MTU,
+    ] = None,
     port: Annotated[
         int,
         typer.Option(
@@ -73,9 +86,10 @@ def up(
     """Start the lab, or check the one that runs; make it kubectl's current context."""
     settings = LabSettings(
         name=name,
+        ip_family=ip_family,
         network=network,
         gateway_path=gateway_path,
-        pod_mtu=mtu,
+        mtu=mtu,
         port=port,
         agent_environment={
             key: os.environ[key] for key in PASSED_ON if key in os.environ

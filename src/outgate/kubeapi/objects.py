@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
 
 from outgate.kubeapi.catalogue import Catalogue
 from outgate.kubeapi.crds import Resource
@@ -22,16 +23,23 @@ from outgate.kubeapi.wire import JsonObject, decode_json, encode_json, format_ti
 Clock = Callable[[], datetime]
 NewUid = Callable[[], str]
 CRD_KIND = "CustomResourceDefinition"
+ServiceNetwork = IPv4Network | IPv6Network
+SERVICE_NETWORK = IPv4Network("10.96.0.0/16")
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The store with its kinds, its clock and its source of uids."""
+    """
+    The store with its kinds, its clock and its source of uids.
+
+    Services get their addresses from *service_network*.
+    """
 
     storage: Storage
     catalogue: Catalogue
     clock: Clock
     new_uid: NewUid
+    service_network: ServiceNetwork = SERVICE_NETWORK
 
     def now(self) -> str:
         return format_time(self.clock())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 from outgate.kubeapi.admission import (
@@ -50,10 +49,10 @@ _SERVER_OWNED = (
     "deletionGracePeriodSeconds",
     "generation",
 )
+HEADLESS = "None"
 _STATUS_IS_RESET = ("Pod", "Namespace", CRD_KIND)
 _KUBECTL = "kubectl"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_FIRST_CLUSTER_IP = IPv4Address("10.96.0.2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +146,17 @@ def _create_default_account(objects: Objects, namespace: str) -> None:
 
 
 def _assign_cluster_ip(objects: Objects, services: Resource, obj: JsonObject) -> None:
+    """Give a service the next address; the network's first is the API's own."""
     spec = obj.setdefault("spec", {})
     if not isinstance(spec, dict):
         return
+    if spec.get("clusterIP") == HEADLESS:
+        spec.setdefault("ipFamilies", [f"IPv{objects.service_network.version}"])
     if spec.get("clusterIP") or spec.get("type") == "ExternalName":
         return
     stored = objects.storage.objects(services.kind.resource)
     taken = {service.field("spec.clusterIP") for service in stored}
-    address = _FIRST_CLUSTER_IP
+    address = objects.service_network[2]
     while str(address) in taken:
         address += 1
     spec["clusterIP"] = str(address)

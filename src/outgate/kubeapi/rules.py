@@ -97,7 +97,8 @@ def _complete_service(service: JsonObject) -> None:
         port.setdefault("targetPort", port["port"])
     if spec.get("clusterIP"):
         spec["clusterIPs"] = [spec["clusterIP"]]
-        spec.setdefault("ipFamilies", ["IPv4"])
+        is_ipv6 = ":" in str(spec["clusterIP"])
+        spec.setdefault("ipFamilies", ["IPv6" if is_ipv6 else "IPv4"])
         spec.setdefault("ipFamilyPolicy", "SingleStack")
     service.setdefault("status", {}).setdefault("loadBalancer", {})
 

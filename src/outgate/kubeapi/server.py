@@ -35,7 +35,7 @@ from outgate.kubeapi.backend import PodBackend
 from outgate.kubeapi.catalogue import Catalogue
 from outgate.kubeapi.crds import Resource
 from outgate.kubeapi.journal import Journal
-from outgate.kubeapi.objects import CRD_KIND, Objects
+from outgate.kubeapi.objects import CRD_KIND, SERVICE_NETWORK, Objects, ServiceNetwork
 from outgate.kubeapi.operations import create
 from outgate.kubeapi.routes import Api
 from outgate.kubeapi.storage import Storage, Stored, index
@@ -43,16 +43,6 @@ from outgate.kubeapi.streams import Wakeups
 from outgate.kubeapi.wire import JsonObject
 
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-_KUBERNETES_SERVICE: JsonObject = {
-    "metadata": {
-        "name": "kubernetes",
-        "labels": {"component": "apiserver", "provider": "kubernetes"},
-    },
-    "spec": {
-        "clusterIP": "10.96.0.1",
-        "ports": [{"name": "https", "port": 443, "targetPort": 6443}],
-    },
-}
 _LARGEST_BODY = 8 * 1024 * 1024
 _SHUTDOWN_SECONDS = 2.0
 
@@ -62,7 +52,8 @@ class ApiServer:
     One API; *history* is how many changes of each resource a watch may lag behind.
 
     *journal* is a file that keeps everything; *backend* runs exec and logs; with
-    *token*, only health and version answer without it.
+    *token*, only health and version answer without it; *service_network* is where
+    services get their addresses.
     """
 
     def __init__(
@@ -72,6 +63,7 @@ class ApiServer:
         backend: PodBackend | None = None,
         token: str | None = None,
         history: int = 10_000,
+        service_network: ServiceNetwork = SERVICE_NETWORK,
     ) -> None:
         self._journal = None if journal is None else Journal(journal)
         self._wakeups = Wakeups()
@@ -83,7 +75,7 @@ class ApiServer:
                 keep=self._journal.keep,
                 notify=self._wakeups.notify,
             )
-        self._objects = Objects(storage, Catalogue(), _now, _new_uid)
+        self._objects = Objects(storage, Catalogue(), _now, _new_uid, service_network)
         if self._journal is not None:
             _restore(self._objects, self._journal)
         _furnish(self._objects)
@@ -150,4 +142,18 @@ def _furnish(objects: Objects) -> None:
             create(objects, namespaces, ("", name), {}, options)
     services = objects.catalogue.built_in("Service")
     if objects.find(services, ("default", "kubernetes")) is None:
-        create(objects, services, ("default", ""), _KUBERNETES_SERVICE, options)
+        first = str(objects.service_network[1])
+        create(objects, services, ("default", ""), _kubernetes_service(first), options)
+
+
+def _kubernetes_service(address: str) -> JsonObject:
+    return {
+        "metadata": {
+            "name": "kubernetes",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "clusterIP": address,
+            "ports": [{"name": "https", "port": 443, "targetPort": 6443}],
+        },
+    }

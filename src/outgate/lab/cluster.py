@@ -70,6 +70,7 @@ async def up(settings: LabSettings, config: Path, say: Say) -> None:
     folder = StateFolder.of(settings.name)
     owner = lock_owner(folder.lock)
     if owner is None:
+        _check_former(settings, folder)
         _start(settings, folder, say)
     else:
         _check_same(settings, folder)
@@ -114,10 +115,12 @@ def _check_same(settings: LabSettings, folder: StateFolder) -> None:
     """Errors: LabError when the lab runs with settings other than those asked."""
     running = read_record(folder.settings, LabSettings)
     asked: dict[str, object] = {
+        "ip-family": settings.ip_family,
         "network": settings.network,
         "gateway-path": settings.gateway_path,
     }
     has: dict[str, object] = {
+        "ip-family": running.ip_family,
         "network": running.network,
         "gateway-path": running.gateway_path,
     }
@@ -130,6 +133,20 @@ def _check_same(settings: LabSettings, folder: StateFolder) -> None:
                 f"--{flag}: the lab runs with {has[flag]}, not {value}; take it down "
                 f"first: outgate lab down --name {settings.name}"
             )
+
+
+def _check_former(settings: LabSettings, folder: StateFolder) -> None:
+    """
+    Make sure that what a lab left that ended by itself can live on.
+
+    Errors: LabError when its objects have addresses of another family.
+    """
+    former = find_record(folder.settings, LabSettings)
+    if former is not None and former.ip_family is not settings.ip_family:
+        raise LabError(
+            f"--ip-family: the lab that ended had {former.ip_family}, and its objects "
+            f"are kept; remove them first: outgate lab down --name {settings.name}"
+        )
 
 
 def _start(settings: LabSettings, folder: StateFolder, say: Say) -> None:

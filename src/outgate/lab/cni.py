@@ -13,7 +13,7 @@ import asyncio
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import msgspec
 
 from outgate.lab.errors import LabError
 from outgate.lab.settings import PodNetwork
+from outgate.state.entries import Address, Network
 
 PLUGINS = Path("/usr/lib/cni")
 VERSION = "1.0.0"
 INTERFACE = "eth0"
 BRIDGE = "cni0"
+EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +43,22 @@ class Attachment:
     uid: str
     node_holder: int
     pod_holder: int
-    requested: IPv4Address | None = None
+    requested: tuple[Address, ...] = ()
 
 
 def network_configuration(
-    network: PodNetwork, pods: IPv4Network, mtu: int, folder: Path
+    network: PodNetwork, pods: Sequence[Network], mtu: int, folder: Path
 ) -> dict[str, Any]:
     """
-    The configuration of a node's pod network.
+    The configuration of a node's pod network; *pods* has one network per family.
 
     The masquerade is the node's own (``network.masquerade_rules``), not the
     plugin's, which would also translate what stays among pods.
     """
     ipam = {
         "type": "host-local",
-        "ranges": [[{"subnet": str(pods)}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": [[{"subnet": str(subnet)}] for subnet in pods],
+        "routes": [{"dst": EVERYWHERE[subnet.version]} for subnet in pods],
         "dataDir": str(folder),
     }
     common = {
@@ -83,14 +85,12 @@ def cni_environment(
     verb: str, attachment: Attachment, interface: str
 ) -> dict[str, str]:
     """The parameters of one call; without a holder the namespace is already gone."""
-    arguments = [
+    arguments = (
         "IgnoreUnknown=1",
         f"K8S_POD_NAMESPACE={attachment.namespace}",
         f"K8S_POD_NAME={attachment.name}",
         f"K8S_POD_UID={attachment.uid}",
-    ]
-    if attachment.requested is not None:
-        arguments.append(f"IP={attachment.requested}")
+    )
     holder = attachment.pod_holder
     return {
         "CNI_COMMAND": verb,
@@ -133,7 +133,7 @@ def _reason(output: bytes) -> str:
     return ": ".join(str(result[key]) for key in ("msg", "details") if result.get(key))
 
 
-def addresses_of(result: Mapping[str, Any]) -> tuple[IPv4Address, ...]:
+def addresses_of(result: Mapping[str, Any]) -> tuple[Address, ...]:
     """
     The pod's addresses in an ADD result.
 
@@ -141,7 +141,22 @@ def addresses_of(result: Mapping[str, Any]) -> tuple[IPv4Address, ...]:
     (IPv4Address('10.0.1.42'),)
     """
     entries: Sequence[Mapping[str, str]] = result.get("ips", ())
-    return tuple(IPv4Interface(entry["address"]).ip for entry in entries)
+    return tuple(ip_interface(entry["address"]).ip for entry in entries)
+
+
+def with_requested(
+    configuration: Mapping[str, Any], attachment: Attachment
+) -> dict[str, Any]:
+    """
+    *configuration* as a runtime hands it to ADD for a pod that asks for addresses.
+
+    The plugin's CNI_ARGS take one address only; ``ips`` of a runtime, one per family
+    (CNI conventions, "dynamic plugin specific fields").
+    """
+    if not attachment.requested:
+        return dict(configuration)
+    wanted = [str(address) for address in attachment.requested]
+    return {**configuration, "runtimeConfig": {"ips": wanted}}
 
 
 LOOPBACK = {"cniVersion": VERSION, "name": "lo", "type": "loopback"}
@@ -150,7 +165,8 @@ LOOPBACK = {"cniVersion": VERSION, "name": "lo", "type": "loopback"}
 async def add(attachment: Attachment, configuration: Mapping[str, Any]) -> Any:
     """Cable the pod; returns the plugin's result, which ``check`` needs again."""
     await _call("ADD", attachment, LOOPBACK, "lo")
-    result = await _call("ADD", attachment, configuration, INTERFACE)
+    asked = with_requested(configuration, attachment)
+    result = await _call("ADD", attachment, asked, INTERFACE)
     if not addresses_of(result):
         raise LabError(f"plugin {configuration['type']} gave the pod no address")
     return result

@@ -35,7 +35,7 @@ from outgate.lab.runtime import Runtime
 from outgate.lab.scheduler import keep_scheduled
 from outgate.lab.settings import LOOPBACK, ApiAddress, LabSettings, StateFolder
 from outgate.lab.strays import keep_strays
-from outgate.lab.topology import DEFAULT, Topology
+from outgate.lab.topology import Topology, in_url, topology_of
 from outgate.source.client import Client
 from outgate.source.connection import Connection
 
@@ -72,7 +72,7 @@ def open_api(
     server = listen(
         socket.socket(), LOOPBACK, settings.port or (kept.port if kept else 0)
     )
-    addresses = (LOOPBACK, str(topology.control_plane.address))
+    addresses = (LOOPBACK, *map(str, topology.control_plane.addresses))
     make_certificate(folder.certificate, folder.key, addresses)
     api = ApiAddress(
         port=server.getsockname()[1],
@@ -87,25 +87,31 @@ def open_inside(folder: StateFolder, topology: Topology) -> socket.socket:
     """Listen inside the first node, where the agents find the API."""
     first = topology.control_plane
     holder = read_host(folder, first.name).pid
-    return listen(socket_inside(holder), str(first.address), topology.api_port)
+    address = str(first.address)
+    return listen(socket_inside(holder, address), address, topology.api_port)
 
 
 def write_agent_kubeconfig(
     folder: StateFolder, topology: Topology, api: ApiAddress
 ) -> None:
     """The file by which agents find the API from inside their nodes."""
-    server = f"https://{topology.control_plane.address}:{topology.api_port}"
+    host = in_url(topology.control_plane.address)
+    server = f"https://{host}:{topology.api_port}"
     write_config(folder.agent_kubeconfig, new_config(api, server, "lab"))
 
 
-async def serve(folder: StateFolder, topology: Topology) -> None:
+async def serve(folder: StateFolder) -> None:
     """Run everything until SIGTERM or a bug."""
     settings = read_record(folder.settings, LabSettings)
+    topology = topology_of(settings.ip_family)
     runtime = Runtime(topology, settings, folder)
     api, server = open_api(folder, settings, topology)
     write_agent_kubeconfig(folder, topology, api)
     apiserver = ApiServer(
-        journal=folder.journal, backend=Backend(runtime), token=api.token
+        journal=folder.journal,
+        backend=Backend(runtime),
+        token=api.token,
+        service_network=topology.service_networks[0],
     )
     tls = server_context(folder.certificate, folder.key)
     await apiserver.start([server, open_inside(folder, topology)], tls)
@@ -149,4 +155,4 @@ async def run_loops(
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(StateFolder(Path(sys.argv[1])), DEFAULT))
+    asyncio.run(serve(StateFolder(Path(sys.argv[1]))))

@@ -1,7 +1,8 @@
 """
 The server outside the cluster: it answers with the address it saw.
 
-What this is: ``python -m outgate.lab.echo``, HTTP on port 80 and UDP on port 7.
+What this is: ``python -m outgate.lab.echo VERSION...``, HTTP on port 80 and UDP on
+port 7, for the IP versions named (4, 6).
 
 ==============================  ====================================================
 request                         answer
@@ -16,18 +17,22 @@ a UDP datagram to port 7        ``address:port`` and a newline
 ==============================  ====================================================
 
 What this is not: part of the product.  It knows nothing of the lab either; any
-number of connections may be open at once.
+number of connections may be open at once.  An IPv6 address with a port stands in
+brackets.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from aiohttp import web
 
 CHUNK = hashlib.shake_256(b"outgate lab").digest(1 << 20)
 MAX_SECONDS = 600.0
+EVERY_ADDRESS = {"4": "0.0.0.0", "6": "::"}
 
 
 def chunks(count: int) -> Iterator[memoryview]:
@@ -44,6 +49,17 @@ def _peer(request: web.Request) -> tuple[str, int]:
     return address, port
 
 
+def tuple_text(address: str, port: int) -> str:
+    """
+    A line that names an address and a port.
+
+    >>> tuple_text("192.0.2.1", 80) + tuple_text("2001:db8::1", 80)
+    '192.0.2.1:80\\n[2001:db8::1]:80\\n'
+    """
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{port}\n"
+
+
 def _byte_count(request: web.Request) -> int:
     text = request.query.get("bytes", "")
     if not text.isdecimal():
@@ -56,8 +72,7 @@ async def answer_address(request: web.Request) -> web.Response:
 
 
 async def answer_tuple(request: web.Request) -> web.Response:
-    address, port = _peer(request)
-    return web.Response(text=f"{address}:{port}\n")
+    return web.Response(text=tuple_text(*_peer(request)))
 
 
 async def answer_later(request: web.Request) -> web.Response:
@@ -106,7 +121,7 @@ class UdpEcho(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._transport.sendto(f"{addr[0]}:{addr[1]}\n".encode(), addr)
+        self._transport.sendto(tuple_text(*addr[:2]).encode(), addr)
 
 
 def application() -> web.Application:
@@ -121,16 +136,32 @@ def application() -> web.Application:
     return app
 
 
-async def serve(http_port: int = 80, udp_port: int = 7) -> None:
-    """Serve on every address until cancelled."""
+def udp_socket(host: str, port: int) -> socket.socket:
+    """A bound socket; one for every IPv6 address leaves IPv4 to another."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    bound.bind((host, port))
+    bound.setblocking(False)
+    return bound
+
+
+async def serve(
+    versions: Iterable[str], http_port: int = 80, udp_port: int = 7
+) -> None:
+    """Serve on every address of the IP *versions* until cancelled."""
     loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(UdpEcho, local_addr=("0.0.0.0", udp_port))
     runner = web.AppRunner(application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "0.0.0.0", http_port, backlog=1024, reuse_address=True)
-    await site.start()
+    for version in versions:
+        host = EVERY_ADDRESS[version]
+        datagrams = udp_socket(host, udp_port)
+        await loop.create_datagram_endpoint(UdpEcho, sock=datagrams)
+        site = web.TCPSite(runner, host, http_port, backlog=1024, reuse_address=True)
+        await site.start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(serve(sys.argv[1:]))

@@ -50,8 +50,8 @@ def host_spec(topology: Topology, name: str, folder: StateFolder) -> SandboxSpec
         hostname=name,
         scratch=str(folder.scratch),
         keep=str(folder.root) if is_node else None,
-        hosts=f"127.0.0.1\tlocalhost\n{topology.host_names()}",
-        sysctls=network.NODE_SYSCTLS if is_node else network.HOST_SYSCTLS,
+        hosts=topology.local_names() + topology.host_names(),
+        sysctls=network.host_sysctls(topology, is_node=is_node),
     )
 
 

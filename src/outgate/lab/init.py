@@ -27,10 +27,10 @@ from typing import BinaryIO
 from outgate.lab.errors import LabError
 from outgate.lab.holders import build_hosts
 from outgate.lab.process import read_process, take_lock
-from outgate.lab.records import write_record
-from outgate.lab.settings import StateFolder
+from outgate.lab.records import read_record, write_record
+from outgate.lab.settings import LabSettings, StateFolder
 from outgate.lab.syscalls import Namespace, make_mounts_private, mount, unshare
-from outgate.lab.topology import DEFAULT
+from outgate.lab.topology import topology_of
 
 RESTART_PAUSE_SECONDS = 1.0
 STOP_SECONDS = 0.5
@@ -155,13 +155,15 @@ def live(folder: StateFolder, started: BinaryIO) -> int:
     forget_processes(folder)
     say("making nodes and network")
     try:
-        holders = build_hosts(DEFAULT, folder)
+        settings = read_record(folder.settings, LabSettings)
+        topology = topology_of(settings.ip_family)
+        holders = build_hosts(topology, folder)
     except LabError as error:
         say(f"failed: {error}")
         return 1
     supervisor = Supervisor(folder, {holder.pid for holder in holders.values()})
-    echo = python_program("outgate.lab.echo")
-    namespace = f"--net=/proc/{holders[DEFAULT.server.name].pid}/ns/net"
+    echo = python_program("outgate.lab.echo", *map(str, topology.versions))
+    namespace = f"--net=/proc/{holders[topology.server.name].pid}/ns/net"
     supervisor.add("echo", ["nsenter", namespace, "--", *echo])
     supervisor.add(
         "control-plane",

@@ -172,9 +172,9 @@ class PodWorker:
             return
         observed = self._runtime.observe(self._uid)
         former = pod.get("status") or {}
-        address = str(self._topology.node(workload.node).address)
+        host = tuple(map(str, self._topology.node(workload.node).addresses))
         not_ready = self._probes.not_ready(workload.containers)
-        status = pod_status(workload, observed, address, former, time.time(), not_ready)
+        status = pod_status(workload, observed, host, former, time.time(), not_ready)
         if all(former.get(key) == value for key, value in status.items()):
             return
         path = f"{_path(workload)}/status"

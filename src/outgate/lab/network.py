@@ -12,25 +12,47 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from outgate.lab.errors import LabError
-from outgate.lab.topology import Node, Topology
+from outgate.lab.topology import Node, Topology, listed
+from outgate.state.entries import Network
 
 BRIDGE = "docker0"
 UPLINK = "eth0"
 
 # A Debian with systemd has the loose check (2) on every interface and 0 for "all";
-# a node forwards.  IPv6 stays off until the lab has addresses for it.
+# a node forwards.
 NODE_SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "2",
+}
+HOST_SYSCTLS = {"net/ipv4/ip_forward": "0"}
+NO_IPV6_SYSCTLS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
 }
-HOST_SYSCTLS = {
-    "net/ipv4/ip_forward": "0",
-    "net/ipv6/conf/all/disable_ipv6": "1",
-    "net/ipv6/conf/default/disable_ipv6": "1",
+# Addresses are usable at once, and come from nobody but us.
+IPV6_SYSCTLS = {
+    f"net/ipv6/conf/{scope}/{name}": "0"
+    for name in ("accept_dad", "dad_transmits", "accept_ra")
+    for scope in ("all", "default")
 }
+IPV6_NODE_SYSCTLS = {
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/default/forwarding": "1",
+}
+
+
+def host_sysctls(topology: Topology, *, is_node: bool) -> dict[str, str]:
+    """The settings of a host's namespace; keys are paths under ``/proc/sys``."""
+    common = NODE_SYSCTLS if is_node else HOST_SYSCTLS
+    if 6 not in topology.versions:
+        return common | NO_IPV6_SYSCTLS
+    return common | IPV6_SYSCTLS | (IPV6_NODE_SYSCTLS if is_node else {})
+
+
+def pod_sysctls(topology: Topology) -> dict[str, str]:
+    """The settings of a pod's namespace."""
+    return IPV6_SYSCTLS if 6 in topology.versions else {}
 
 
 def bridge_commands(topology: Topology, holders: Mapping[str, int]) -> str:
@@ -42,7 +64,10 @@ def bridge_commands(topology: Topology, holders: Mapping[str, int]) -> str:
     lines = [
         "link set lo up",
         f"link add {BRIDGE} mtu {topology.mtu} type bridge forward_delay 0",
-        f"addr add {topology.router}/{topology.network.prefixlen} dev {BRIDGE}",
+        *(
+            f"addr add {router}/{network.prefixlen} dev {BRIDGE}"
+            for router, network in zip(topology.routers, topology.networks, strict=True)
+        ),
         f"link set {BRIDGE} up",
     ]
     for number, host in enumerate(topology.hosts):
@@ -55,35 +80,46 @@ def bridge_commands(topology: Topology, holders: Mapping[str, int]) -> str:
 
 
 def host_commands(topology: Topology, name: str) -> str:
-    """Commands for the namespace of host *name*: its address and its routes."""
+    """Commands for the namespace of host *name*: its addresses and its routes."""
     host = next(host for host in topology.hosts if host.name == name)
     lines = [
         "link set lo up",
-        f"addr add {host.address}/{topology.network.prefixlen} dev {UPLINK}",
+        *(
+            f"addr add {address}/{network.prefixlen} dev {UPLINK}"
+            for address, network in zip(host.addresses, topology.networks, strict=True)
+        ),
         f"link set {UPLINK} up",
-        f"route add default via {topology.router}",
+        *(f"route add default via {router}" for router in topology.routers),
     ]
     if isinstance(host, Node):
         lines += [
-            f"route add {peer.pod_network} via {peer.address}"
+            f"route add {pods} via {address}"
             for peer in topology.peers(host)
+            for pods, address in zip(peer.pod_networks, peer.addresses, strict=True)
         ]
     return "\n".join(lines) + "\n"
 
 
 def masquerade_rules(topology: Topology) -> str:
     """
-    The nft table of a node: pods leave the cluster under the node's address.
+    The nft tables of a node: pods leave the cluster under the node's address.
 
     Like kind's network daemon: what stays among pods and nodes keeps its source.
     """
-    inside = ", ".join(
-        [str(topology.pod_networks), *(str(node.address) for node in topology.nodes)]
+    return "".join(
+        _masquerade_table(topology, pods, number)
+        for number, pods in enumerate(topology.pod_networks)
     )
-    return f"""table ip lab_masquerade {{
+
+
+def _masquerade_table(topology: Topology, pods: Network, number: int) -> str:
+    """The table for the family whose place in the topology's tuples is *number*."""
+    family = "ip" if pods.version == 4 else "ip6"
+    inside = listed([pods, *(node.addresses[number] for node in topology.nodes)])
+    return f"""table {family} lab_masquerade {{
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr {topology.pod_networks} ip daddr != {{ {inside} }} masquerade
+		{family} saddr {pods} {family} daddr != {{ {inside} }} masquerade
 	}}
 }}
 """

@@ -45,8 +45,8 @@ def node_object(node: Node) -> dict[str, Any]:
         "kind": "Node",
         "metadata": {"name": node.name, "labels": labels},
         "spec": {
-            "podCIDR": str(node.pod_network),
-            "podCIDRs": [str(node.pod_network)],
+            "podCIDR": str(node.pod_networks[0]),
+            "podCIDRs": [str(network) for network in node.pod_networks],
             "providerID": f"{RUNTIME}://{node.name}",
         },
     }
@@ -60,7 +60,10 @@ def node_status(node: Node, now: float, previous: Mapping[str, Any]) -> dict[str
     resources = {"pods": str(MAX_PODS), "memory": f"{memory}Ki", "cpu": _processors()}
     return {
         "addresses": [
-            {"type": "InternalIP", "address": str(node.address)},
+            *(
+                {"type": "InternalIP", "address": str(address)}
+                for address in node.addresses
+            ),
             {"type": "Hostname", "address": node.name},
         ],
         "capacity": resources,

@@ -6,7 +6,7 @@ What this is: ``look``, one observation from outside, and its text form for
 What this is not: a change of anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,16 @@ def _is_true(item: dict[str, Any], kind: str) -> bool:
     return any(c["type"] == kind and c["status"] == "True" for c in conditions)
 
 
+def _listed(texts: Iterable[str]) -> str:
+    return " ".join(texts) or "none"
+
+
 def _node_line(node: dict[str, Any]) -> NodeLine:
     addresses = (node.get("status") or {}).get("addresses") or ()
     return NodeLine(
         name=node["metadata"]["name"],
-        address=next(
-            (a["address"] for a in addresses if a["type"] == "InternalIP"), "none"
-        ),
-        pod_network=(node.get("spec") or {}).get("podCIDR", "none"),
+        address=_listed(a["address"] for a in addresses if a["type"] == "InternalIP"),
+        pod_network=_listed((node.get("spec") or {}).get("podCIDRs") or ()),
         is_ready=_is_true(node, "Ready"),
     )
 
@@ -171,7 +173,7 @@ def _pod_line(pod: dict[str, Any], began: str) -> PodLine:
         namespace=pod["metadata"]["namespace"],
         name=pod["metadata"]["name"],
         node=pod["spec"].get("nodeName", "none"),
-        address=status.get("podIP", "none"),
+        address=_listed(item["ip"] for item in status.get("podIPs") or ()),
         state=state,
         is_ready=is_ready and state == "Running",
         is_agent=is_agent(pod),
@@ -203,7 +205,10 @@ def describe(overview: Overview, current_context: str) -> str:
     settings = overview.settings or LabSettings(overview.name)
     head = [
         ("lab", f"{overview.name} (process {overview.owner})"),
-        ("network", f"{settings.network}, mtu {settings.pod_mtu}"),
+        (
+            "network",
+            f"{settings.network}, {settings.ip_family}, mtu {settings.pod_mtu}",
+        ),
         ("gateway path", settings.gateway_path.value),
         ("API", overview.error or f"{overview.server}, answers"),
         ("kubeconfig", f"current context is {current_context or 'not set'}"),

@@ -37,7 +37,7 @@ def timestamp(seconds: float) -> str:
 def pod_status(
     workload: Workload,
     observed: ObservedPod,
-    host_address: str,
+    host_addresses: tuple[str, ...],
     previous: Json,
     now: float,
     not_ready: frozenset[str] = frozenset(),
@@ -59,8 +59,8 @@ def pod_status(
     cabled = observed.sandbox is SandboxState.READY
     status: dict[str, Any] = {
         "phase": phase,
-        "hostIP": host_address,
-        "hostIPs": [{"ip": host_address}],
+        "hostIP": host_addresses[0],
+        "hostIPs": [{"ip": address} for address in host_addresses],
         "startTime": previous.get("startTime") or timestamp(now),
         "conditions": _conditions(
             {
@@ -77,9 +77,9 @@ def pod_status(
         "containerStatuses": statuses,
         "qosClass": previous.get("qosClass", "BestEffort"),
     }
-    addresses = list(observed.addresses)
+    addresses = observed.addresses
     if workload.uses_host_network:
-        addresses = [host_address]
+        addresses = host_addresses
     if addresses:
         status["podIP"] = addresses[0]
         status["podIPs"] = [{"ip": address} for address in addresses]

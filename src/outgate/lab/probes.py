@@ -8,9 +8,11 @@ What this is not: liveness; a container that does not answer is not restarted.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 
 from outgate.lab.inside import socket_inside
 from outgate.lab.lifecycle import ObservedPod, Running
+from outgate.lab.topology import in_url
 from outgate.lab.workload import Container, HttpProbe, Workload
 
 TIMEOUT_SECONDS = 2.0
@@ -19,9 +21,10 @@ TIMEOUT_SECONDS = 2.0
 async def answers(holder: int, host: str, probe: HttpProbe) -> bool:
     """Whether *probe* gets a status from 200 to 399 at *host*, asked from inside."""
     loop = asyncio.get_running_loop()
-    text = f"GET {probe.path} HTTP/1.0\r\nHost: {host}\r\n\r\n"
+    name = in_url(ip_address(host))
+    text = f"GET {probe.path} HTTP/1.0\r\nHost: {name}\r\n\r\n"
     try:
-        with socket_inside(holder) as connection:
+        with socket_inside(holder, host) as connection:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await loop.sock_connect(connection, (host, probe.port))
                 await loop.sock_sendall(connection, text.encode())

@@ -29,6 +29,7 @@ from outgate.lab.lifecycle import (
     Running,
     SandboxState,
 )
+from outgate.lab.network import pod_sysctls
 from outgate.lab.process import ProcessId, is_alive, send_signal
 from outgate.lab.records import find_record, read_record, write_record
 from outgate.lab.runs import (
@@ -137,6 +138,7 @@ class Runtime:
             hostname=workload.hostname,
             scratch=str(self._folder.scratch),
             node=read_host(self._folder, workload.node).pid,
+            sysctls=pod_sysctls(self._topology),
         )
         output, errors = await run_program(sandbox_command(spec))
         process = read_holder(output, errors, workload.hostname)
@@ -150,14 +152,16 @@ class Runtime:
     async def _cable(
         self, workload: Workload, record: PodRecord, holder: ProcessId
     ) -> dict[str, Any]:
-        attachment = replace(
-            self._attachment(record, holder.pid), requested=workload.requested_ip
+        requested = tuple(
+            address
+            for address in workload.requested_ips
+            if address.version in self._topology.versions
         )
+        attachment = replace(self._attachment(record, holder.pid), requested=requested)
         configuration = self._configuration(record.node)
         result: dict[str, Any] = await cni.add(attachment, configuration)
-        address = str(cni.addresses_of(result)[0])
-        text = hosts_text(workload, address, self._topology.host_names())
-        _write_hosts(holder, text)
+        addresses = cni.addresses_of(result)
+        _write_hosts(holder, hosts_text(workload, addresses, self._topology))
         return result
 
     def _attachment(self, record: PodRecord, pod_holder: int) -> cni.Attachment:
@@ -172,7 +176,7 @@ class Runtime:
     def _configuration(self, node: str) -> dict[str, Any]:
         return cni.network_configuration(
             self._settings.network,
-            self._topology.node(node).pod_network,
+            self._topology.node(node).pod_networks,
             self._settings.pod_mtu,
             self._folder.networks / node,
         )

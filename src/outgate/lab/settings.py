@@ -19,7 +19,6 @@ from outgate.lab.errors import LabError
 LOOPBACK = "127.0.0.1"
 BASE = Path("/run/outgate/lab")
 DEFAULT_NAME = "outgate"
-DEFAULT_POD_MTU = 1450
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
@@ -30,6 +29,14 @@ class PodNetwork(StrEnum):
     BRIDGE = "bridge"
 
 
+class IpFamily(StrEnum):
+    """Which addresses everything in the lab has; ``dual`` is IPv4 first."""
+
+    IPV4 = "ipv4"
+    DUAL = "dual"
+    IPV6 = "ipv6"
+
+
 class GatewayPath(StrEnum):
     """How the agents' gateways send on what came through the tunnel."""
 
@@ -37,19 +44,27 @@ class GatewayPath(StrEnum):
     STACK = "stack"
 
 
+IPV6_MIN_MTU = 1280
+"""RFC 8200, section 5."""
+
+POD_MTU = {IpFamily.IPV4: 1450, IpFamily.DUAL: 1450, IpFamily.IPV6: 1430}
+"""What fits the nodes' 1500 less the tunnel's 50 bytes, or 70 between IPv6 nodes."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabSettings:
     """
     One lab.
 
-    Units: *pod_mtu* in bytes; the default leaves room for the tunnel's 50 in 1500.
+    Units: *mtu* in bytes; None lets the tunnel fit.
     *port* is the API's port on loopback; 0 lets the lab choose one and keep it.
     """
 
     name: str = DEFAULT_NAME
+    ip_family: IpFamily = IpFamily.IPV4
     network: PodNetwork = PodNetwork.PTP
     gateway_path: GatewayPath = GatewayPath.DIRECT
-    pod_mtu: int = DEFAULT_POD_MTU
+    mtu: int | None = None
     port: int = 0
     agent_environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,6 +74,15 @@ class LabSettings:
                 f"--name: {self.name!r} is no lab name; use at most 40 lower case "
                 "letters, digits and dashes"
             )
+        if self.ip_family is not IpFamily.IPV4 and self.pod_mtu < IPV6_MIN_MTU:
+            raise LabError(
+                f"--mtu: {self.mtu} is too small for IPv6, which needs {IPV6_MIN_MTU}"
+            )
+
+    @property
+    def pod_mtu(self) -> int:
+        """The MTU of the pods' interfaces."""
+        return POD_MTU[self.ip_family] if self.mtu is None else self.mtu
 
 
 @dataclass(frozen=True, slots=True)

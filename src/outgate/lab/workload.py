@@ -6,10 +6,13 @@ not act on are named in ``ignored``, so that the user is told.
 What this is not: validation; the API did that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import ip_address
 from typing import Any
+
+from outgate.lab.topology import Topology
+from outgate.state.entries import Address
 
 IP_ANNOTATION = "lab.outgate.io/ip"
 DEFAULT_GRACE_SECONDS = 30
@@ -62,7 +65,7 @@ class Workload:
     restart_policy: str
     containers: tuple[Container, ...]
     host_aliases: tuple[tuple[str, str], ...]
-    requested_ip: IPv4Address | None
+    requested_ips: tuple[Address, ...]
     is_deleting: bool
     grace_seconds: int
     ignored: tuple[str, ...]
@@ -87,7 +90,7 @@ def parse_workload(pod: Json) -> Workload:
             (alias["ip"], " ".join(alias.get("hostnames", ())))
             for alias in spec.get("hostAliases") or ()
         ),
-        requested_ip=_requested_ip(metadata.get("annotations") or {}),
+        requested_ips=_requested_ips(metadata.get("annotations") or {}),
         is_deleting="deletionTimestamp" in metadata,
         grace_seconds=grace,
         ignored=tuple(_ignored(metadata, spec)),
@@ -136,25 +139,31 @@ def _field_value(source: Json, pod: Json) -> str:
         case "status.hostIP" | "status.podIP" as path:
             status = pod.get("status") or {}
             return str(status.get(path.removeprefix("status."), ""))
+        case "status.hostIPs" | "status.podIPs" as path:
+            items = (pod.get("status") or {}).get(path.removeprefix("status.")) or ()
+            return ",".join(item["ip"] for item in items)
         case _:
             return ""
 
 
-def _requested_ip(annotations: Mapping[str, str]) -> IPv4Address | None:
+def _requested_ips(annotations: Mapping[str, str]) -> tuple[Address, ...]:
+    """The addresses asked for, with commas between them; none when one is none."""
     text = annotations.get(IP_ANNOTATION)
     try:
-        return IPv4Address(text) if text else None
-    except AddressValueError:
-        return None
+        return tuple(
+            ip_address(part.strip()) for part in (text or "").split(",") if text
+        )
+    except ValueError:
+        return ()
 
 
 def _ignored(metadata: Json, spec: Json) -> list[str]:
     names = [f"spec.{name}" for name in IGNORED_POD_FIELDS if spec.get(name)]
     annotations = metadata.get("annotations") or {}
-    if annotations.get(IP_ANNOTATION) and _requested_ip(annotations) is None:
+    if annotations.get(IP_ANNOTATION) and not _requested_ips(annotations):
         names.append(
             f"metadata.annotations[{IP_ANNOTATION}] "
-            f"({annotations[IP_ANNOTATION]!r} is no IPv4 address)"
+            f"({annotations[IP_ANNOTATION]!r} is no IP address)"
         )
     for number, container in enumerate(spec["containers"]):
         names += [
@@ -170,8 +179,10 @@ def _ignored(metadata: Json, spec: Json) -> list[str]:
     return names
 
 
-def hosts_text(workload: Workload, address: str, host_names: str) -> str:
+def hosts_text(
+    workload: Workload, addresses: Iterable[Address], topology: Topology
+) -> str:
     """The ``/etc/hosts`` of a pod: itself, the lab's hosts, and its own aliases."""
     aliases = "".join(f"{ip}\t{names}\n" for ip, names in workload.host_aliases)
-    own = f"127.0.0.1\tlocalhost\n{address}\t{workload.hostname}\n"
-    return own + host_names + aliases
+    own = "".join(f"{address}\t{workload.hostname}\n" for address in addresses)
+    return topology.local_names() + own + topology.host_names() + aliases

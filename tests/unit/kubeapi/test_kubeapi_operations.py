@@ -320,16 +320,6 @@ def test_crd_whose_schema_is_none_is_refused(
     assert f"spec.versions[0].schema.{field}: Invalid value" in said
 
 
-def test_services_get_addresses_of_their_own(objects: Objects) -> None:
-    services = objects.catalogue.built_in("Service")
-    made = [
-        create(objects, services, ("default", name), {"spec": {}}, PLAIN).obj
-        for name in ("a", "b")
-    ]
-
-    assert [one["spec"]["clusterIP"] for one in made] == ["10.96.0.2", "10.96.0.3"]
-
-
 def test_crd_takes_its_objects_along(objects: Objects, routes: Resource) -> None:
     create(objects, routes, ("", "r"), {}, PLAIN)
     crds = objects.catalogue.built_in("CustomResourceDefinition")

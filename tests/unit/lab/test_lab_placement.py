@@ -8,9 +8,9 @@ from outgate.lab.agents import agent_pod, nodes_without_agent
 from outgate.lab.nodes import node_object, node_status
 from outgate.lab.overview import NodeLine, Overview, PodLine, describe
 from outgate.lab.scheduler import choose_node, is_unbound
-from outgate.lab.settings import GatewayPath, LabSettings, StateFolder
+from outgate.lab.settings import GatewayPath, IpFamily, LabSettings, StateFolder
 from outgate.lab.strays import find_strays
-from outgate.lab.topology import DEFAULT, Node
+from outgate.lab.topology import DEFAULT, Node, topology_of
 
 FOLDER = StateFolder.of("outgate")
 NODES: list[dict[str, Any]] = [
@@ -93,8 +93,19 @@ def test_node_status_keeps_the_time_of_its_last_change() -> None:
     assert ready["lastHeartbeatTime"] == "1970-01-01T00:01:39Z"
 
 
+def test_dual_stack_node_names_both_families_the_primary_first() -> None:
+    node = topology_of(IpFamily.DUAL).nodes[1]
+    spec, status = node_object(node)["spec"], node_status(node, 0.0, {})
+    internal = [a for a in status["addresses"] if a["type"] == "InternalIP"]
+
+    assert spec["podCIDR"] == "10.0.1.0/24"
+    assert spec["podCIDRs"] == ["10.0.1.0/24", "fd00:10:0:1::/64"]
+    assert [a["address"] for a in internal] == ["172.18.0.4", "fc00:f853:ccd:e793::4"]
+
+
 def node_line(node: Node, *, is_ready: bool = True) -> NodeLine:
-    return NodeLine(node.name, str(node.address), str(node.pod_network), is_ready)
+    pods = str(node.pod_networks[0])
+    return NodeLine(node.name, str(node.address), pods, is_ready)
 
 
 def agent_line(node: Node, state: str = "Running") -> PodLine:

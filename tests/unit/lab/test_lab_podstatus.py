@@ -6,7 +6,7 @@ from outgate.lab.lifecycle import Exited, ObservedPod, Running, SandboxState
 from outgate.lab.podstatus import pod_status
 from outgate.lab.workload import Workload, parse_workload
 
-HOST = "172.18.0.4"
+HOST = ("172.18.0.4", "fc00:f853:ccd:e793::4")
 
 
 def workload(**spec: Any) -> Workload:
@@ -38,7 +38,7 @@ def test_pod_status_of_a_running_pod_is_ready() -> None:
     status = pod_status(workload(), seen(Running(0, 5.0)), HOST, {}, 10.0)
 
     assert status["phase"] == "Running"
-    assert (status["podIP"], status["hostIP"]) == ("10.0.1.42", HOST)
+    assert (status["podIP"], status["hostIP"]) == ("10.0.1.42", HOST[0])
     assert set(conditions(status).values()) == {"True"}
 
 
@@ -84,7 +84,8 @@ def test_pod_status_keeps_the_time_of_an_unchanged_condition() -> None:
     assert again == first
 
 
-def test_pod_status_of_a_host_network_pod_has_the_nodes_address() -> None:
+def test_pod_status_of_a_host_network_pod_has_the_nodes_addresses() -> None:
     status = pod_status(workload(hostNetwork=True), seen(None), HOST, {}, 10.0)
 
-    assert status["podIP"] == HOST
+    assert status["podIP"] == HOST[0]
+    assert [item["ip"] for item in status["podIPs"]] == list(HOST)

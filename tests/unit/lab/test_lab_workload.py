@@ -1,8 +1,12 @@
 """Pod objects as the lab reads them."""
 
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
+import pytest
+
+from outgate.lab.settings import IpFamily
+from outgate.lab.topology import topology_of
 from outgate.lab.workload import hosts_text, parse_workload
 
 
@@ -12,7 +16,7 @@ def pod(container: dict[str, Any], **spec: Any) -> dict[str, Any]:
             "name": "a",
             "namespace": "default",
             "uid": "u1",
-            "annotations": {"lab.outgate.io/ip": "10.0.1.42"},
+            "annotations": {"lab.outgate.io/ip": "10.0.1.42, fd00::42"},
         },
         "spec": {
             "nodeName": "n1",
@@ -26,7 +30,7 @@ def test_parse_workload_joins_command_and_arguments() -> None:
     parsed = parse_workload(pod({"command": ["sh", "-c"], "args": ["true"]}))
 
     assert parsed.containers[0].command == ("sh", "-c", "true")
-    assert parsed.requested_ip == IPv4Address("10.0.1.42")
+    assert parsed.requested_ips == (ip_address("10.0.1.42"), ip_address("fd00::42"))
 
 
 def test_parse_workload_resolves_fields_of_the_pod() -> None:
@@ -49,15 +53,25 @@ def test_parse_workload_names_what_the_lab_does_not_act_on() -> None:
     assert parsed.ignored == ("spec.volumes", "spec.containers[0].readinessProbe")
 
 
-def test_parse_workload_names_an_address_that_is_none() -> None:
+@pytest.mark.parametrize("text", ["10.0.1.x", "10.0.1.42,", "10.0.1.42 fd00::42"])
+def test_parse_workload_names_an_address_that_is_none(text: str) -> None:
     asked = pod({})
-    asked["metadata"]["annotations"] = {"lab.outgate.io/ip": "10.0.1.x"}
+    asked["metadata"]["annotations"] = {"lab.outgate.io/ip": text}
     parsed = parse_workload(asked)
 
-    assert parsed.requested_ip is None
+    assert parsed.requested_ips == ()
     assert parsed.ignored == (
-        "metadata.annotations[lab.outgate.io/ip] ('10.0.1.x' is no IPv4 address)",
+        f"metadata.annotations[lab.outgate.io/ip] ({text!r} is no IP address)",
     )
+
+
+def test_parse_workload_resolves_all_addresses_of_the_pod() -> None:
+    source = {"fieldRef": {"fieldPath": "status.podIPs"}}
+    asked = pod({"env": [{"name": "IPS", "valueFrom": source}]})
+    asked["status"] = {"podIPs": [{"ip": "10.0.1.42"}, {"ip": "fd00::42"}]}
+    environment = dict(parse_workload(asked).containers[0].environment)
+
+    assert environment["IPS"] == "10.0.1.42,fd00::42"
 
 
 def test_parse_workload_reads_an_http_probe() -> None:
@@ -85,6 +99,18 @@ def test_hosts_text_names_the_pod_the_lab_and_the_aliases() -> None:
     aliases = [{"ip": "10.9.9.9", "hostnames": ["db", "cache"]}]
     parsed = parse_workload(pod({}, hostAliases=aliases))
 
-    assert hosts_text(parsed, "10.0.1.42", "172.18.0.100\techo\n") == (
-        "127.0.0.1\tlocalhost\n10.0.1.42\ta\n172.18.0.100\techo\n10.9.9.9\tdb cache\n"
+    text = hosts_text(parsed, [ip_address("10.0.1.42")], topology_of(IpFamily.IPV4))
+    assert text == (
+        "127.0.0.1\tlocalhost\n10.0.1.42\ta\n"
+        "172.18.0.3\tk8s-guide-control-plane\n172.18.0.4\tk8s-guide-worker\n"
+        "172.18.0.5\tk8s-guide-worker2\n172.18.0.100\techo\n10.9.9.9\tdb cache\n"
     )
+
+
+def test_hosts_text_of_ipv6_names_no_ipv4_but_loopback() -> None:
+    parsed = parse_workload(pod({}))
+    text = hosts_text(parsed, [ip_address("fd00::42")], topology_of(IpFamily.IPV6))
+
+    assert text.startswith("127.0.0.1\tlocalhost\n::1\tlocalhost\nfd00::42\ta\n")
+    assert text.endswith("fc00:f853:ccd:e793::100\techo echo6\n")
+    assert text.count(".") == 3
