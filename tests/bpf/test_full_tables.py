@@ -28,7 +28,15 @@ from bpf.harness import (
     Setup,
     needs_root,
 )
-from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound, source_port_of
+from bpf.packets import (
+    MOVABLE,
+    PROTOCOLS,
+    TCP_NAME,
+    UDP_NAME,
+    Packet,
+    outbound,
+    source_port_of,
+)
 from bpf.uplink import command
 from bpf.world import POLICY, World, gateway_entries
 from outgate.kernel.maps import GatewayPath
@@ -273,7 +281,7 @@ def empty(node: Node, *names: str) -> None:
 
 @pytest.mark.parametrize("lost", EVICTIONS)
 @pytest.mark.parametrize("pod", ["LOCAL_POD", "REMOTE_POD"])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_a_flow_that_was_pushed_out_is_decided_as_before(
     node: Node, world: World, protocol: str, pod: str, lost: str
 ) -> None:

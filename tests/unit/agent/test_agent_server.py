@@ -11,6 +11,7 @@ from outgate.agent.server import Answers, serving
 ANSWERS = Answers(
     status=dict,
     entries=dict,
+    policies=dict,
     metrics=lambda: b"outgate_up 1\n",
     why_not_alive=tuple,
     why_not_ready=tuple,
