@@ -1,7 +1,7 @@
 # Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
 PYTHON := .venv/bin/python
 
-.PHONY: setup egress-setup egress-down test check bpf fuzz clean help
+.PHONY: setup egress-setup egress-down test check bpf fuzz stories clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -38,6 +38,11 @@ PACKETS ?= 1000000
 SEED ?= 1
 fuzz: bpf
 	$(PYTHON) tests/bpf/fuzz/run.py --packets $(PACKETS) --seed $(SEED)
+
+## make stories        made-up stories of a node against the model (STORIES=; root)
+STORIES ?= 100
+stories: bpf
+	OUTGATE_STORIES=$(STORIES) $(PYTHON) -m pytest -q tests/bpf/stories
 
 ## make clean          remove what was built; the lab must be down
 clean:

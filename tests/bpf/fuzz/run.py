@@ -2,9 +2,9 @@
 The fuzzer: millions of frames through every hook, each compared with the model.
 
 ``make fuzz`` runs ``python tests/bpf/fuzz/run.py --packets N --seed S``, one process
-for each CPU; tests run a slice.  A process works in rounds: a round starts with empty
-tables, ends with comparing all tables, and has a seed of its own, so that a difference
-is repeated by ``--round`` alone.  Time only passes where the fuzzer says so.
+for each CPU; tests run a slice (:mod:`bpf.fuzz.rounds`).  Progress goes to a file, a
+line a round, and so does the summary: how many frames ended how, by hook and family.
+Where rows differ, ``--round N --every 1`` finds the frame that made them so.
 """
 
 import argparse
@@ -12,99 +12,104 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import Event as new_event
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from random import Random
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
 
-from bpf.fuzz.traffic import Traffic  # noqa: E402
-from bpf.harness import Node, Setup  # noqa: E402
-from bpf.model.check import Checker, DifferenceError  # noqa: E402
-from bpf.model.datapath import Datapath  # noqa: E402
-from bpf.model.rules import Rules  # noqa: E402
-from bpf.model.runner import Runner  # noqa: E402
-from bpf.model.table import Table  # noqa: E402
-from bpf.world import gateway_entries  # noqa: E402
+from bpf.fuzz.rounds import BETWEEN, Job, work  # noqa: E402
+from bpf.model.check import DifferenceError, Ends  # noqa: E402
+from outgate.errors import KernelError  # noqa: E402
+from outgate.state.entries import Hook  # noqa: E402
 
 ROUND = 20_000
-PORTS = (1024, 65535)
-SLOW = 250_000
-"""Jiffies in a second of the datapath: a real second is nothing to it."""
-
-AGES = (7, 14, 63, 301, 7441)
-"""Seconds; no sum of them is a lifetime, so that it is never a matter of luck."""
+VERDICTS = ("pass", "drop", "answer", "redirect")
 
 
-def play(checker: Checker, seed: str, packets: int) -> None:
-    """Play one round; DifferenceError where kernel and model differ."""
-    chance = Random(seed)
-    traffic = Traffic(chance, spoiled=chance.choice((0.3, 0.6, 0.9)))
-    checker.reset()
-    for number in range(packets):
-        arrival = traffic.next()
-        try:
-            verdict, frame = checker.step(arrival)
-        except (DifferenceError, OSError) as error:
-            raise DifferenceError(f"packet {number}: {error}") from error
-        traffic.learn(arrival, verdict, frame)
-        if number % 2000 == 1999:
-            checker.compare_tables()
-            seconds = chance.choice(AGES)
-            checker.runner.age(seconds)
-            checker.datapath.table.now += seconds
-    checker.compare_tables()
+_stop: list[Event] = []
+"""In a worker: set when another one found a difference."""
 
 
-def work(seed: int, rounds: Sequence[int], packets: int) -> Counter[str]:
-    """Play *rounds* in a node of their own; return how many had which verdict."""
-    rules = Rules(gateway_entries())
-    with Node(Setup(ports=PORTS, jiffies_per_second=SLOW)) as node:
-        node.put(rules.entries)
-        with Runner(node, SLOW) as runner:
-            checker = Checker(runner, Datapath(rules, Table(PORTS), runner.port_of))
+def share(job: Job, worker: int, progress: Path) -> Ends:
+    """Play one process's share, and note each round in *progress*."""
 
-            def all_rounds() -> Counter[str]:
-                for number in rounds:
-                    try:
-                        play(checker, f"{seed}/{number}", packets)
-                    except DifferenceError as error:
-                        again = f"--seed {seed} --round {number}"
-                        raise DifferenceError(f"{again}: {error}") from error
-                return checker.verdicts
+    def report(line: str) -> None:
+        note(progress, f"worker {worker}: {line}")
+        if _stop and _stop[0].is_set():
+            raise DifferenceError("stopped, because another worker found one")
 
-            return node.inside(all_rounds)
+    try:
+        return work(job, report)
+    except KernelError as error:
+        # As text: it does not survive the way to another process.
+        raise DifferenceError(str(error)) from None
 
 
-def main() -> int:
-    """Parse the command line, share the rounds among CPUs, and print what was seen."""
+def note(progress: Path, line: str) -> None:
+    """Append a line, at once: several processes write."""
+    with progress.open("a") as file:
+        file.write(time.strftime("%H:%M:%S ", time.gmtime()) + line + "\n")
+
+
+def summary(ends: Ends) -> str:
+    """Return a table: a line for each hook and family, a column for each verdict."""
+    heads = "".join(f"{verdict:>11}" for verdict in VERDICTS)
+    lines = [f"{'hook':16}{'family':8}{heads}"]
+    for hook, family in sorted({(hook, family) for hook, family, _ in ends}):
+        counts = "".join(f"{ends[hook, family, v]:>11}" for v in VERDICTS)
+        lines.append(f"{hook:16}{family:8}{counts}")
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="fuzz the datapath against its model")
     parser.add_argument("--packets", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--round", type=int, help="play this round only")
-    options = parser.parse_args()
-    rounds: Sequence[int] = range(-(-options.packets // ROUND))
+    parser.add_argument("--every", type=int, default=BETWEEN, help="compare tables")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--progress", type=Path, default=ROOT / "build" / "fuzz.log")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Share the rounds among CPUs, and tell what was seen."""
+    options = _options()
+    progress: Path = options.progress
+    progress.parent.mkdir(parents=True, exist_ok=True)
+    rounds = range(-(-options.packets // ROUND))
     if options.round is not None:
-        rounds = [options.round]
-    workers = min(len(rounds), os.cpu_count() or 1)
+        rounds = range(options.round, options.round + 1)
+    workers = min(len(rounds), options.workers)
+    shares = [
+        Job(options.seed, rounds[i::workers], ROUND, options.every)
+        for i in range(workers)
+    ]
+    note(progress, f"{len(rounds) * ROUND} frames, seed {options.seed}")
+    ends, stop = Counter[tuple[Hook, str, str]](), new_event()
     start = time.monotonic()
-    with ProcessPoolExecutor(workers) as pool:
-        shares = [rounds[i::workers] for i in range(workers)]
-        jobs = [pool.submit(work, options.seed, share, ROUND) for share in shares]
+    with ProcessPoolExecutor(
+        workers, initializer=_stop.append, initargs=(stop,)
+    ) as pool:
+        jobs = [pool.submit(share, job, i, progress) for i, job in enumerate(shares)]
         try:
-            verdicts = sum((job.result() for job in jobs), Counter[str]())
+            for job in as_completed(jobs):
+                ends += job.result()
         except DifferenceError as error:
+            stop.set()
+            note(progress, f"difference: {error}")
             print(f"fuzz: {error}", file=sys.stderr)
             return 1
     seconds = time.monotonic() - start
-    total = sum(verdicts.values())
-    print(
-        f"fuzz: {total} packets, seed {options.seed}, "
-        f"{dict(sorted(verdicts.items()))}, "
-        f"{total / seconds:.0f} a second, no difference"
+    told = (
+        f"fuzz: {ends.total()} frames, seed {options.seed}, no difference, "
+        f"{seconds:.0f} seconds, {ends.total() / seconds:.0f} a second\n{summary(ends)}"
     )
+    note(progress, told)
+    print(told)
     return 0
 
 

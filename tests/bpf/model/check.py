@@ -1,26 +1,29 @@
 """
 Runs one frame in the kernel and in the model, and tells where they differ.
 
-Strict for TCP, UDP, echo, broken headers and other protocols: verdict, whole frame,
-mark, counters, tables.  For what the model does not know (ICMP errors, fragments, an
-answer to an expired packet) it asks for safety: no covered packet passes or leaves
-with the pod's address.
+Strict: verdict, whole frame, mark, counters, tables.
 """
 
 from collections import Counter
 from typing import TypeVar
 
-from bpf.harness import DROP, MARK_TRANSLATED, PASS, REDIRECT
-from bpf.model.datapath import Arrival, Datapath, Expected
-from bpf.model.packet import Kind, Tuple, is_same, read
-from bpf.model.runner import FlowRow, HalfRow, Runner
-from bpf.model.table import Half
+from bpf.harness import DROP, PASS, REDIRECT
+from bpf.model.datapath import Datapath
+from bpf.model.outcome import Arrival, Expected
+from bpf.model.packet import Kind, Tuple, family, read, read_quote
+from bpf.model.parts import Datagram
+from bpf.model.rewrite import checksums, is_same
+from bpf.model.runner import DatagramRow, FlowRow, HalfRow, Runner
+from bpf.model.table import Half, Table
 from outgate.kernel.reasons import Reason
 from outgate.state.entries import Hook
 
-UNMODELLED_KINDS = (Kind.ICMP, Kind.FRAGMENT)
 VERDICTS = {PASS: "pass", DROP: "drop", REDIRECT: "redirect"}
-NO_ADDRESS = bytes(4)
+ANSWERS_AT_ONCE = 40
+"""Each program may send 50 answers at once; before that they are given new ones."""
+
+Ends = Counter[tuple[Hook, str, str]]
+"""How many frames ended how, by hook and family."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -36,8 +39,9 @@ class Checker:
     def __init__(self, runner: Runner, datapath: Datapath) -> None:
         self.runner = runner
         self.datapath = datapath
-        self.verdicts: Counter[str] = Counter()
+        self.ends: Ends = Counter()
         self._counts: Counter[tuple[Reason, int]] = Counter()
+        self._answers = 0
         self.reset()
 
     def reset(self) -> None:
@@ -49,8 +53,8 @@ class Checker:
     def step(self, arrival: Arrival) -> tuple[int, bytes]:
         """Run *arrival* on both sides; return the kernel's verdict and frame."""
         verdict, frame, mark = self.runner.run(arrival)
-        expected = self.datapath.expect(arrival, frame)
-        difference = self._difference(arrival, expected, verdict, frame, mark)
+        expected = self.datapath.expect(arrival)
+        difference = _difference(arrival, expected, (verdict, frame, mark))
         if difference:
             raise DifferenceError(
                 f"{difference}\n{arrival.hook} mark={arrival.mark:#x} "
@@ -58,89 +62,103 @@ class Checker:
                 f"in   {arrival.frame.hex()}\nout  {frame.hex()}\n"
                 f"read {read(arrival.frame)}\nexpected {expected}"
             )
-        self.verdicts[VERDICTS[verdict]] += 1
-        if verdict != _verdict(expected) or not _is_modelled(arrival, expected):
-            # Safe, of a kind that is not modelled, and counted in the kernel's way.
-            self._counts = Counter(self.runner.counts())
-        elif expected.reason is not None:
+        is_answer = verdict == REDIRECT and bool(expected.reason)
+        if is_answer:
+            self._allow_answers()
+        end = "answer" if is_answer else VERDICTS[verdict]
+        self.ends[arrival.hook, family(arrival.frame), end] += 1
+        if expected.reason is not None:
             self._counts[expected.reason, expected.policy] += 1
         return verdict, frame
 
-    def _difference(
-        self,
-        arrival: Arrival,
-        expected: Expected,
-        verdict: int,
-        frame: bytes,
-        mark: int,
-    ) -> str:
-        wanted = _verdict(expected)
-        seen = read(arrival.frame)
-        if verdict != wanted and not _is_modelled(arrival, expected):
-            return _danger(arrival, wanted, verdict, frame)
-        if verdict != wanted:
-            return f"verdict {verdict}, not {wanted}"
-        out = arrival.frame if expected.frame is None else expected.frame
-        if frame != out and not (
-            expected.frame is not None
-            and seen.kind is Kind.FLOW
-            and is_same(out, frame, seen)
-        ):
-            return f"another frame than\n     {out.hex()}"
-        is_marked = mark & MARK_TRANSLATED != 0
-        if is_marked != (expected.is_marked or arrival.mark == MARK_TRANSLATED):
-            return f"mark {mark:#x}"
-        return ""
+    def _allow_answers(self) -> None:
+        self._answers += 1
+        if self._answers >= ANSWERS_AT_ONCE:
+            self.runner.allow_answers()
+            self._answers = 0
+
+    def age(self, seconds: int) -> None:
+        """Let *seconds* pass on both sides."""
+        self.runner.age(seconds)
+        self.datapath.table.age(seconds)
+
+    def renew_policies(self) -> None:
+        """Tell both sides that policy rows were changed."""
+        table = self.datapath.table
+        table.generation = (table.generation + 1) % (1 << 16)
+        self.runner.set_policy_generation(table.generation)
 
     def compare_tables(self) -> None:
         """Compare all that both sides remember, and what they counted."""
         table = self.datapath.table
-        flows: dict[Tuple, FlowRow] = {
-            key: (f.decision, f.policy, f.endpoint, f.egress_ip, f.macs, f.tcp)
-            for key, f in table.flows.items()
-        }
-        _compare("flows", flows, self.runner.flows())
+        compare("flows", flow_rows(table), self.runner.flows())
         forward, backward = self.runner.halves()
-        _compare("forward halves", _rows(table.forward, is_forward=True), forward)
-        _compare("reverse halves", _rows(table.backward, is_forward=False), backward)
-        _compare("counts", dict(self._counts), self.runner.counts())
+        compare("forward halves", forward_rows(table), forward)
+        compare("reverse halves", backward_rows(table), backward)
+        compare("datagrams", datagram_rows(table), self.runner.datagrams())
+        self.compare_counts()
+
+    def compare_counts(self) -> None:
+        """Compare what both sides counted."""
+        compare("counts", dict(self._counts), self.runner.counts())
 
 
-def _is_modelled(arrival: Arrival, expected: Expected) -> bool:
-    if expected.reason is Reason.DROP_TTL_EXCEEDED:
+def _difference(
+    arrival: Arrival, expected: Expected, actual: tuple[int, bytes, int]
+) -> str:
+    verdict, frame, mark = actual
+    if verdict != expected.verdict:
+        return f"verdict {verdict}, not {expected.verdict}"
+    if verdict == DROP:
+        return ""
+    out = arrival.frame if expected.frame is None else expected.frame
+    if frame != out and not (expected.frame and _means_the_same(arrival, out, frame)):
+        return f"another frame than\n     {out.hex()}"
+    wanted = arrival.mark if expected.mark is None else expected.mark
+    return "" if mark == wanted else f"mark {mark:#x}, not {wanted:#x}"
+
+
+def _means_the_same(arrival: Arrival, expected: bytes, actual: bytes) -> bool:
+    seen = read(arrival.frame)
+    if seen.kind not in (Kind.FLOW, Kind.ERROR):
         return False
-    return read(arrival.frame).kind not in UNMODELLED_KINDS
+    quote = read_quote(arrival.frame, seen) if seen.kind is Kind.ERROR else None
+    return is_same(expected, actual, checksums(seen, quote))
 
 
-def _verdict(expected: Expected) -> int:
-    if expected.is_redirected:
-        return REDIRECT
-    is_drop = expected.reason is not None and expected.reason is not Reason.FORWARDED
-    return DROP if is_drop else PASS
-
-
-def _danger(arrival: Arrival, wanted: int, verdict: int, frame: bytes) -> str:
-    """Return what is unsafe about a verdict that the model does not know."""
-    if verdict == PASS and wanted == DROP:
-        return "passed, and not covered by a translation"
-    is_from_pod = arrival.hook is Hook.FROM_OVERLAY and verdict == REDIRECT
-    if is_from_pod and frame[26:34] == arrival.frame[26:34]:
-        return "left the gateway with its pod's address"
-    return ""
-
-
-def _rows(halves: dict[Tuple, Half], *, is_forward: bool) -> dict[Tuple, HalfRow]:
+def flow_rows(table: Table) -> dict[Tuple, FlowRow]:
+    """Return the model's flow entries as rows."""
     return {
-        key: (
-            *(h.address, h.port, h.origin.endpoint or NO_ADDRESS),
-            bytes(12) if is_forward else h.origin.macs,
-            *(h.policy, h.tcp, h.is_host),
-        )
-        for key, h in halves.items()
+        key: (f.decision, f.policy, f.endpoint, f.egress_ip, f.macs, f.tcp)
+        for key, f in table.flows.items()
     }
 
 
-def _compare(what: str, expected: dict[K, V], actual: dict[K, V]) -> None:
+def forward_rows(table: Table) -> dict[Tuple, HalfRow]:
+    """Return the model's forward halves as rows."""
+    return {key: _row(half, bytes(12)) for key, half in table.forward.items()}
+
+
+def backward_rows(table: Table) -> dict[Tuple, HalfRow]:
+    """Return the model's reverse halves as rows."""
+    return {key: _row(half, half.origin.macs) for key, half in table.backward.items()}
+
+
+def datagram_rows(table: Table) -> dict[Datagram, DatagramRow]:
+    """Return what the model knows of datagrams in parts as rows."""
+    return {
+        key: (*known.ports, known.protocol, known.state, known.is_awaited)
+        for key, known in table.parts.known.items()
+    }
+
+
+def _row(half: Half, macs: bytes) -> HalfRow:
+    to = half.address, half.port, half.origin.endpoint
+    return *to, macs, half.policy, half.tcp, half.is_host
+
+
+def compare(what: str, expected: dict[K, V], actual: dict[K, V]) -> None:
+    """DifferenceError that shows where the two sides differ."""
     if expected == actual:
         return
     lines = [f"{what} differ (key: model, kernel):"]

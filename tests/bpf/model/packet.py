@@ -1,18 +1,38 @@
 """
-Reads and rewrites frames for the model: RFC 791, 792, 768, 793 and 1624 in Python.
+Reads frames for the model: TCP, UDP, SCTP, ICMP and ICMPv6, and what errors quote.
 
-Pure, and independent of ``bpf/include``: written from the RFCs and from the rules in
-``bpf/README.md``, so that a mistake in the C code is not repeated here.  Addresses are
-bytes in network order; their size is the family's only trace.
+Pure, like :mod:`bpf.model.headers`.  The size of an address is the family's only trace
+in a tuple.  What becomes of a frame is :mod:`bpf.model.rewrite`'s business.
 """
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
-ETHERNET_SIZE = 14
-ICMP, TCP, UDP = 1, 6, 17
-ECHO_REPLY, ECHO = 0, 8
+from bpf.model.headers import (
+    ETHERNET_SIZE,
+    ICMP,
+    SCTP,
+    TCP,
+    UDP,
+    Header,
+    Layout,
+    Part,
+    layout_of,
+    read_header,
+    word,
+)
+
 FIN, SYN, RST, ACK = 1, 2, 4, 16
+ICMP_SIZE = 8
+QUOTED = 8
+"""Bytes after the quoted IP header that every ICMP error holds."""
+
+TRANSPORTS = {TCP: 20, UDP: 8, SCTP: 12}
+"""By protocol: the bytes of its header that are read."""
+
+CHECKSUMS = {TCP: 16, UDP: 6}
+"""Where they lie in a header; ICMP's is at 2, SCTP's knows no addresses."""
 
 Tuple = tuple[bytes, bytes, int, int, int]
 """Source, destination, their ports (host order), protocol."""
@@ -21,23 +41,28 @@ Tuple = tuple[bytes, bytes, int, int, int]
 class Kind(Enum):
     """What a frame is, as far as a gateway cares."""
 
-    OTHER = "not IPv4"
-    HEADLESS = "IPv4, and who talks to whom cannot be told"
+    OTHER = "no IP"
+    HEADLESS = "IP, and who talks to whom cannot be told"
     BROKEN = "addresses are there, the rest is cut short"
-    FLOW = "TCP, UDP or echo with all its ports"
-    FRAGMENT = "a part of a datagram"
-    ICMP = "ICMP other than echo"
+    FLOW = "TCP, UDP, SCTP or echo with all its ports"
+    FRAGMENT = "a part of a datagram without its ports"
+    ERROR = "an ICMP error; the flow is in its quote"
+    ICMP = "ICMP other than echo and errors"
     PROTOCOL = "another protocol"
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One frame as read; *tuple* is None when there are no addresses."""
+    """
+    One frame as read; *tuple* is None when there are no addresses.
+
+    *room* is what the IP header and the frame leave for the transport, in bytes.
+    """
 
     kind: Kind
+    header: Header | None = None
     tuple: Tuple | None = None
-    l4: int = 0
-    ttl: int = 0
+    room: int = 0
     flags: int = 0
     is_echo_request: bool = False
 
@@ -46,6 +71,40 @@ class Read:
         """A TCP segment that opens a connection."""
         return self.flags & (SYN | ACK) == SYN
 
+    @property
+    def is_accept(self) -> bool:
+        """A TCP segment that accepts a connection."""
+        return self.flags & (SYN | ACK) == SYN | ACK
+
+    @property
+    def hops(self) -> int:
+        """How far it may still travel."""
+        return self.header.hops if self.header else 0
+
+    @property
+    def l4(self) -> int:
+        """Offset of the transport header."""
+        return self.header.l4 if self.header else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """
+    What an ICMP error quotes; *kind* is ERROR where it names a flow.
+
+    *ip* and *l4* are offsets in the frame; *checksum* likewise, None where the quote
+    ends before it.  *identifier* is the quoted datagram's; *is_later*: the quote is of
+    a part without ports.
+    """
+
+    kind: Kind
+    tuple: Tuple | None = None
+    ip: int = 0
+    l4: int = 0
+    checksum: int | None = None
+    identifier: int = 0
+    is_later: bool = False
+
 
 def reverse(key: Tuple) -> Tuple:
     """Return the tuple of the other direction."""
@@ -53,131 +112,105 @@ def reverse(key: Tuple) -> Tuple:
     return destination, source, destination_port, source_port, protocol
 
 
-def _word(frame: bytes, at: int) -> int:
-    return frame[at] << 8 | frame[at + 1]
+def family(frame: bytes) -> str:
+    """Return the name of the family that a frame claims to be of."""
+    layout = layout_of(frame)
+    return layout.name if layout else "other"
 
 
+@lru_cache(8)
 def read(frame: bytes) -> Read:
     """Read the headers of *frame*."""
-    if len(frame) < ETHERNET_SIZE or _word(frame, 12) != 0x0800:
+    layout = layout_of(frame)
+    if layout is None:
         return Read(Kind.OTHER)
-    if len(frame) < ETHERNET_SIZE + 20:
+    header = read_header(frame, ETHERNET_SIZE, layout)
+    if header is None:
         return Read(Kind.HEADLESS)
-    header = (frame[14] & 15) * 4
-    total = _word(frame, 16) or 1 << 32
-    if frame[14] >> 4 != 4 or header < 20 or total < header:
-        return Read(Kind.HEADLESS)
-    l4, protocol = ETHERNET_SIZE + header, frame[23]
-    bare: Tuple = (frame[26:30], frame[30:34], 0, 0, protocol)
-    if _word(frame, 20) & 0x3FFF:
-        return Read(Kind.FRAGMENT, bare, l4, frame[22])
-    room = min(len(frame) - l4, total - header)
-    return _read_l4(frame, bare, l4, room)
+    seen = _read_l4(frame, header)
+    if header.part is Part.FIRST and seen.kind is Kind.ERROR:
+        # An error fits one packet (RFC 1812, 4.3.2.3; RFC 4443, 2.4).
+        return Read(Kind.ICMP, header, seen.tuple, seen.room)
+    return seen
 
 
-def _read_l4(frame: bytes, bare: Tuple, l4: int, room: int) -> Read:
-    source, destination, _, _, protocol = bare
-    ttl = frame[22]
-    needed = {TCP: 20, UDP: 8, ICMP: 8}.get(protocol)
-    if needed is None:
-        return Read(Kind.PROTOCOL, bare, l4, ttl)
-    if room < needed:
-        return Read(Kind.BROKEN, bare, l4, ttl)
-    if protocol != ICMP:
-        ports = _word(frame, l4), _word(frame, l4 + 2)
-        flags = frame[l4 + 13] if protocol == TCP else 0
-        return Read(Kind.FLOW, (source, destination, *ports, protocol), l4, ttl, flags)
-    identifier = _word(frame, l4 + 4)
-    if frame[l4] == ECHO:
-        key = (source, destination, identifier, 0, protocol)
-        return Read(Kind.FLOW, key, l4, ttl, is_echo_request=True)
-    if frame[l4] == ECHO_REPLY:
-        return Read(Kind.FLOW, (source, destination, 0, identifier, protocol), l4, ttl)
-    return Read(Kind.ICMP, bare, l4, ttl)
+def _read_l4(frame: bytes, header: Header) -> Read:
+    l4, protocol, layout = header.l4, header.protocol, header.layout
+    bare: Tuple = (header.source, header.destination, 0, 0, protocol)
+    room = min(len(frame) - l4, header.declared)
+    if header.part is Part.LATER:
+        return Read(Kind.FRAGMENT, header, bare, room)
+    is_icmp = protocol == layout.icmp
+    if not is_icmp and protocol not in TRANSPORTS:
+        return Read(Kind.PROTOCOL, header, bare, room)
+    if room < TRANSPORTS.get(protocol, ICMP_SIZE):
+        return Read(Kind.BROKEN, header, bare, room)
+    if is_icmp and frame[l4] in layout.errors:
+        return Read(Kind.ERROR, header, bare, room)
+    ports = _ports(frame, l4, protocol, layout)
+    if ports is None:
+        return Read(Kind.ICMP, header, bare, room)
+    key = (header.source, header.destination, *ports, protocol)
+    flags = frame[l4 + 13] if protocol == TCP else 0
+    is_request = is_icmp and frame[l4] == layout.echo
+    return Read(Kind.FLOW, header, key, room, flags, is_request)
 
 
-def _mend(check: int, old: bytes, new: bytes) -> int:
-    """Return *check* after *old* became *new* (RFC 1624, equation 3)."""
-    total = ~check & 0xFFFF
-    for at in range(0, len(old), 2):
-        total += (~_word(old, at) & 0xFFFF) + _word(new, at)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def _ports(
+    frame: bytes, l4: int, protocol: int, layout: Layout
+) -> tuple[int, int] | None:
+    """Return the ports; None for ICMP other than echo."""
+    if protocol != layout.icmp:
+        return word(frame, l4), word(frame, l4 + 2)
+    if frame[l4] == layout.echo:
+        return word(frame, l4 + 4), 0
+    return (0, word(frame, l4 + 4)) if frame[l4] == layout.echo_reply else None
 
 
-def checksum_at(seen: Read) -> int:
-    """Return where the checksum of the transport header lies."""
-    assert seen.tuple
-    return seen.l4 + {TCP: 16, UDP: 6, ICMP: 2}[seen.tuple[4]]
+def read_quote(frame: bytes, seen: Read) -> Quote:
+    """Read what an ICMP error of kind ERROR quotes."""
+    assert seen.header
+    ip, layout = seen.l4 + ICMP_SIZE, seen.header.layout
+    header = read_header(frame, ip, layout)
+    if header is None or header.source != seen.header.destination:
+        return Quote(Kind.BROKEN)
+    room = seen.room - ICMP_SIZE - (header.l4 - ip)
+    if room < QUOTED:
+        return Quote(Kind.BROKEN)
+    protocol, l4 = header.protocol, header.l4
+    if header.part is Part.LATER:
+        key = (header.source, header.destination, 0, 0, protocol)
+        return Quote(Kind.FRAGMENT, key, ip, l4, None, header.identifier, True)
+    if protocol != layout.icmp and protocol not in TRANSPORTS:
+        return Quote(Kind.PROTOCOL)
+    ports = _ports(frame, l4, protocol, layout)
+    if ports is None:
+        return Quote(Kind.ICMP)
+    at = checksum_at(protocol, l4)
+    if protocol == TCP and min(room, header.declared) < CHECKSUMS[TCP] + 2:
+        at = None
+    pair = header.source, header.destination
+    return Quote(Kind.ERROR, (*pair, *ports, protocol), ip, l4, at)
 
 
-def translate(
-    frame: bytes, seen: Read, *, at_source: bool, address: bytes, port: int, hops: int
-) -> bytes:
-    """Return *frame* with its source (or destination) translated, *hops* further."""
-    assert seen.tuple
-    protocol, out = seen.tuple[4], bytearray(frame)
-    at = 26 if at_source else 30
-    port_at = seen.l4 + (4 if protocol == ICMP else 0 if at_source else 2)
-    out[at : at + 4] = address
-    out[port_at : port_at + 2] = port.to_bytes(2, "big")
-    out[22] -= hops
-    header = _mend(_word(frame, 24), frame[22:24], bytes(out[22:24]))
-    header = _mend(header, frame[at : at + 4], address)
-    out[24:26] = header.to_bytes(2, "big")
-
-    check_at = checksum_at(seen)
-    check = _word(frame, check_at)
-    if protocol == UDP and not check:
-        return bytes(out)
-    if protocol != ICMP:
-        check = _mend(check, frame[at : at + 4], address)
-    check = _mend(check, frame[port_at : port_at + 2], port.to_bytes(2, "big"))
-    if protocol == UDP:
-        check = check or 0xFFFF
-    out[check_at : check_at + 2] = check.to_bytes(2, "big")
-    return bytes(out)
+def checksum_at(protocol: int, l4: int) -> int | None:
+    """Return where a transport checksum lies that knows of addresses or ports."""
+    return None if protocol == SCTP else l4 + CHECKSUMS.get(protocol, 2)
 
 
-def is_same(expected: bytes, actual: bytes, seen: Read) -> bool:
-    """
-    Tell whether two translated frames mean the same.
-
-    A sum of zero may be written as 0 and as 0xffff, which only a wrong checksum going
-    in can bring about; a UDP checksum of 0 would mean "none" and is told apart.
-    """
-    if expected == actual:
-        return True
-    assert seen.tuple
-    places = [24] if seen.tuple[4] == UDP else [24, checksum_at(seen)]
-    return _plain(expected, places) == _plain(actual, places)
+def has_pseudo_header(protocol: int) -> bool:
+    """Tell whether a protocol's checksum covers the addresses."""
+    return protocol not in (ICMP, SCTP)
 
 
-def _plain(frame: bytes, places: list[int]) -> bytes:
-    plain = bytearray(frame)
-    for at in places:
-        if plain[at : at + 2] == b"\xff\xff":
-            plain[at : at + 2] = bytes(2)
-    return bytes(plain)
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum of *data* (RFC 1071); 0 when it holds its own."""
+    total = int.from_bytes(data + bytes(len(data) % 2), "big") % 0xFFFF
+    return 0xFFFF - (total or (0xFFFF if any(data) else 0))
 
 
-def has_right_checksums(frame: bytes) -> bool:
-    """Verify the checksums of a whole TCP, UDP or echo packet, by adding all up."""
-    seen = read(frame)
-    assert seen.tuple
-    source, destination, _, _, protocol = seen.tuple
-    segment = frame[seen.l4 : ETHERNET_SIZE + _word(frame, 16)]
-    if protocol == UDP and not _word(segment, 6):
-        return not _sum(frame[14 : seen.l4])
-    pseudo = source + destination + bytes([0, protocol])
-    pseudo += len(segment).to_bytes(2, "big")
-    whole = segment if protocol == ICMP else pseudo + segment
-    return not _sum(frame[14 : seen.l4]) and not _sum(whole)
-
-
-def _sum(data: bytes) -> int:
-    """Return the Internet checksum of *data*; 0 when it contains its own."""
-    even = data + bytes(len(data) % 2)
-    total = int.from_bytes(even, "big") % 0xFFFF
-    return 0 if not any(data) else 0xFFFF - (total or 0xFFFF)
+def pseudo_header(source: bytes, destination: bytes, size: int, protocol: int) -> bytes:
+    """Return what a checksum covers beside its packet (RFC 9293, 3.1; 8200, 8.1)."""
+    if not has_pseudo_header(protocol):
+        return b""
+    return source + destination + size.to_bytes(4, "big") + protocol.to_bytes(4, "big")

@@ -6,10 +6,13 @@ for the longest prefix: no trie, no key format.
 """
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from functools import lru_cache
+from ipaddress import ip_network
 
+from outgate.kernel.layouts import address as address_of
 from outgate.state.entries import (
     CLUSTER,
+    HOST,
     REMOTE_NODE,
     WORLD,
     CoveredEntry,
@@ -28,10 +31,26 @@ from outgate.state.entries import (
 )
 
 STAYS_HERE = [
-    IPv4Network(text)
-    for text in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32")
+    ip_network(text)
+    for text in (
+        *("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"),
+        *("::/127", "fe80::/10", "ff00::/8"),
+    )
 ]
+MAPPED = bytes(10) + b"\xff\xff"
 CACHE_SIZE = 1 << 16
+
+address = lru_cache(1 << 12)(address_of)
+
+
+def plain(packed: bytes) -> bytes:
+    """Return an IPv4 address in IPv6's clothes (::ffff:a.b.c.d) as what it is."""
+    return packed[12:] if packed[:12] == MAPPED else packed
+
+
+def stays_here(packed: bytes) -> bool:
+    """Loopback, link-local, multicast, broadcast: never routed, nobody means them."""
+    return any(address(packed) in network for network in STAYS_HERE)
 
 
 class Rules:
@@ -42,6 +61,11 @@ class Rules:
         self._identities: dict[bytes, IpcacheEntry | None] = {}
         self._rows: dict[tuple[bytes, bytes], PolicyEntry | None] = {}
         self._covered: dict[bytes, int] = {}
+
+    def replace(self, entries: Mapping[Key, Value]) -> None:
+        """Have other rows."""
+        self.entries = dict(entries)
+        self._forget()
 
     def change(self, key: Key, value: Value | None) -> None:
         """Write one row, or remove it."""
@@ -56,30 +80,25 @@ class Rules:
         self._rows.clear()
         self._covered.clear()
 
-    def _identity(self, address: bytes) -> IpcacheEntry | None:
-        if address not in self._identities:
+    def _identity(self, packed: bytes) -> IpcacheEntry | None:
+        if packed not in self._identities:
             if len(self._identities) > CACHE_SIZE:
                 self._forget()
-            at, best, found = IPv4Address(address), -1, None
+            at, best, found = address(plain(packed)), -1, None
             for key, value in self.entries.items():
                 if isinstance(key, IpcacheKey) and isinstance(value, IpcacheEntry):
                     network = key.network
                     if at in network and network.prefixlen > best:
                         best, found = network.prefixlen, value
-            self._identities[address] = found
-        return self._identities[address]
+            self._identities[packed] = found
+        return self._identities[packed]
 
     def _row(self, source: bytes, destination: bytes) -> PolicyEntry | None:
         pair = source, destination
         if pair not in self._rows:
             if len(self._rows) > CACHE_SIZE:
                 self._forget()
-            pod, to, best, found = (
-                IPv4Address(source),
-                IPv4Address(destination),
-                -1,
-                None,
-            )
+            pod, to, best, found = address(source), address(destination), -1, None
             for key, value in self.entries.items():
                 if isinstance(key, PolicyKey) and key.source == pod:
                     network = key.destination
@@ -90,9 +109,9 @@ class Rules:
 
     def is_cluster(self, destination: bytes) -> bool:
         """Part of the cluster, or never routed: never goes through a gateway."""
-        at, entry = IPv4Address(destination), self._identity(destination)
-        if any(at in network for network in STAYS_HERE):
+        if stays_here(destination):
             return True
+        entry = self._identity(destination)
         return entry is not None and entry.identity != WORLD
 
     def covering(self, source: bytes, destination: bytes) -> PolicyEntry | None:
@@ -115,7 +134,7 @@ class Rules:
 
     def _first_policy(self, destination: bytes) -> int:
         if destination not in self._covered:
-            to, best, found = IPv4Address(destination), -1, 0
+            to, best, found = address(destination), -1, 0
             for key, value in self.entries.items():
                 if isinstance(key, CoveredKey) and isinstance(value, CoveredEntry):
                     network = key.network
@@ -124,20 +143,26 @@ class Rules:
             self._covered[destination] = found
         return self._covered[destination]
 
-    def endpoint(self, address: bytes) -> EndpointEntry | None:
-        """Return what lives on this node under *address*."""
-        value = self.entries.get(EndpointKey(IPv4Address(address)))
+    def endpoint(self, packed: bytes) -> EndpointEntry | None:
+        """Return what lives on this node under this address."""
+        value = self.entries.get(EndpointKey(address(plain(packed))))
         return value if isinstance(value, EndpointEntry) else None
 
-    def is_pod(self, address: bytes) -> bool:
+    def is_pod(self, packed: bytes) -> bool:
         """A pod of this node."""
-        endpoint = self.endpoint(address)
+        endpoint = self.endpoint(packed)
         return endpoint is not None and bool(endpoint.flags & EndpointFlag.POD)
 
-    def is_host(self, address: bytes) -> bool:
+    def is_host(self, packed: bytes) -> bool:
         """An address of this node itself."""
-        endpoint = self.endpoint(address)
+        endpoint = self.endpoint(packed)
         return endpoint is not None and bool(endpoint.flags & EndpointFlag.HOST)
+
+    def is_of_node(self, packed: bytes) -> bool:
+        """An address of any node, this one included."""
+        entry = self._identity(packed)
+        is_listed = entry is not None and entry.identity in (HOST, REMOTE_NODE)
+        return is_listed or self.is_host(packed)
 
     def is_same_node(self, one: bytes, other: bytes) -> bool:
         """Tell whether both addresses are of one other node."""
@@ -159,6 +184,6 @@ class Rules:
             return False
         return self.is_same_node(entry.tunnel_endpoint.packed, node)
 
-    def is_node(self, address: bytes) -> bool:
+    def is_node(self, packed: bytes) -> bool:
         """A node whose tunnelled packets are believed."""
-        return NodeKey(IPv4Address(address)) in self.entries
+        return NodeKey(address(packed)) in self.entries

@@ -6,27 +6,58 @@ One buffer and one open map each; the caller runs it inside the node's namespace
 """
 
 import ctypes
+import os
 import sys
+from dataclasses import replace
 from struct import Struct, pack_into, unpack_from
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from bpf.harness import CB, CONTEXT_SIZE, FLOW_STAMP, IFINDEX, MARK, NAT_STAMP, Node
-from bpf.model.datapath import Arrival
+from bpf.harness import (
+    CB,
+    CONTEXT_SIZE,
+    FLOW_TABLES,
+    IFINDEX,
+    MARK,
+    NAT_TABLES,
+    PASS,
+    Node,
+)
+from bpf.model.outcome import Arrival
 from bpf.model.packet import Tuple
-from bpf.model.table import INBOUND, LOCAL_GATEWAY, TO_GATEWAY
+from bpf.model.parts import Datagram
+from bpf.model.rules import address, plain
+from bpf.model.table import FROM_TUNNEL, INBOUND, LOCAL_GATEWAY, TO_GATEWAY
+from bpf.model.unpinned import (
+    ANSWERERS,
+    HELD_PARTS,
+    UnpinnedMap,
+    allow_answers,
+    unpinned,
+)
+from bpf.wrapper import tunnel_source
+from outgate.errors import KernelError
 from outgate.kernel import syscall
-from outgate.kernel.maps import MapName
+from outgate.kernel.layouts import FLOW, NAT
+from outgate.kernel.maps import CONFIG_KEY, MapName, RuntimeConfig
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
-from outgate.kernel.records import FLOW, NAT, NAT_HOST_SOCKET, MetricRecord
-from outgate.state.entries import Hook
+from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, MetricRecord
+from outgate.state.entries import Family, Hook
 
-ROOM = 2048
-KEY = Struct("!4s4sHHBBxx")
-DECISIONS = {1: TO_GATEWAY, 2: LOCAL_GATEWAY, 3: INBOUND}
+ROOM = 4096
+KEYS = {Family.V4: Struct("!4s4sHHBBxx"), Family.V6: Struct("!16s16sHHBBxx")}
+SIZES = {4: Family.V4, 16: Family.V6}
+FAMILIES = {b"\x08\x00": (Family.V4,), b"\x86\xdd": (Family.V6,)}
+BOTH = (Family.V4, Family.V6)
+"""As an interface runs them."""
+
+EVERY = 16
+"""So often a frame is shown to the other family's program too, which must pass it."""
+
+DECISIONS = {1: TO_GATEWAY, 2: LOCAL_GATEWAY, 3: INBOUND, 4: FROM_TUNNEL}
 FORWARD = 1
-STAMPS = ((MapName.FLOW, FLOW_STAMP), (MapName.SNAT, NAT_STAMP))
+STAMP = 8
 
 FlowRow = tuple[str, int, bytes, bytes, bytes, int]
 """Decision, policy, tunnel endpoint, egress IP, MACs, TCP state."""
@@ -35,23 +66,33 @@ HalfRow = tuple[bytes, int, bytes, bytes, int, int, bool]
 """Address, port, tunnel endpoint, MACs, policy, TCP state, of a host socket."""
 
 
+DatagramRow = tuple[int, int, int, int, bool]
+"""Ports, protocol, state, whether parts wait for the first."""
+
+FRAGMENT_TABLES = {Family.V4: MapName.FRAG_V4, Family.V6: MapName.FRAG_V6}
+
+
 class Runner:
     """Fast doors to one node; see the module's docstring."""
 
     def __init__(self, node: Node, jiffies_per_second: int) -> None:
         self._node = node
-        self._jiffies_per_second = jiffies_per_second
-        self._tables = {
-            name: node.table(name)
-            for name in (MapName.FLOW, MapName.SNAT, MapName.METRICS)
-        }
+        self.jiffies_per_second = jiffies_per_second
+        self._flows = {f: node.table(FLOW_TABLES[f]) for f in Family}
+        self._nats = {f: node.table(NAT_TABLES[f]) for f in Family}
+        self._parts = {f: node.table(FRAGMENT_TABLES[f]) for f in Family}
+        self._metrics = node.table(MapName.METRICS)
+        self._config = node.table(MapName.CONFIG)
         self._given = ctypes.create_string_buffer(ROOM)
-        self._out = ctypes.create_string_buffer(ROOM + 512)
+        self._out = ctypes.create_string_buffer(ROOM)
         self._context = ctypes.create_string_buffer(CONTEXT_SIZE)
         self._context_out = ctypes.create_string_buffer(CONTEXT_SIZE)
         pack_into("=I", self._context, IFINDEX, node.uplink)
-        self._programs = {hook: node.program(hook) for hook in Hook}
-        self._tunnelled = node.program(Hook.FROM_OVERLAY, is_tunnelled=True)
+        self._sources: dict[tuple[bytes, int], bytes] = {(b"", 0): bytes(20)}
+        self._answerers: list[int] = []
+        self._held: list[UnpinnedMap] = []
+        self._programs: dict[tuple[Hook, Family, bool], int] = {}
+        self._count = 0
         self._run = syscall.TestRun(
             data_in=ctypes.addressof(self._given),
             data_out=ctypes.addressof(self._out),
@@ -59,6 +100,32 @@ class Runner:
             ctx_out=ctypes.addressof(self._context_out),
             repeat=1,
         )
+        self.find_programs()
+
+    def find_programs(self) -> None:
+        """Take the node's programs; again after they were replaced."""
+        self._close_unpinned()
+        self._programs = {
+            (hook, family, is_tunnelled): self._node.program(
+                hook, family, is_tunnelled=is_tunnelled
+            )
+            for hook in Hook
+            for family in Family
+            for is_tunnelled in (False, True)
+        }
+        plain_ones = [
+            fd
+            for (_, _, is_tunnelled), fd in self._programs.items()
+            if not is_tunnelled
+        ]
+        self._answerers = unpinned(plain_ones, ANSWERERS)
+        self._held = [UnpinnedMap(fd) for fd in unpinned(plain_ones, HELD_PARTS)]
+
+    def _close_unpinned(self) -> None:
+        for fd in self._answerers:
+            os.close(fd)
+        for table in self._held:
+            table.close()
 
     def __enter__(self) -> Self:
         return self
@@ -69,81 +136,176 @@ class Runner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for table in self._tables.values():
+        for table in (*self._aging, self._metrics, self._config):
             table.close()
+        self._close_unpinned()
 
     def run(self, arrival: Arrival) -> tuple[int, bytes, int]:
         """Return the verdict, the frame and the mark that came out."""
-        frame, run = arrival.frame, self._run
+        frame, mark, verdict = arrival.frame, arrival.mark, PASS
+        self._count += 1
+        families = FAMILIES.get(frame[12:14], BOTH)
+        if self._count % EVERY == 0:
+            families = BOTH
+        is_tunnelled = bool(arrival.tunnel)
+        source = self._source(arrival)
+        ctypes.memmove(ctypes.addressof(self._context) + CB, source, len(source))
+        for family in families:
+            program = self._programs[arrival.hook, family, is_tunnelled]
+            verdict, frame, mark = self._run_one(program, frame, mark)
+            if verdict != PASS:
+                break
+        return verdict, frame, mark
+
+    def _source(self, arrival: Arrival) -> bytes:
+        key = arrival.tunnel, arrival.vni if arrival.tunnel else 0
+        if key not in self._sources:
+            self._sources[key] = tunnel_source(address(key[0]), key[1])
+        return self._sources[key]
+
+    def _run_one(self, program: int, frame: bytes, mark: int) -> tuple[int, bytes, int]:
+        run = self._run
         ctypes.memmove(self._given, frame, len(frame))
-        pack_into("=I", self._context, MARK, arrival.mark)
-        tunnel = int.from_bytes(arrival.tunnel, "big")
-        pack_into("=II", self._context, CB, tunnel, arrival.vni if tunnel else 0)
-        run.prog_fd = self._tunnelled if tunnel else self._programs[arrival.hook]
-        run.data_size_in, run.data_size_out = len(frame), ROOM + 512
+        pack_into("=I", self._context, MARK, mark)
+        run.prog_fd = program
+        run.data_size_in, run.data_size_out = len(frame), ROOM
         run.ctx_size_in = run.ctx_size_out = CONTEXT_SIZE
         syscall.bpf(syscall.Command.PROG_TEST_RUN, run)
         out = ctypes.string_at(run.data_out, run.data_size_out)
-        (mark,) = unpack_from("=I", self._context_out, MARK)
-        return run.retval, out, mark
+        (mark_after,) = unpack_from("=I", self._context_out, MARK)
+        return ctypes.c_int32(run.retval).value, out, mark_after
 
     def flows(self) -> dict[Tuple, FlowRow]:
         """Return all flow entries."""
-        found: dict[Tuple, FlowRow] = {}
-        for key, value in self._tables[MapName.FLOW].rows():
-            decision, tcp, policy, endpoint, egress, _, *macs, _ = FLOW.unpack(value)
-            row = (DECISIONS[decision], policy, endpoint, egress, b"".join(macs), tcp)
-            found[KEY.unpack(key)[:5]] = row
-        return found
+        return {
+            KEYS[family].unpack(key)[:5]: flow_row(value, family)
+            for family, table in self._flows.items()
+            for key, value in table.rows()
+        }
 
     def halves(self) -> tuple[dict[Tuple, HalfRow], dict[Tuple, HalfRow]]:
         """Return the forward and the reverse halves of all translations."""
         forward: dict[Tuple, HalfRow] = {}
         backward: dict[Tuple, HalfRow] = {}
-        for key, value in self._tables[MapName.SNAT].rows():
-            *tuple_, direction = KEY.unpack(key)
-            address, port, tcp, flags, endpoint, policy, *_, mac, host_mac, _ = (
-                NAT.unpack(value)
-            )
-            row = (
-                *(address, int.from_bytes(port, "big"), endpoint, mac + host_mac),
-                *(policy, tcp, bool(flags & NAT_HOST_SOCKET)),
-            )
-            (forward if direction == FORWARD else backward)[tuple(tuple_)] = row
+        for family, table in self._nats.items():
+            for raw, value in table.rows():
+                *key, direction = KEYS[family].unpack(raw)
+                found = forward if direction == FORWARD else backward
+                found[tuple(key)] = half_row(value, family)
         return forward, backward
 
+    def datagrams(self) -> dict[Datagram, DatagramRow]:
+        """Return what is known of datagrams in parts."""
+        found: dict[Datagram, DatagramRow] = {}
+        for table in self._parts.values():
+            for key, value in table.rows():
+                row = FragmentRecord.decode(key, value)
+                pair = row.source.packed, row.destination.packed
+                protocol = key[2 * len(pair[0]) + 4]
+                found[*pair, row.identification, protocol] = (
+                    *(row.source_port, row.destination_port, row.protocol),
+                    *(int(row.state), row.is_awaited),
+                )
+        return found
+
+    def row(self, key: Tuple, direction: int = 0) -> bytes | None:
+        """Return one entry as it is, None if it is not there; *direction* 0: a flow."""
+        family = SIZES[len(key[0])]
+        try:
+            return self._table(family, direction).get(
+                KEYS[family].pack(*key, direction)
+            )
+        except KernelError:
+            return None
+
+    def write(self, key: Tuple, direction: int, value: bytes) -> None:
+        """Write one entry as it is."""
+        family = SIZES[len(key[0])]
+        table = self._table(family, direction)
+        table.put(KEYS[family].pack(*key, direction), value)
+
+    def _table(self, family: Family, direction: int) -> PinnedMap:
+        return self._nats[family] if direction else self._flows[family]
+
     def port_of(self, key: Tuple) -> int:
-        """Return the port that a flow was given."""
-        value = self._tables[MapName.SNAT].get(KEY.pack(*key, FORWARD))
-        return int.from_bytes(value[4:6], "big")
+        """Return the port that a flow was given; 0: none."""
+        value, at = self.row(key, FORWARD), len(key[0])
+        return int.from_bytes(value[at : at + 2], "big") if value else 0
 
     def counts(self) -> dict[tuple[Reason, int], int]:
         """Return how many packets were counted, by reason and policy."""
         found: dict[tuple[Reason, int], int] = {}
-        for key, value in self._tables[MapName.METRICS].rows():
+        for key, value in self._metrics.rows():
             record = MetricRecord.decode(key, value)
             row = Reason(record.reason), int(record.policy)
             found[row] = found.get(row, 0) + record.packets
         return found
 
+    def set_policy_generation(self, number: int) -> None:
+        """Tell programs which generation of policy rows they see."""
+        key = CONFIG_KEY.pack(0)
+        config = RuntimeConfig.decode(self._config.get(key))
+        self._config.put(key, replace(config, policy_generation=number).encode())
+
+    def allow_answers(self) -> None:
+        """Let every program send as many ICMP answers as when it was loaded."""
+        for fd in self._answerers:
+            allow_answers(fd)
+
     def clear(self) -> None:
         """Forget every flow."""
-        for name, _ in STAMPS:
-            table = self._tables[name]
+        for table in (*self._aging, *self._held):
             assert not table.remove_many([key for key, _ in table.rows()])
 
     def evict(self, key: Tuple, direction: int = 0) -> None:
         """Remove one entry, as a table under pressure does; *direction* 0: a flow."""
-        name = MapName.SNAT if direction else MapName.FLOW
-        assert not self._tables[name].remove_many([KEY.pack(*key, direction)])
+        family = SIZES[len(key[0])]
+        table = self._table(family, direction)
+        assert not table.remove_many([KEYS[family].pack(*key, direction)])
 
     def age(self, seconds: int) -> None:
-        """Let *seconds* pass for every flow."""
-        for name, stamp in STAMPS:
-            table: PinnedMap = self._tables[name]
-            rows = {}
-            for key, value in table.rows():
-                (seen,) = unpack_from("=Q", value, stamp)
-                older = (seen - seconds * self._jiffies_per_second) % (1 << 64)
-                rows[key] = value[:stamp] + older.to_bytes(8, sys.byteorder)
-            assert not table.put_many(rows)
+        """Let *seconds* pass for every flow; parts that are held are lost."""
+        for table in self._aging:
+            self._age(table, seconds * self.jiffies_per_second)
+        self.forget_held()
+
+    def forget_held(self) -> None:
+        """Lose all parts that wait for the first of their datagram."""
+        for table in self._held:
+            assert not table.remove_many([key for key, _ in table.rows()])
+
+    @property
+    def _aging(self) -> tuple[PinnedMap, ...]:
+        tables = self._flows, self._nats, self._parts
+        return tuple(table for by in tables for table in by.values())
+
+    def _age(self, table: PinnedMap, jiffies: int) -> None:
+        rows = {key: aged(value, jiffies) for key, value in table.rows()}
+        assert not table.put_many(rows)
+
+
+def aged(value: bytes, jiffies: int) -> bytes:
+    """Return an entry that was last seen so much earlier."""
+    seen = int.from_bytes(value[-STAMP:], sys.byteorder)
+    older = (seen - jiffies) % (1 << 64)
+    return value[:-STAMP] + older.to_bytes(STAMP, sys.byteorder)
+
+
+def flow_row(value: bytes, family: Family) -> FlowRow:
+    """Decode a flow entry."""
+    decision, tcp, _, policy, endpoint, egress, _, *macs, _ = FLOW[family].unpack(value)
+    where = _some(endpoint), _some(egress)
+    return DECISIONS[decision], policy, *where, b"".join(macs), tcp
+
+
+def half_row(value: bytes, family: Family) -> HalfRow:
+    """Decode half of a translation."""
+    fields: tuple[Any, ...] = NAT[family].unpack(value)
+    becomes, port, tcp, flags, endpoint, policy, *_, mac, host_mac, _ = fields
+    to = _some(becomes), int.from_bytes(port, "big"), _some(endpoint)
+    return *to, mac + host_mac, policy, tcp, bool(flags & NAT_HOST_SOCKET)
+
+
+def _some(packed: bytes) -> bytes:
+    """Return an address of a row in the model's form; empty: none."""
+    return plain(packed) if any(packed) else b""

@@ -6,9 +6,12 @@ owned by whoever has the reverse half (decision 3), both halves live and die tog
 an unanswered flow follows the policy.  Time is a number of seconds that tests move.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bpf.model.packet import FIN, RST, TCP, UDP, Read, Tuple, reverse
+from bpf.model.headers import SCTP, TCP, UDP
+from bpf.model.packet import FIN, RST, Kind, Quote, Read, Tuple, reverse
+from bpf.model.parts import Parts
 
 REPLIED, FIN_FORWARD, FIN_REVERSE, RESET = 1, 2, 4, 8
 FIN_BOTH = FIN_FORWARD | FIN_REVERSE
@@ -17,6 +20,7 @@ OPENING, ESTABLISHED, CLOSING, UDP_LIFE, ECHO_LIFE = 60, 7440, 10, 300, 60
 """Seconds; RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-1."""
 
 INBOUND, TO_GATEWAY, LOCAL_GATEWAY = "inbound", "to gateway", "local gateway"
+FROM_TUNNEL = "from tunnel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,24 @@ class Origin:
 
     endpoint: bytes = b""
     macs: bytes = bytes(12)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """
+    A node's settings that change what becomes of frames.
+
+    *is_stack*: what leaves is routed by the host's stack (gateway path "stack").
+    *is_redecided*: a change of policy decides every flow anew.
+    *is_other_family_dropped*: what a pod sends in the family that no policy selects.
+    """
+
+    is_stack: bool = False
+    is_redecided: bool = False
+    is_other_family_dropped: bool = False
+
+
+KEEP = Mode()
 
 
 class NoPortError(Exception):
@@ -42,6 +64,7 @@ class Flow:
     macs: bytes
     tcp: int
     seen: int
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -55,6 +78,7 @@ class Half:
     tcp: int
     seen: int
     is_host: bool = False
+    generation: int = 0
 
     def leads_to(self, address: bytes, port: int) -> bool:
         """Tell whether this half translates to that address and port."""
@@ -68,7 +92,7 @@ def is_closed(tcp: int) -> bool:
 
 def lifetime(protocol: int, tcp: int) -> int:
     """Return how many seconds an entry lives without a packet."""
-    if protocol == UDP:
+    if protocol in (UDP, SCTP):
         return UDP_LIFE
     if protocol != TCP:
         return ECHO_LIFE
@@ -87,16 +111,31 @@ def tcp_bits(seen: Read, *, is_reverse: bool) -> int:
 
 @dataclass(slots=True)
 class Table:
-    """All that one node remembers of flows; *ports* is its range, inclusive."""
+    """
+    All that one node remembers of flows; *ports* is its range, inclusive.
+
+    *generation* is that of the policy rows.
+    *sockets* are (protocol, address, port) that programs of the node have bound.
+    """
 
     ports: tuple[int, int]
+    mode: Mode = KEEP
     now: int = 0
+    generation: int = 0
+    sockets: set[tuple[int, bytes, int]] = field(default_factory=set)
     flows: dict[Tuple, Flow] = field(default_factory=dict)
     forward: dict[Tuple, Half] = field(default_factory=dict)
     backward: dict[Tuple, Half] = field(default_factory=dict)
+    parts: Parts = field(default_factory=Parts)
+
+    def age(self, seconds: int) -> None:
+        """Let time pass."""
+        self.now += seconds
+        self.parts.age(seconds)
 
     def clear(self) -> None:
         """Forget every flow."""
+        self.parts.clear()
         for rows in (self.flows, self.forward, self.backward):
             rows.clear()
 
@@ -114,10 +153,35 @@ class Table:
             return True
         return not entry.tcp & REPLIED and self.is_stale(entry)
 
+    def is_outdated(self, entry: Flow | Half) -> bool:
+        """Did policies change since, and does that matter?"""
+        return self.mode.is_redecided and entry.generation != self.generation
+
     def live_flow(self, key: Tuple) -> Flow | None:
         """Return the flow of *key* (as its pod writes it) unless it is over."""
         flow = self.flows.get(key)
         return flow if flow and self.is_live(key[4], flow) else None
+
+    def continued(self, seen: Read) -> Flow | None:
+        """Return the flow that decides for a packet of a pod, if one does."""
+        assert seen.tuple
+        flow = self.live_flow(seen.tuple)
+        if flow is None:
+            return None
+        if flow.decision == INBOUND:
+            return None if seen.is_syn or seen.is_echo_request else flow
+        if self.is_outdated(flow):
+            return None
+        return None if self.is_anew(seen, flow) else flow
+
+    def error_flow(self, seen: Read, quote: Quote) -> Flow | None:
+        """Return the flow that a pod's ICMP error speaks of."""
+        if quote.kind is not Kind.ERROR:
+            return None
+        assert quote.tuple
+        assert seen.tuple
+        view = reverse(quote.tuple)
+        return self.live_flow(view) if view[0] == seen.tuple[0] else None
 
     def touch(self, entry: Flow | Half, bits: int) -> None:
         """Note a packet; the time at most once a second."""
@@ -136,7 +200,7 @@ class Table:
             del self.forward[key]
             return None
         reply = _reply(key, half)
-        if self.is_anew(seen, half):
+        if self.is_outdated(half) or self.is_anew(seen, half):
             other = self.backward.get(reply)
             if other and other.leads_to(key[0], key[2]):
                 del self.backward[reply]
@@ -163,17 +227,32 @@ class Table:
 
     def is_free(self, key: Tuple, egress_ip: bytes, port: int) -> bool:
         """May the flow of *key* leave from this port?"""
+        if (key[4], egress_ip, port) in self.sockets:
+            return False
         other = self.backward.get((key[1], egress_ip, key[3], port, key[4]))
         if other is None or not self.is_live(key[4], other):
             return True
         return other.leads_to(key[0], key[2])
 
-    def choices(self, key: Tuple, egress_ip: bytes) -> set[int]:
-        """Return the ports that a new flow may get: its own one, if it is free."""
+    def port_for(
+        self, key: Tuple, egress_ip: bytes, chosen: Callable[[Tuple], int]
+    ) -> int | None:
+        """
+        Return the port of a new flow: its own if it is free, else any that is.
+
+        Which one is the program's choice (*chosen*); None when all are taken.
+        """
         first, last = self.ports
         if first <= key[2] <= last and self.is_free(key, egress_ip, key[2]):
-            return {key[2]}
-        return {p for p in range(first, last + 1) if self.is_free(key, egress_ip, p)}
+            return key[2]
+        if key[4] == SCTP:
+            # Its checksum covers the port.
+            return None
+        port = chosen(key)
+        if first <= port <= last and self.is_free(key, egress_ip, port):
+            return port
+        ports = range(first, last + 1)
+        return next((p for p in ports if self.is_free(key, egress_ip, p)), None)
 
     def open(
         self, key: Tuple, port: int, egress_ip: bytes, policy: int, origin: Origin
@@ -182,6 +261,7 @@ class Table:
         reply = key[1], egress_ip, key[3], port, key[4]
         self.backward[reply] = Half(key[0], key[2], origin, policy, 0, self.now)
         half = Half(egress_ip, port, origin, policy, 0, self.now)
+        half.generation = self.generation
         self.forward[key] = half
         return half
 
@@ -194,7 +274,7 @@ class Table:
         half.tcp |= bits
         half.seen = self.now
         key = (half.address, reply[0], half.port, reply[2], reply[4])
-        if not half.origin.endpoint and key in self.flows:
+        if (self.mode.is_stack or not half.origin.endpoint) and key in self.flows:
             self.touch(self.flows[key], bits)
         other = self.forward.get(key)
         if other:
@@ -219,7 +299,7 @@ class Table:
         if half and self.is_live(key[4], half):
             return False
         if needs_entry:
-            self.backward[reply] = Half(bytes(4), 0, Origin(), 0, 0, self.now, True)
+            self.backward[reply] = Half(b"", 0, Origin(), 0, 0, self.now, True)
         return True
 
 
