@@ -237,10 +237,20 @@ class Node:
             with self.table(name) as table:
                 assert not table.remove_many([raw])
 
-    def load(self, hook: Hook, family: Family) -> int:
-        """Load a program over the node's maps; its descriptor is the caller's."""
-        settings = self._setup.encode()
-        return self.inside(lambda: load_program(hook, family, self._pins, settings)).fd
+    def restart(self, hook: Hook, family: Family) -> None:
+        """Replace a program by a fresh one over the same maps, as a new agent does."""
+        self.inside(lambda: self._restart(hook, family))
+
+    def _restart(self, hook: Hook, family: Family) -> None:
+        settings = self._setup.datapath
+        raw, sizes = settings.encode(), settings.sizes
+        os.close(self._programs[hook, family])
+        fresh = load_program(hook, family, self.pins, raw, sizes).fd
+        self._programs[hook, family] = fresh
+        if hook is Hook.FROM_OVERLAY:
+            array = syscall.obj_get(self.pins / f"v{family}" / "program_under_test")
+            syscall.map_update(array, bytes(4), fresh.to_bytes(4, sys.byteorder))
+            os.close(array)
 
     def table(self, name: MapName) -> PinnedMap:
         """Open one of the node's maps."""

@@ -39,7 +39,7 @@ from bpf.packets import (
 )
 from bpf.uplink import command
 from bpf.world import POLICY, World, gateway_entries
-from outgate.kernel.maps import GatewayPath
+from outgate.kernel.maps import GatewayPath, MapName
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
 from outgate.state.entries import Hook
@@ -217,7 +217,7 @@ PORTS_AT = {16: 8, 40: 32}
 """Where the two ports lie in a tuple, by the tuple's size."""
 
 
-def crowd(node: Node, name: str, size: int) -> None:
+def crowd(node: Node, name: MapName, size: int) -> None:
     """Fill a table with copies of its one kind of entry, all of them live."""
     with node.table(name) as table:
         key, value = next(iter(table.rows()))
@@ -272,7 +272,7 @@ EVICTIONS: dict[str, Callable[[Node], None]] = {
 }
 
 
-def empty(node: Node, *names: str) -> None:
+def empty(node: Node, *names: MapName) -> None:
     """Remove every row of those tables, as evictions would."""
     for name in names:
         with node.table(name) as table:

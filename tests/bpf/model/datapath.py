@@ -102,7 +102,7 @@ class Datapath:
     def _from_container(self, seen: Seen) -> Expected:
         key, frame = seen.read.tuple, seen.arrival.frame
         if seen.kind is Kind.OTHER:
-            return LET_PASS
+            return PASSED
         if key is None:
             return dropped(Reason.DROP_INVALID)
         origin = Origin(macs=frame[6:12] + frame[:6])

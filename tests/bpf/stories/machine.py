@@ -21,7 +21,6 @@ from hypothesis.stateful import (
 
 from bpf.harness import Node
 from bpf.model.check import Checker
-from bpf.stories.restart import restart
 from bpf.stories.story import Sent, Story
 from bpf.world import POLICY, World
 from outgate.state.entries import (
@@ -202,5 +201,5 @@ class StoryMachine(RuleBasedStateMachine):
         Seldom: the verifier takes longer than all the rest of a story.
         """
         if luck == 0:
-            restart(self.story.node, hook, self.world.family)
+            self.story.node.restart(hook, self.world.family)
             self.story.node.inside(self.story.checker.runner.find_programs)
