@@ -27,6 +27,13 @@ struct {
 	__uint(max_entries, 1);
 } drop_samplers SEC(".maps");
 
+/* As it is on the wire: an IPv4-mapped one stays IPv6. The rest of the field is zero. */
+static __always_inline void event_address(struct any_address *field,
+					  const struct ip_address *address)
+{
+	__builtin_memcpy(field, address, sizeof(*address));
+}
+
 /* Who, to whom, and on whose behalf; what was translated is none until it is said. */
 static __always_inline struct event *event_begin(struct work *work, __u8 kind, __u8 direction,
 						 const struct tuple *tuple, __u32 policy)
@@ -38,8 +45,9 @@ static __always_inline struct event *event_begin(struct work *work, __u8 kind, _
 	event->kind = kind;
 	event->direction = direction;
 	event->policy = policy;
-	event->family = address_to_any(&tuple->source, &event->source);
-	address_to_any(&tuple->destination, &event->destination);
+	event->family = OUTGATE_FAMILY == 4 ? FAMILY_IPV4 : FAMILY_IPV6;
+	event_address(&event->source, &tuple->source);
+	event_address(&event->destination, &tuple->destination);
 	event->source_port = tuple->source_port;
 	event->destination_port = tuple->destination_port;
 	event->protocol = tuple->protocol;
@@ -59,7 +67,7 @@ static __always_inline void event_flow(struct work *work, __u8 kind, const struc
 	struct event *event = event_begin(work, kind, direction, tuple, flow->policy);
 
 	event->decision = flow->decision;
-	address_to_any(&flow->egress_ip, &event->translated);
+	event_address(&event->translated, &flow->egress_ip);
 	event_send(event);
 }
 
@@ -70,7 +78,7 @@ static __always_inline void event_nat(struct work *work, __u8 kind, const struct
 {
 	struct event *event = event_begin(work, kind, DIRECTION_TO_WORLD, tuple, policy);
 
-	address_to_any(egress_ip, &event->translated);
+	event_address(&event->translated, egress_ip);
 	event->translated_port = port;
 	event_send(event);
 }

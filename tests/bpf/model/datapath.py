@@ -180,13 +180,22 @@ class Datapath:
 
     def _leave_alone(self, key: Tuple) -> Expected:
         """No policy covers the pair; maybe one does in the other family."""
-        endpoint = self.rules.endpoint(key[0])
-        is_other = endpoint is not None and endpoint.is_other_family
-        if not is_other or self.rules.is_cluster(key[1]):
+        if not self._is_of_other_family(key):
             return LET_PASS
         if self.table.mode.is_other_family_dropped:
             return dropped(Reason.DROP_OTHER_FAMILY)
         return Expected(PASS, Reason.OTHER_FAMILY, mark=MARK_SEEN)
+
+    def _is_of_other_family(self, key: Tuple) -> bool:
+        """Do policies select the pod in the other family alone?"""
+        endpoint = self.rules.endpoint(key[0])
+        is_other = endpoint is not None and endpoint.is_other_family
+        return is_other and not self.rules.is_cluster(key[1])
+
+    def _is_cut_off(self, key: Tuple) -> bool:
+        """Would what the pod answers be dropped, if nobody knew who called?"""
+        is_dropped = self.table.mode.is_other_family_dropped
+        return is_dropped and self._is_of_other_family(key)
 
     def _send(self, seen: Seen, flow: Flow, origin: Origin) -> Expected:
         frame = seen.arrival.frame
@@ -275,10 +284,10 @@ class Datapath:
             is_begun = _BEGINNINGS.get(protocol, _any)(seen)
         if is_begun:
             row = self.rules.covering(view[0], view[1])
-            if row:
-                now = self.table.now
+            if row or self._is_cut_off(view):
+                policy, now = row.policy if row else 0, self.table.now
                 self.table.flows[view] = Flow(
-                    INBOUND, row.policy, b"", b"", bytes(12), 0, now
+                    INBOUND, policy, b"", b"", bytes(12), 0, now
                 )
         elif flow and flow.decision == INBOUND:
             self.table.touch(flow, tcp_bits(seen, is_reverse=True))
