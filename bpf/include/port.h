@@ -105,6 +105,12 @@ struct port_claim {
 	int result;
 };
 
+/*
+ * A prime, larger than any range is wide, so that steps of it visit every port. Pods use
+ * ports one after the other: steps of one would walk through whole runs of taken ports.
+ */
+#define PORT_STRIDE 2654435761U
+
 /**
  * claim_port - try the port of one step of the walk; a callback of bpf_loop()
  *
@@ -127,7 +133,7 @@ static long claim_port(__u64 step, struct port_claim *claim)
 	long error;
 
 	if (step)
-		port = settings.port_first + (claim->seed + (__u32)step) % span;
+		port = settings.port_first + (claim->seed + step * PORT_STRIDE) % span;
 	else if (port < settings.port_first || port > settings.port_last)
 		return 0;
 	reply->destination_port = bpf_htons(port);
