@@ -116,6 +116,23 @@ def test_the_last_packets_of_a_closed_connection_pass(node: Node, world: World) 
     assert expected == send(node, packet.but(flags="A")).packet
 
 
+def test_a_connection_that_goes_on_after_a_reset_is_kept(
+    node: Node, world: World
+) -> None:
+    """A reset may be forged: who guesses the ports knows no sequence number."""
+    packet = outbound(TCP_NAME, world.LOCAL_POD, world.SERVER)
+    send(node, packet)
+    receive(node, reply_to(world, packet))
+    receive(node, reply_to(world, packet.but(flags="R")))
+    for _ in range(3):
+        node.age(9)
+        send(node, packet.but(flags="A"))
+        receive(node, reply_to(world, packet.but(flags="A")))
+        node.collect()
+
+    assert (1, 2) == (len(node.flows()), len(node.nats()))
+
+
 def test_what_a_pod_sends_to_an_egress_ip_is_for_the_node(
     node: Node, world: World
 ) -> None:
@@ -128,7 +145,7 @@ def test_what_a_pod_sends_to_an_egress_ip_is_for_the_node(
             world.row(world.REMOTE_POD, f"{world.HERE}/{prefix}"): world.via(
                 world.HERE
             ),
-            EndpointKey(ip_address(world.REMOTE_POD)): Endpoint(EndpointFlag.POD),
+            EndpointKey(ip_address(world.REMOTE_POD)): EndpointEntry(EndpointFlag.POD),
         }
     )
     packet = outbound(UDP_NAME, world.REMOTE_POD, world.HERE).but(

