@@ -13,8 +13,7 @@ from bpf.harness import PASS, REDIRECT, Node, Outcome, needs_root
 from bpf.packets import TCP_NAME, UDP_NAME, Packet, outbound, source_port_of
 from bpf.world import World
 from outgate.kernel.records import NatDirection
-from outgate.state.entries import EndpointEntry as Endpoint
-from outgate.state.entries import EndpointFlag, EndpointKey, Hook
+from outgate.state.entries import EndpointEntry, EndpointFlag, EndpointKey, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
