@@ -167,11 +167,8 @@ class Node:
         command("mount", "-t", "bpf", "bpf", str(self.pins))
         build_uplink(self._setup.has_route)
         self.uplink = socket.if_nametoindex("uplink")
-        settings = self._setup.datapath
         for hook, family in product(Hook, Family):
-            raw, sizes = settings.encode(), settings.sizes
-            program = load_program(hook, family, self.pins, raw, sizes)
-            self._programs[hook, family] = program.fd
+            self._programs[hook, family] = self._load(hook, family)
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
         self._configure()
@@ -242,17 +239,20 @@ class Node:
         self.inside(lambda: self._restart(hook, family))
 
     def _restart(self, hook: Hook, family: Family) -> None:
-        settings = self._setup.datapath
-        raw, sizes = settings.encode(), settings.sizes
         os.close(self._programs[hook, family])
-        fresh = load_program(hook, family, self.pins, raw, sizes).fd
+        fresh = self._load(hook, family)
         self._programs[hook, family] = fresh
         if hook is Hook.FROM_OVERLAY:
             array = syscall.obj_get(self.pins / f"v{family}" / "program_under_test")
             syscall.map_update(array, bytes(4), fresh.to_bytes(4, sys.byteorder))
             os.close(array)
 
-    def table(self, name: MapName) -> PinnedMap:
+    def _load(self, hook: Hook, family: Family) -> int:
+        settings = self._setup.datapath
+        raw, sizes = settings.encode(), settings.sizes
+        return load_program(hook, family, self.pins, raw, sizes).fd
+
+    def table(self, name: str) -> PinnedMap:
         """Open one of the node's maps."""
         return self.inside(lambda: PinnedMap(self.pins / name))
 

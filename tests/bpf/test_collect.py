@@ -212,7 +212,7 @@ def test_a_flow_that_fell_out_of_the_queue_is_only_left_to_the_lru_map(
 def test_more_flows_than_one_round_takes_are_collected(
     node: Node, world: World
 ) -> None:
-    """A round takes 1024; the next one, 20 ms later, goes on."""
+    """A round takes 256; the next one, 5 ms later, goes on."""
     name = MapName.SNAT_V4 if world.ip_size == 20 else MapName.SNAT_V6
     for port in range(3000):
         receive(

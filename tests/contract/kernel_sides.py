@@ -129,9 +129,11 @@ def isolated(body: Callable[[], Awaitable[None]]) -> None:
 
 
 async def start(
-    gateway_path: GatewayPath = GatewayPath.DIRECT, way: AttachWay = AttachWay.AUTO
+    gateway_path: GatewayPath = GatewayPath.DIRECT,
+    way: AttachWay = AttachWay.AUTO,
+    settings: DatapathSettings = SETTINGS,
 ) -> LinuxKernel:
-    settings = replace(SETTINGS, gateway_path=gateway_path)
+    settings = replace(settings, gateway_path=gateway_path)
     kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings, way))
     await kernel.open()
     return kernel
