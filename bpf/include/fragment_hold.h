@@ -136,11 +136,15 @@ static __noinline int fragment_release(struct context *context)
 static __always_inline int fragment_learn(struct context *context, const struct packet *packet,
 					  __u8 state)
 {
+	int verdict;
+
 	if (packet->fragment != FRAGMENT_FIRST ||
 	    !fragment_note(context, &packet->tuple, packet->id, state))
 		return 0;
-	context->is_released = 1;
-	return fragment_release(context);
+	verdict = fragment_release(context);
+	/* What waited may have been evicted: the packet is to be settled like any other then. */
+	context->is_released = !!verdict;
+	return verdict;
 }
 
 #endif
