@@ -179,8 +179,7 @@ static __always_inline int context_replace_pseudo(struct context *context, __u32
  * context_replace_l4 - mend the L4 checksum at @l4_offset for a changed address and port
  *
  * By the kernel's helper, not by hand: it knows packets whose checksum is partial (the
- * device completes it), for which only the pseudo header may be mended. SCTP's checksum
- * covers neither addresses nor, as ports stay, anything that changes.
+ * device completes it), for which only the pseudo header may be mended.
  * Packet pointers are invalid afterwards.
  *
  * Return: 0, or a negative errno.
@@ -195,8 +194,6 @@ static __always_inline int context_replace_l4(struct context *context, __u8 prot
 	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	int error = 0;
 
-	if (protocol == IPPROTO_SCTP)
-		return 0;
 	/* ICMP has no pseudo header, ICMPv6 has. */
 	if (OUTGATE_FAMILY == 6 || protocol != OUR_ICMP)
 		error = context_replace_pseudo(context, offset, from, to, flags);
@@ -209,6 +206,19 @@ static __always_inline int context_replace_l4(struct context *context, __u8 prot
 static __always_inline void context_changed(struct context *context, __u16 from, __u16 to)
 {
 	bpf_csum_update(context->skb, (__u16)~from + (__u32)to);
+}
+
+/* The same for an address that no checksum of the packet makes up for; IPv4's header does. */
+static __always_inline void context_changed_address(struct context *context,
+						    const struct ip_address *from,
+						    const struct ip_address *to)
+{
+#if OUTGATE_FAMILY == 6
+	bpf_csum_update(context->skb, bpf_csum_diff((__be32 *)from, sizeof(*from),
+						    (__be32 *)to, sizeof(*to), 0));
+#else
+	(void)context, (void)from, (void)to;
+#endif
 }
 
 /*
