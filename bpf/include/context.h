@@ -167,11 +167,16 @@ static __always_inline int context_replace_pseudo(struct context *context, __u32
 				   BPF_F_PSEUDO_HDR | flags | 4);
 #else
 	__s64 change = bpf_csum_diff((__be32 *)from, sizeof(*from), (__be32 *)to, sizeof(*to), 0);
+	int error;
 
 	flags |= BPF_F_PSEUDO_HDR;
 	if (!bpf_l4_csum_replace(context->skb, offset, 0, change, flags | L4_CSUM_IPV6))
 		return 0;
-	return bpf_l4_csum_replace(context->skb, offset, 0, change, flags);
+	error = bpf_l4_csum_replace(context->skb, offset, 0, change, flags);
+	if (!error)
+		/* It took the kernel's sum along, as if IPv6's header had a checksum too. */
+		bpf_csum_update(context->skb, change);
+	return error;
 #endif
 }
 
