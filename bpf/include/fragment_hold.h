@@ -142,8 +142,8 @@ static __always_inline int fragment_learn(struct context *context, const struct 
 	    !fragment_note(context, &packet->tuple, packet->id, state))
 		return 0;
 	verdict = fragment_release(context);
-	/* What waited may have been evicted: the packet is to be settled like any other then. */
-	context->is_released = !!verdict;
+	/* What waited may be too old by now, or pushed out: then the packet goes on by itself. */
+	context->is_released = verdict != 0;
 	return verdict;
 }
 
