@@ -167,11 +167,16 @@ static __always_inline int context_replace_pseudo(struct context *context, __u32
 				   BPF_F_PSEUDO_HDR | flags | 4);
 #else
 	__s64 change = bpf_csum_diff((__be32 *)from, sizeof(*from), (__be32 *)to, sizeof(*to), 0);
+	int error;
 
 	flags |= BPF_F_PSEUDO_HDR;
 	if (!bpf_l4_csum_replace(context->skb, offset, 0, change, flags | L4_CSUM_IPV6))
 		return 0;
-	return bpf_l4_csum_replace(context->skb, offset, 0, change, flags);
+	error = bpf_l4_csum_replace(context->skb, offset, 0, change, flags);
+	if (!error)
+		/* It took the kernel's sum along, as if IPv6's header had a checksum too. */
+		bpf_csum_update(context->skb, change);
+	return error;
 #endif
 }
 
@@ -179,8 +184,7 @@ static __always_inline int context_replace_pseudo(struct context *context, __u32
  * context_replace_l4 - mend the L4 checksum at @l4_offset for a changed address and port
  *
  * By the kernel's helper, not by hand: it knows packets whose checksum is partial (the
- * device completes it), for which only the pseudo header may be mended. SCTP's checksum
- * covers neither addresses nor, as ports stay, anything that changes.
+ * device completes it), for which only the pseudo header may be mended.
  * Packet pointers are invalid afterwards.
  *
  * Return: 0, or a negative errno.
@@ -195,8 +199,6 @@ static __always_inline int context_replace_l4(struct context *context, __u8 prot
 	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	int error = 0;
 
-	if (protocol == IPPROTO_SCTP)
-		return 0;
 	/* ICMP has no pseudo header, ICMPv6 has. */
 	if (OUTGATE_FAMILY == 6 || protocol != OUR_ICMP)
 		error = context_replace_pseudo(context, offset, from, to, flags);
@@ -209,6 +211,19 @@ static __always_inline int context_replace_l4(struct context *context, __u8 prot
 static __always_inline void context_changed(struct context *context, __u16 from, __u16 to)
 {
 	bpf_csum_update(context->skb, (__u16)~from + (__u32)to);
+}
+
+/* The same for an address that no checksum of the packet makes up for; IPv4's header does. */
+static __always_inline void context_changed_address(struct context *context,
+						    const struct ip_address *from,
+						    const struct ip_address *to)
+{
+#if OUTGATE_FAMILY == 6
+	bpf_csum_update(context->skb, bpf_csum_diff((__be32 *)from, sizeof(*from),
+						    (__be32 *)to, sizeof(*to), 0));
+#else
+	(void)context, (void)from, (void)to;
+#endif
 }
 
 /*

@@ -196,6 +196,9 @@ static inline __attribute__((always_inline)) int ip_read(void *start, void *end,
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return -1;
+	if (address_is_mapped(ip_source(ip)) || address_is_mapped(ip_destination(ip)))
+		/* In our maps it would be an IPv4 address's; Linux takes no packet from one. */
+		return -1;
 	size = ip_total_size(ip) - sizeof(*ip);
 	view->protocol = ip->nexthdr;
 	view->dont_fragment = 1; /* no router fragments IPv6 */

@@ -95,8 +95,12 @@ static __always_inline int nat_write(struct context *context, const struct packe
 
 	if ((void *)(ip + 1) > end)
 		return -DROP_INVALID;
-	if (packet->fragment == FRAGMENT_LATER)
-		return ip_write(context, ip, direction, address, routed, &from);
+	if (packet->fragment == FRAGMENT_LATER) {
+		error = ip_write(context, ip, direction, address, routed, &from);
+		if (!error)
+			context_changed_address(context, &from, address);
+		return error;
+	}
 	if ((void *)(port_field + 1) > end)
 		return -DROP_INVALID;
 	error = ip_write(context, ip, direction, address, routed, &from);
@@ -104,6 +108,12 @@ static __always_inline int nat_write(struct context *context, const struct packe
 		return error;
 	from_port = *port_field;
 	*port_field = port;
+	if (packet->tuple.protocol == IPPROTO_SCTP || packet->zero_checksum) {
+		/* SCTP's checksum covers neither addresses nor, as they stay, ports. */
+		context_changed_address(context, &from, address);
+		context_changed(context, from_port, port);
+		return 0;
+	}
 	if (context_replace_l4(context, packet->tuple.protocol, packet->l4_offset, &from, address,
 			       from_port, port))
 		return -DROP_REWRITE;

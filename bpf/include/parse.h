@@ -73,6 +73,7 @@ struct packet {
 	_Bool tcp_fin;
 	_Bool tcp_rst;
 	_Bool echo_request;
+	_Bool zero_checksum; /* UDP's says that there is none */
 };
 
 static inline __attribute__((always_inline)) enum packet_class
@@ -127,6 +128,7 @@ parse_l4(struct packet *packet, void *l4, void *end)
 			return PACKET_BROKEN;
 		tuple->source_port = udp->source;
 		tuple->destination_port = udp->dest;
+		packet->zero_checksum = !udp->check;
 		packet->header_size += sizeof(*udp);
 		return PACKET_FLOW;
 	}
