@@ -30,12 +30,14 @@ IFF_UP = 1
 EVENT_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and _ROUTE, RTMGRP_IPV6_IFADDR and _ROUTE."""
 
-NOT_THERE = 0x08 | 0x20 | 0x40
+NOT_THERE = 0x08 | 0x40
 """
-IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE.
+IFA_F_DADFAILED, IFA_F_TENTATIVE.
 
-An IPv6 address that somebody else has, that new flows should not use, or of which
-neither is known yet: nothing may leave under it.
+An IPv6 address that somebody else has, or of which that is not known yet: nothing
+may leave under it.  A deprecated one is there: sockets keep it, and who names it in a
+policy chose it, as RFC 4862 (5.5.4) allows; it is the usual way to add an address that
+the node itself does not prefer.
 """
 
 
