@@ -19,7 +19,7 @@ from pathlib import Path
 from outgate.errors import KernelError
 from outgate.kernel import netlink, nft, sysctl
 from outgate.kernel.attachments import Attachments
-from outgate.kernel.datapath import close_programs, load_pair, load_programs
+from outgate.kernel.datapath import close_programs, load_pair
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import (
@@ -36,6 +36,7 @@ from outgate.kernel.maps import (
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
+from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,
     AttachmentKey,
@@ -99,7 +100,7 @@ class LinuxKernel:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
         self._attachments.choose()
-        self._programs = load_programs(pin_dir, settings)
+        self._programs = take_over(pin_dir, settings)
         self._maps = {name: PinnedMap(pin_dir / name) for name in MapName}
         await self._apply_firewall()
 
