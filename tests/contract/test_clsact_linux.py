@@ -138,6 +138,64 @@ def test_filters_of_others_stay_with_their_qdisc() -> None:
     isolated(body)
 
 
+def test_a_qdisc_that_sees_nothing_leave_is_refused_with_the_mend() -> None:
+    """The kernel would hang the guard at the wire on what comes in."""
+
+    async def body() -> None:
+        kernel = await started()
+        tc("qdisc", "add", "dev", "v0", "ingress")
+        await kernel.observe()
+        failures = await kernel.apply([Put(key, CURRENT) for key in (UPLINK, ARRIVING)])
+
+        assert set(failures) == {UPLINK}
+        assert "tc qdisc del dev v0 ingress" in str(failures[UPLINK])
+        assert await kernel.observe() == {ARRIVING: CURRENT}
+        assert shown("ingress") == ["from_netdev_v4", "from_netdev_v6"]
+
+        tc("qdisc", "del", "dev", "v0", "ingress")
+        await attach(kernel, UPLINK, ARRIVING)
+
+    isolated(body)
+
+
+def test_a_priority_that_another_protocol_has_is_named() -> None:
+    async def body() -> None:
+        kernel = await started()
+        pin_programs(PIN_DIR, SETTINGS)
+        tc("qdisc", "add", "dev", "v0", "clsact")
+        pinned = ("object-pinned", str(PIN_DIR / "programs" / "from_overlay_v4"))
+        other = ("prio", "101", "protocol", "ipv6", "bpf", "direct-action")
+        tc("filter", "add", "dev", "v0", "egress", *other, *pinned)
+        await kernel.observe()
+        failures = await kernel.apply([Put(UPLINK, CURRENT)])
+
+        assert "another's filter have priority 101" in str(failures[UPLINK])
+
+    isolated(body)
+
+
+@pytest.mark.parametrize(
+    "flush",
+    ["qdisc del dev v0 clsact", "filter del dev v0 egress"],
+    ids=["qdisc", "filters"],
+)
+def test_the_kernel_tells_when_somebody_takes_filters_away(flush: str) -> None:
+    async def body() -> None:
+        kernel = await attached(UPLINK)
+        running = asyncio.create_task(kernel.run())
+        await kernel.wait_changed()
+        tc(*flush.split())
+        async with asyncio.timeout(5):
+            while await kernel.observe():
+                await kernel.wait_changed()
+        await attach(kernel, UPLINK)
+        running.cancel()
+
+        assert await kernel.observe() == {UPLINK: CURRENT}
+
+    isolated(body)
+
+
 def test_an_attachment_follows_a_renamed_interface() -> None:
     async def body() -> None:
         kernel = await attached(UPLINK)

@@ -104,7 +104,7 @@ def test_a_pin_directory_elsewhere_is_answered_with_the_mend(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pinned_map_of_another_version_is_named(
+def test_loading_for_inspection_names_a_pinned_map_of_another_version(
     tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_tiny(tmp_path, ("-DEGRESS_ROOM=8",))
@@ -113,7 +113,7 @@ def test_a_pinned_map_of_another_version_is_named(
         pin_programs(PIN_DIR, SETTINGS)
         monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
         with pytest.raises(KernelError, match=r"cilium_egress_v4.*another version"):
-            load_programs(PIN_DIR, SETTINGS)
+            pin_programs(PIN_DIR, SETTINGS)
 
     isolated(body)
 

@@ -21,13 +21,16 @@
 #ifndef EGRESS_ROOM
 #define EGRESS_ROOM 4
 #endif
+#ifndef IPCACHE_VALUE
+#define IPCACHE_VALUE 24
+#endif
 
 MAP(cilium_egress_v4, BPF_MAP_TYPE_LPM_TRIE, 12, 16, EGRESS_ROOM, BPF_F_NO_PREALLOC);
 MAP(cilium_egress_v6, BPF_MAP_TYPE_LPM_TRIE, 36, 40, EGRESS_ROOM, BPF_F_NO_PREALLOC);
 MAP(outgate_covered_v4, BPF_MAP_TYPE_LPM_TRIE, 8, 4, 64, BPF_F_NO_PREALLOC);
 MAP(outgate_covered_v6, BPF_MAP_TYPE_LPM_TRIE, 20, 4, 64, BPF_F_NO_PREALLOC);
 MAP(cilium_lxc, BPF_MAP_TYPE_HASH, 20, 48, 64, 0);
-MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, 24, 24, 16384, BPF_F_NO_PREALLOC);
+MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, 24, IPCACHE_VALUE, 16384, BPF_F_NO_PREALLOC);
 MAP(outgate_node_v4, BPF_MAP_TYPE_HASH, 4, 4, 64, 0);
 MAP(outgate_node_v6, BPF_MAP_TYPE_HASH, 16, 4, 64, 0);
 MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 16, 1, 0);

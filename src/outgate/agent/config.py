@@ -200,7 +200,7 @@ SETTINGS = (
     Setting("mark-translated", "0x20", _mark, "Mark of translated packets."),
     Setting("mark-overlay", "0x40", _mark, "Mark of packets to be translated."),
     Setting("mark-seen", "0x10", _mark, "Mark of pods' packets that we let pass."),
-    Setting("cluster-networks", "", _networks, "Service networks, by commas."),
+    Setting("cluster-networks", "", _networks, "Service and pod networks, by commas."),
     Setting("status-socket", "/run/outgate/agent.sock", _absolute_path, "Unix socket."),
     Setting("metrics-address", None, _host_port, "host:port for metrics, if any."),
     Setting("log-format", "auto", _choice(LogFormat), "auto, text or json."),

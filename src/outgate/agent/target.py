@@ -9,7 +9,7 @@ although they are not wanted: those of bad policies.
 from collections.abc import Callable
 
 from outgate.policy.compile import Compiled, compile_node, compile_unlisted
-from outgate.policy.doubt import withhold_new_pods
+from outgate.policy.doubt import stay_careful
 from outgate.policy.model import Cluster
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
@@ -66,7 +66,7 @@ class CompiledTarget:
                 inputs[0], self._node, inputs[1], self._tunnel
             )
             self._compiled_from = inputs
-        self.compiled = withhold_new_pods(self._from_cluster, actual)
+        self.compiled = stay_careful(self._from_cluster, actual)
         return Target(
             self.compiled.snapshot,
             self._source.is_complete,

@@ -18,7 +18,7 @@ Source: Linux ``include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h``.
 import errno
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from struct import Struct
@@ -49,8 +49,12 @@ QDISC_HANDLE, QDISC_PARENT = 0xFFFF0000, 0xFFFFFFF1
 PARENTS = {Side.INGRESS: 0xFFFFFFF2, Side.EGRESS: 0xFFFFFFF3}
 """Handle and parent of clsact, and where filters of either side hang."""
 
-QDISC_KINDS = frozenset({"clsact", "ingress"})
-"""Those that filters of ours may hang on; a former user may have left ``ingress``."""
+SEEN_SIDES = {"clsact": frozenset(Side), "ingress": frozenset({Side.INGRESS})}
+"""
+What filters on a qdisc see, by its kind; others may have left an ``ingress``.
+
+The kernel takes a filter for egress there, and runs it on what comes in.
+"""
 
 ALL_PROTOCOLS = socket.htons(0x0003)
 """ETH_P_ALL, network order."""
@@ -89,10 +93,11 @@ def observe_filters() -> tuple[Attached, ...]:
     with _translated("observe classifiers"), RouteSocket() as route:
         return tuple(
             Attached(key, AttachWay.CLSACT, place[1], found.program_id, ifindex)
-            for ifindex in _interfaces(route)
-            for side in Side
+            for ifindex, sides in _seen_sides(route).items()
+            for side in sides
             for found in _filters(route, ifindex, side)
-            if (place := found.place) and (key := _key(ifindex, place[0]))
+            if (place := found.place) and SIDES[place[0]] is side
+            if (key := _key(ifindex, place[0]))
         )
 
 
@@ -102,10 +107,17 @@ def attach(key: AttachmentKey, ifindex: int, programs: Pair) -> None:
 
     Errors: KernelError; ENODEV when the interface has just gone.
     """
-    with _translated(f"attach {key.hook} on {key.interface}"), RouteSocket() as route:
+    operation = f"attach {key.hook} on {key.interface}"
+    with _translated(operation), RouteSocket() as route:
         _add_qdisc(route, ifindex)
+        if SIDES[key.hook] not in _seen_sides(route).get(ifindex, Side):
+            mend = f"tc qdisc del dev {key.interface} ingress"
+            detail = f"its qdisc ingress sees nothing that leaves; {mend}"
+            raise KernelError(operation, errno.EEXIST, detail)
         for family in Family:
-            _put_filter(route, ifindex, key.hook, programs[family].fd, family)
+            taken = f"does another's filter have priority {PRIORITIES[family]} there?"
+            with _translated(operation, {errno.EINVAL: taken}):
+                _put_filter(route, ifindex, key.hook, programs[family].fd, family)
 
 
 def detach(key: AttachmentKey) -> None:
@@ -128,11 +140,15 @@ def detach(key: AttachmentKey) -> None:
 
 
 @contextmanager
-def _translated(operation: str) -> Iterator[None]:
+def _translated(
+    operation: str, details: Mapping[int, str] | None = None
+) -> Iterator[None]:
+    """Name *operation* in errors; *details* are by errno."""
     try:
         yield
     except OSError as error:
-        raise KernelError(operation, error.errno or 0) from error
+        number = error.errno or 0
+        raise KernelError(operation, number, (details or {}).get(number, "")) from error
 
 
 def _key(ifindex: int, hook: Hook) -> AttachmentKey | None:
@@ -143,15 +159,15 @@ def _key(ifindex: int, hook: Hook) -> AttachmentKey | None:
         return None
 
 
-def _interfaces(route: RouteSocket) -> list[int]:
-    """Return the interfaces that may have filters of ours."""
-    found = []
+def _seen_sides(route: RouteSocket) -> dict[int, frozenset[Side]]:
+    """Return the interfaces that may have filters of ours, and what these see."""
+    found = {}
     try:
         for content in route.dump(RTM_GETQDISC, TCMSG.pack(0, 0, 0, 0)):
             ifindex, *_ = TCMSG.unpack_from(content)
-            kind = parse_attributes(content[TCMSG.size :]).get(TCA_KIND, b"")
-            if _text(kind) in QDISC_KINDS:
-                found.append(ifindex)
+            kind = _text(parse_attributes(content[TCMSG.size :]).get(TCA_KIND, b""))
+            if kind in SEEN_SIDES:
+                found[ifindex] = SEEN_SIDES[kind]
     except OSError as error:
         # A kernel without traffic control has no filters either.
         if error.errno != errno.EOPNOTSUPP:

@@ -19,7 +19,13 @@ from outgate.kernel.clsact import observe_filters
 from outgate.kernel.collector import COLLECT, close_collectors, load_collectors
 from outgate.kernel.links import FOLDER as LINK_FOLDER
 from outgate.kernel.maps import DatapathSettings, MapName
-from outgate.kernel.objects import Pair, Program, load_program, program_name
+from outgate.kernel.objects import (
+    Pair,
+    Program,
+    UnfitMapError,
+    load_program,
+    program_name,
+)
 from outgate.state.entries import Family, Hook
 
 PROGRAM_FOLDER = "programs"
@@ -65,6 +71,8 @@ def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]
         for hook in Hook:
             try:
                 loaded[hook] = load_pair(hook, pin_dir, settings)
+            except UnfitMapError:
+                raise
             except KernelError:
                 if hook not in OPTIONAL:
                     raise

@@ -25,7 +25,7 @@ from outgate.kernel.collector import (
     read_collectors,
     start_collectors,
 )
-from outgate.kernel.datapath import close_programs, load_pair, load_programs
+from outgate.kernel.datapath import close_programs, load_pair
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import (
@@ -42,6 +42,7 @@ from outgate.kernel.maps import (
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
+from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,
     AttachmentKey,
@@ -106,7 +107,7 @@ class LinuxKernel:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
         self._attachments.choose()
-        self._programs = load_programs(pin_dir, settings)
+        self._programs = take_over(pin_dir, settings)
         self._uncollected = start_collectors(pin_dir, settings)
         names = set(MapName) - set(COLLECTORS.values())
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
@@ -165,7 +166,7 @@ class LinuxKernel:
         for name in DECODERS:
             snapshot.update(self._observe_map(name))
         snapshot.update(self._observe_attachments())
-        self._follow_uplinks(snapshot)
+        self._follow_uplinks(snapshot.items())
         return snapshot
 
     def _observe_map(self, name: MapName) -> list[Entry]:
@@ -199,25 +200,28 @@ class LinuxKernel:
         if wanted != config:
             self._write_config(wanted)
 
-    def _follow_uplinks(self, keys: Iterable[Key]) -> None:
-        """Tell the programs what fits the tunnel, whichever uplink its packets take."""
-        attached = {key for key in keys if isinstance(key, AttachmentKey)}
-        uplinks = {key.interface for key in attached if key.hook is Hook.TO_NETDEV}
+    def _follow_uplinks(self, seen: Iterable[Entry]) -> None:
+        """
+        Tell the programs what fits the tunnel, whichever uplink its packets take.
+
+        *seen* has all attachments and ipcache: the outer headers are those towards
+        the farthest nodes.
+        """
+        uplinks, headers = set(), {TUNNEL_OVERHEAD[Family.V4]}
+        for key, value in seen:
+            if isinstance(key, AttachmentKey) and key.hook is Hook.TO_NETDEV:
+                uplinks.add(key.interface)
+            elif isinstance(value, IpcacheEntry) and value.tunnel_endpoint:
+                headers.add(TUNNEL_OVERHEAD[family_of(value.tunnel_endpoint)])
         sizes = [link.mtu for link in self.facts.links if link.name in uplinks]
         config = self._runtime_config()
-        mtu = max(min(sizes) - self._tunnel_overhead(), 0) if sizes else 0
+        mtu = max(min(sizes) - max(headers), 0) if sizes else 0
         if mtu != config.tunnel_mtu:
             self._write_config(replace(config, tunnel_mtu=mtu))
 
-    def _tunnel_overhead(self) -> int:
-        """Return how much the outer headers take towards the farthest nodes."""
-        endpoints = {
-            value.tunnel_endpoint
-            for _, value in self._observe_map(MapName.IPCACHE)
-            if isinstance(value, IpcacheEntry) and value.tunnel_endpoint
-        }
-        families = {family_of(endpoint) for endpoint in endpoints}
-        return max(TUNNEL_OVERHEAD[family] for family in families | {Family.V4})
+    def _follow_changed_uplinks(self) -> None:
+        attachments = self._observe_attachments().items()
+        self._follow_uplinks((*attachments, *self._observe_map(MapName.IPCACHE)))
 
     async def apply(self, operations: Sequence[Operation]) -> Failures:
         """
@@ -242,7 +246,7 @@ class LinuxKernel:
             if kind is PolicyKey:
                 self._begin_policy_generation()
             if kind is IpcacheKey:
-                self._follow_uplinks(self._observe_attachments())
+                self._follow_changed_uplinks()
         return failures
 
     def _begin_policy_generation(self) -> None:
@@ -317,7 +321,7 @@ class LinuxKernel:
                     self._attachments.remove(key)
             except KernelError as error:
                 failures[key] = error
-        self._follow_uplinks(self._observe_attachments())
+        self._follow_changed_uplinks()
         return failures
 
     def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:

@@ -27,15 +27,21 @@ TABLE_MAIN = 254
 RTN_UNICAST = 1
 RT_SCOPE_UNIVERSE = 0
 IFF_UP = 1
-EVENT_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR and _ROUTE, RTMGRP_IPV6_IFADDR and _ROUTE."""
-
-NOT_THERE = 0x08 | 0x20 | 0x40
+EVENT_GROUPS = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400
 """
-IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE.
+RTMGRP_LINK, _TC, _IPV4_IFADDR and _IPV4_ROUTE, _IPV6_IFADDR and _IPV6_ROUTE.
 
-An IPv6 address that somebody else has, that new flows should not use, or of which
-neither is known yet: nothing may leave under it.
+TC tells when somebody takes classifiers of ours away (``kernel.clsact``).
+"""
+
+NOT_THERE = 0x08 | 0x40
+"""
+IFA_F_DADFAILED, IFA_F_TENTATIVE.
+
+An IPv6 address that somebody else has, or of which that is not known yet: nothing
+may leave under it.  A deprecated one is there: sockets keep it, and who names it in a
+policy chose it, as RFC 4862 (5.5.4) allows; it is the usual way to add an address that
+the node itself does not prefer.
 """
 
 
@@ -173,7 +179,8 @@ async def remove_tunnel(name: str) -> None:
 
 async def watch() -> AsyncIterator[None]:
     """
-    Yield once at the start, and whenever a link, an address or a route changed.
+    Yield once at the start, and whenever a link, its queueing, an address or a route
+    changed.
 
     An overrun of the event queue counts as a change: the receiver looks again
     anyway, and the stream lives on.

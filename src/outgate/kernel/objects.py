@@ -10,6 +10,7 @@ another folder, ``OUTGATE_LIBBPF`` another library.
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ PROGRAM_TYPE_NETFILTER = 32
 """``enum bpf_prog_type``: libbpf before 1.3 does not know the section's name."""
 
 NO_SIZES: Mapping[str, int] = {}
+
+_UNFIT = re.compile(r"couldn't reuse pinned map at '([^']*)'")
+"""What libbpf says of a pinned map whose type, sizes, room or flags are others."""
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
@@ -105,6 +109,18 @@ def _captured_messages(library: ctypes.CDLL) -> Iterator[list[str]]:
         library.libbpf_set_print(ctypes.c_void_p(previous))
 
 
+class UnfitMapError(KernelError):
+    """A program was not loaded because the map pinned at *path* has another layout."""
+
+    def __init__(self, operation: str, path: Path) -> None:
+        mend = (
+            f"the map pinned at {path} has another layout: an agent replaces what"
+            " another version made; else use another pin directory"
+        )
+        super().__init__(operation, errno.EINVAL, mend)
+        self.path = path
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A loaded program: *fd* is the owner's to close, *number* is the kernel's id."""
@@ -150,7 +166,8 @@ def load_program(
     *hook* may also name a program that is no hook's (``kernel.collector``).  *sizes*
     are entries by map name, where a map shall not have as many as its object says.
 
-    Errors: KernelError, with the end of the verifier's log where it refused.
+    Errors: KernelError, with the end of the verifier's log where it refused;
+    UnfitMapError where a map that is pinned there cannot be reused.
     """
     path = object_path(hook, family)
     if not path.is_file():
@@ -199,6 +216,8 @@ def _load(opened: _Opened, messages: list[str]) -> int:
         library.bpf_program__set_expected_attach_type(program, attach_type)
     result = library.bpf_object__load(opened.handle)
     if result < 0:
+        if unfit := _UNFIT.search("\n".join(messages)):
+            raise UnfitMapError(f"load {opened.name}", Path(unfit[1]))
         verifier = log.value.decode(errors="replace").splitlines()[-LOG_LINES:]
         detail = "\n".join(verifier) or _last(messages)
         reason = _with_mend(opened.hook, detail)
@@ -255,10 +274,5 @@ def _last(messages: list[str]) -> str:
 
 def _with_mend(hook: str, detail: str) -> str:
     if hook == Hook.FORWARD_GUARD:
-        detail = f"{detail}; it needs Linux 6.6 with BPF links for netfilter"
-    if "couldn't reuse pinned map" not in detail:
-        return detail
-    return (
-        f"{detail}; it was made by another version, or with another flow-table-size: "
-        "use another pin directory"
-    )
+        return f"{detail}; it needs Linux 6.6 with BPF links for netfilter"
+    return detail

@@ -123,21 +123,43 @@ def _outside(holders: Holders, nodes: Iterable[Node]) -> list[tuple[Address, End
 
     Some plugins lend addresses of one node's network to another node's pods.
     """
-    known = {
-        (network.version, int(network.network_address), int(network.netmask), node.name)
-        for node in nodes
-        for network in node.pod_networks
-    }
-    masks = {(version, mask) for version, _, mask, _ in known}
+    known = _Networks((net, node.name) for node in nodes for net in node.pod_networks)
     return [
         (address, pod)
         for address, pod in holders.items()
-        if not any(
-            (version, int(address) & mask, mask, pod.node) in known
-            for version, mask in masks
+        if not known.has(address, pod.node)
+    ]
+
+
+def strangers(cluster: Cluster, pods: Iterable[Address]) -> list[Address]:
+    """
+    Return the *pods* that only their own entry tells from the world, in order.
+
+    A pod that is still unknown there is not taken for one.
+    """
+    of_pods = (net for node in cluster.nodes for net in node.pod_networks)
+    known = _Networks((net, None) for net in (*cluster.cluster_networks, *of_pods))
+    found = [address for address in pods if not known.has(address, None)]
+    return sorted(found, key=lambda address: (address.version, address))
+
+
+class _Networks:
+    """Networks with their owners, asked often: by mask, not one after the other."""
+
+    def __init__(self, owned: Iterable[tuple[Network, NodeName | None]]) -> None:
+        self._known = {
+            (net.version, int(net.network_address), int(net.netmask), owner)
+            for net, owner in owned
+        }
+        self._masks = {(version, mask) for version, _, mask, _ in self._known}
+
+    def has(self, address: Address, owner: NodeName | None) -> bool:
+        """Return whether *address* is in a network of *owner*."""
+        return any(
+            (version, int(address) & mask, mask, owner) in self._known
+            for version, mask in self._masks
             if version == address.version
         )
-    ]
 
 
 def endpoint_entries(

@@ -10,6 +10,7 @@ the kernel holds, ``reconcile`` applies the difference.
 Who calls it: the agent each round, and ``outgate policy plan`` without a cluster.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from outgate.policy.addresses import (
@@ -20,6 +21,7 @@ from outgate.policy.addresses import (
     link_addresses,
     local_pods,
     node_entries,
+    strangers,
 )
 from outgate.policy.attachments import attachment_entries
 from outgate.policy.endpoints import DoubtfulPod, address_holders, find_doubtful_pods
@@ -27,6 +29,7 @@ from outgate.policy.gateways import decide, nodes_by_address
 from outgate.policy.model import Cluster, EgressPolicy, Problem
 from outgate.policy.rows import DecidedPolicy, compile_rows
 from outgate.state.entries import (
+    Address,
     CoveredEntry,
     CoveredKey,
     Key,
@@ -63,6 +66,7 @@ def compile_node(
     """Return everything that the kernel of *node* should hold for *cluster*."""
     holders, contested = address_holders(cluster.endpoints)
     namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
+    pods = local_pods(node, holders, namespaces)
     policies = _decide_policies(cluster, node, facts)
     compiled = compile_rows(node, holders, namespaces, policies)
     of_node = frozenset(a for n in cluster.nodes if n.name == node for a in n.addresses)
@@ -82,7 +86,7 @@ def compile_node(
         **endpoint_entries(
             of_node | link_addresses(facts),
             egress_ips,
-            local_pods(node, holders, namespaces),
+            pods,
             compiled.other_family,
         ),
         **attachment_entries(facts, of_node, tunnel.name),
@@ -94,6 +98,7 @@ def compile_node(
         *compiled.problems,
         *contested,
         *_missing_node(cluster, node),
+        *_unknown_networks(cluster, node, pods),
     )
     good = {policy.id for policy in cluster.policies}
     kept = [bad for bad in cluster.bad_policies if bad.id not in good]
@@ -142,6 +147,27 @@ def _missing_node(cluster: Cluster, node: NodeName) -> tuple[Problem, ...]:
         " dropped; is the agent's setting node the name of a Node?"
     )
     return (Problem(f"Node {node}", "metadata.name", message),)
+
+
+def _unknown_networks(
+    cluster: Cluster, node: NodeName, pods: Iterable[Address]
+) -> tuple[Problem, ...]:
+    """Tell of pods in networks where a new pod would not be taken for one."""
+    covered = {net.version for p in cluster.policies for net in p.destinations}
+    first: dict[int, Address] = {}
+    for address in strangers(cluster, pods):
+        first.setdefault(address.version, address)
+    return tuple(
+        Problem(
+            f"Node {node}",
+            "spec.podCIDRs",
+            f"{address} lies in no pod network of any node, so a new pod like it may"
+            " leave under its own address until its agent knows it; name the IPv"
+            f"{version} pod networks in the agents' setting cluster-networks",
+        )
+        for version, address in first.items()
+        if version in covered
+    )
 
 
 def _never_routed(policy: EgressPolicy) -> tuple[Problem, ...]:

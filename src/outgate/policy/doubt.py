@@ -1,26 +1,32 @@
 """
-New pods that a bad policy may cover: kept unknown, so that they drop, not leak.
+Pods that a bad policy may cover: new ones stay unknown, so that they drop, not leak.
 
 What it is: a policy that turned bad while its agent was away has no version that
-anybody knows; the kernel holds what it covered.  Its old pods stay as they are.  A
-new pod that it selects would be known without its rows: it is held back until the
-policy is mended.  A policy that the kernel holds nothing of was never good, and
-holds nobody back.
+anybody knows; the kernel holds what it covered.  Its old pods stay as they are, and so
+do the roles that addresses have by it.  A new pod that it selects would be known
+without its rows: it is held back until the policy is mended.  A policy that the kernel
+holds nothing of was never good, and changes nothing.
 
 What it is not: for policies that turn bad under a running agent, which compiles
 their last good version (``source.history``).
 """
 
+from collections.abc import Set
 from dataclasses import replace
 
 from outgate.policy.compile import Compiled
 from outgate.policy.model import Problem
 from outgate.state.entries import (
     CoveredEntry,
+    EndpointEntry,
     EndpointKey,
     Excluded,
+    Key,
     NoEgressIP,
     NoGateway,
+    PolicyId,
+    PolicyKey,
+    Value,
     ViaGateway,
 )
 from outgate.state.snapshot import Snapshot
@@ -28,11 +34,41 @@ from outgate.state.snapshot import Snapshot
 _OF_POLICY = CoveredEntry | ViaGateway | Excluded | NoGateway | NoEgressIP
 
 
-def withhold_new_pods(compiled: Compiled, held: Snapshot) -> Compiled:
-    """Return *compiled* without the doubtful pods that are new to what is *held*."""
-    if not compiled.doubtful_pods:
+def stay_careful(compiled: Compiled, held: Snapshot) -> Compiled:
+    """Return *compiled* with what its kept policies ask for, by what is *held*."""
+    if not compiled.kept_policies:
         return compiled
     once_good = {v.policy for v in held.values() if isinstance(v, _OF_POLICY)}
+    if compiled.kept_policies.isdisjoint(once_good):
+        return compiled
+    careful = replace(compiled, snapshot=_keep_roles(compiled.snapshot, held))
+    return _withhold_new_pods(careful, held, once_good)
+
+
+def _keep_roles(wanted: Snapshot, held: Snapshot) -> Snapshot:
+    """Return *wanted* with the roles that addresses have; rows end one of them."""
+    covered = {key.source for key in wanted if isinstance(key, PolicyKey)}
+    kept: dict[Key, Value] = {}
+    for key, now in wanted.items():
+        was = held.get(key)
+        if (
+            isinstance(key, EndpointKey)
+            and isinstance(now, EndpointEntry)
+            and isinstance(was, EndpointEntry)
+            and was.flags == now.flags
+        ):
+            is_other = was.is_other_family and key.address not in covered
+            kept[key] = EndpointEntry(
+                now.flags,
+                is_egress_ip=now.is_egress_ip or was.is_egress_ip,
+                is_other_family=now.is_other_family or is_other,
+            )
+    return {**wanted, **kept}
+
+
+def _withhold_new_pods(
+    compiled: Compiled, held: Snapshot, once_good: Set[PolicyId]
+) -> Compiled:
     withheld = [
         doubt
         for doubt in compiled.doubtful_pods

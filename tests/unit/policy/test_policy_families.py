@@ -250,3 +250,19 @@ def test_interface_of_the_ipv6_default_route_is_an_uplink() -> None:
     snapshot = compile_node(DUAL, ONE, facts, TUNNEL).snapshot
 
     assert AttachmentKey("wan6", Hook.TO_NETDEV) in snapshot
+
+
+def test_pods_in_networks_that_nobody_names_are_told_by_family() -> None:
+    """There, a pod that is still unknown counts as the world: it would leak."""
+    only_4 = tuple(replace(n, pod_networks=n.pod_networks[:1]) for n in DUAL.nodes)
+    cluster = replace(DUAL, nodes=only_4)
+    six = _policy(ONE_6, WORLD_6)
+    (problem,) = _compile(cluster, six).problems
+    named = replace(cluster, cluster_networks=(POD_NETWORKS[0][1],))
+
+    assert (problem.object, problem.path) == ("Node one", "spec.podCIDRs")
+    assert str(POD_6) in problem.message
+    assert "IPv6 pod networks in the agents' setting" in problem.message
+    assert _compile(cluster, _policy(ONE_4, WORLD_4)).problems == ()
+    assert _compile(named, six).problems == ()
+    assert _compile(cluster, six, at=TWO).problems == ()

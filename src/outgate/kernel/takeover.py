@@ -1,0 +1,84 @@
+"""
+Loading the programs where an agent of another version ran: without a gap in cover.
+
+Maps that are laid out alike are taken over with their rows: flows and translations live
+on, and so does what a policy covered that is bad now.  A map that is not is set aside,
+and a new one begins empty.  The programs that are attached still hold the former map
+and go on by it until the new rows are there and new programs take their places, which
+is the order of each plan.
+
+``cilium_ipcache`` goes with any such map: an agent that finds this node's addresses
+there takes the maps for filled, and attaches programs before its source is listed
+(``policy.compile.compile_unlisted``).
+
+Only a pin directory that has a map by which agents know their own is touched: Cilium
+has maps of the same names.  Called by ``kernel.linux``; ``outgate datapath load`` never
+replaces a map.
+"""
+
+from pathlib import Path
+
+from outgate.errors import KernelError
+from outgate.kernel.datapath import load_programs
+from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.objects import Pair, UnfitMapError
+from outgate.state.entries import Hook
+
+OURS = MapName.CONFIG
+"""Every version of the datapath pins it, and nobody else does."""
+
+ASIDE = "former_"
+"""What stands before the name of a map until new programs are loaded."""
+
+
+def take_over(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
+    """
+    Load all programs with maps pinned below *pin_dir*; see ``load_programs``.
+
+    Errors: KernelError; then the maps of the other version are back in their places.
+    """
+    aside: set[str] = set()
+    try:
+        while True:
+            try:
+                programs = load_programs(pin_dir, settings)
+                break
+            except UnfitMapError as error:
+                name = error.path.name
+                if name in aside or not (pin_dir / OURS).exists():
+                    raise
+                aside |= _set_aside(pin_dir, {name, MapName.IPCACHE} - aside)
+    except KernelError:
+        _put_back(pin_dir, aside)
+        raise
+    _forget(pin_dir)
+    return programs
+
+
+def _set_aside(pin_dir: Path, names: set[str]) -> set[str]:
+    found = {name for name in names if (pin_dir / name).exists()}
+    for name in found:
+        _move(pin_dir, name, ASIDE + name)
+    return found
+
+
+def _put_back(pin_dir: Path, names: set[str]) -> None:
+    for name in names:
+        _move(pin_dir, ASIDE + name, name)
+
+
+def _move(pin_dir: Path, name: str, new_name: str) -> None:
+    try:
+        (pin_dir / name).rename(pin_dir / new_name)
+    except OSError as error:
+        operation = f"rename {pin_dir / name} to {new_name}"
+        raise KernelError(operation, error.errno or 0) from error
+
+
+def _forget(pin_dir: Path) -> None:
+    """Unpin what was set aside, now or by an agent that died before it came here."""
+    try:
+        for path in pin_dir.glob(f"{ASIDE}*"):
+            path.unlink()
+    except OSError as error:
+        raise KernelError(f"unpin maps in {pin_dir}", error.errno or 0) from error
