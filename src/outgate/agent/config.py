@@ -194,7 +194,7 @@ SETTINGS = (
         "flow-table-size",
         None,
         _number(1 << 10, 1 << 24),
-        "Room for flows, per IP family; 262144 if unset. Pinned maps keep theirs.",
+        "Room for flows, per IP family; 262144 if unset. A change forgets flows.",
     ),
     Setting("mark-mask", "0x70", _mark, "Bits of the packet mark that are ours."),
     Setting("mark-translated", "0x20", _mark, "Mark of translated packets."),

@@ -114,8 +114,8 @@ class UnfitMapError(KernelError):
 
     def __init__(self, operation: str, path: Path) -> None:
         mend = (
-            f"the map pinned at {path} has another layout: an agent replaces what"
-            " another version made; else use another pin directory"
+            f"the map pinned at {path} has another layout or size: an agent replaces"
+            " what another version made; else use another pin directory"
         )
         super().__init__(operation, errno.EINVAL, mend)
         self.path = path
