@@ -114,6 +114,7 @@ def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
         for program in (one for pair in programs.values() for one in pair.values()):
             path = folder / program_name(program.hook, program.family)
             path.unlink(missing_ok=True)
+            (folder / program.hook).unlink(missing_ok=True)
             syscall.obj_pin(program.fd, path)
     except OSError as error:
         raise KernelError(f"pin programs in {folder}", error.errno or 0) from error
@@ -149,7 +150,12 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
 
 
 def _pins(pin_dir: Path) -> tuple[Path, ...]:
-    names = [program_name(hook, family) for hook in Hook for family in Family]
+    # A hook alone names the program of a former version, which knew one IP family.
+    names = [name for hook in Hook for name in (hook, *_program_names(hook))]
     programs = [pin_dir / PROGRAM_FOLDER / name for name in names]
     maps = [pin_dir / name for name in MapName]
     return tuple(path for path in (*programs, *maps) if path.exists())
+
+
+def _program_names(hook: Hook) -> list[str]:
+    return [program_name(hook, family) for family in Family]
