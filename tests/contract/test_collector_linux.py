@@ -45,7 +45,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def flow_room() -> int:
     """Return how many flows the agent's table has room for."""
     with PinnedMap(PIN_DIR / MapName.FLOW_V4) as table:
-        return table.shape.max_entries
+        return table.shape.entries
 
 
 @pytest.fixture

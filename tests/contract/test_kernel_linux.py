@@ -13,7 +13,12 @@ from contract.kernel_sides import PIN_DIR, SETTINGS, TUNNEL, ip, isolated, start
 from outgate.errors import KernelError
 from outgate.kernel import netlink, syscall
 from outgate.kernel.collector import COLLECT
-from outgate.kernel.datapath import load_programs, pin_programs, unpin_programs
+from outgate.kernel.datapath import (
+    PROGRAM_FOLDER,
+    load_programs,
+    pin_programs,
+    unpin_programs,
+)
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
 from outgate.kernel.pinned import PinnedMap
@@ -250,6 +255,22 @@ def test_load_without_attachment_is_taken_back_whole() -> None:
         assert len(removed) == programs + len(MapName)
         assert sorted(BPF_FS.iterdir()) == before
         assert unpin_programs(PIN_DIR) == ()
+
+    isolated(body)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["unload", "load"])
+def test_programs_that_a_former_version_pinned_go_too(again: bool) -> None:
+    async def body() -> None:
+        pin_programs(PIN_DIR, SETTINGS)
+        folder = PIN_DIR / PROGRAM_FOLDER
+        (folder / "to_netdev_v4").rename(folder / "to_netdev")
+        if again:
+            pin_programs(PIN_DIR, SETTINGS)
+            assert not (folder / "to_netdev").exists()
+        unpin_programs(PIN_DIR)
+
+        assert not PIN_DIR.exists()
 
     isolated(body)
 

@@ -55,16 +55,17 @@ KNOWN: Snapshot = {EndpointKey(POD): EndpointEntry(EndpointFlag.POD)}
 NODE: Snapshot = {IpcacheKey(ip_network("172.18.0.5/32")): IpcacheEntry(HOST, None)}
 EVERYTHING: Snapshot = {**NODE, **OF_POLICY, **KNOWN, **UPLINK}
 
-OTHER_VALUES = "-DIPCACHE_VALUE=12"
-OTHER_ROOM = "-DEGRESS_ROOM=8"
+OTHER_VALUES = ("-DIPCACHE_VALUE=12",)
+OTHER_ROOM = ("-DEGRESS_ROOM=8",)
+OTHER_CONFIG = ("-DCONFIG_ROOM=2", "-DMETRICS_ROOM=32")
 
 
 async def become_the_other(
-    define: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    defines: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let an agent of another version fill and attach; its ipcache has no row."""
     with monkeypatch.context() as former:
-        objects = compile_tiny(folder, (define,))
+        objects = compile_tiny(folder, defines)
         former.setenv("OUTGATE_BPF_OBJECTS", str(objects))
         ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
         kernel = await start()
@@ -91,11 +92,12 @@ def pins() -> dict[str, tuple[int, int]]:
     return found
 
 
+@pytest.mark.parametrize("other", [OTHER_VALUES, OTHER_CONFIG], ids=["rows", "config"])
 def test_former_programs_go_on_until_the_new_rows_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    other: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
-        await become_the_other(OTHER_VALUES, tmp_path, monkeypatch)
+        await become_the_other(other, tmp_path, monkeypatch)
         before = attached()
         kernel = await start()
         opened, held = attached(), await kernel.observe()
@@ -121,7 +123,7 @@ def test_maps_are_not_taken_for_filled_when_rows_of_policies_are_lost(
         former = await start()
         await converge(former, EVERYTHING)
         former.close()
-        objects = compile_tiny(tmp_path, (OTHER_ROOM,))
+        objects = compile_tiny(tmp_path, OTHER_ROOM)
         monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
         held = await (await start()).observe()
 

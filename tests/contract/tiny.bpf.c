@@ -24,6 +24,12 @@
 #ifndef IPCACHE_VALUE
 #define IPCACHE_VALUE 24
 #endif
+#ifndef CONFIG_ROOM
+#define CONFIG_ROOM 1
+#endif
+#ifndef METRICS_ROOM
+#define METRICS_ROOM 64
+#endif
 
 MAP(cilium_egress_v4, BPF_MAP_TYPE_LPM_TRIE, 12, 16, EGRESS_ROOM, BPF_F_NO_PREALLOC);
 MAP(cilium_egress_v6, BPF_MAP_TYPE_LPM_TRIE, 36, 40, EGRESS_ROOM, BPF_F_NO_PREALLOC);
@@ -33,7 +39,7 @@ MAP(cilium_lxc, BPF_MAP_TYPE_HASH, 20, 48, 64, 0);
 MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, 24, IPCACHE_VALUE, 16384, BPF_F_NO_PREALLOC);
 MAP(outgate_node_v4, BPF_MAP_TYPE_HASH, 4, 4, 64, 0);
 MAP(outgate_node_v6, BPF_MAP_TYPE_HASH, 16, 4, 64, 0);
-MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 16, 1, 0);
+MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 16, CONFIG_ROOM, 0);
 MAP(outgate_flow_v4, BPF_MAP_TYPE_LRU_HASH, 16, 40, 64, 0);
 MAP(outgate_flow_v6, BPF_MAP_TYPE_LRU_HASH, 40, 64, 64, 0);
 MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);
@@ -42,7 +48,7 @@ MAP(outgate_frag_v4, BPF_MAP_TYPE_LRU_HASH, 16, 16, 64, 0);
 MAP(outgate_frag_v6, BPF_MAP_TYPE_LRU_HASH, 40, 16, 64, 0);
 MAP(outgate_garbage_v4, BPF_MAP_TYPE_QUEUE, 0, 32, 64, 0);
 MAP(outgate_garbage_v6, BPF_MAP_TYPE_QUEUE, 0, 72, 64, 0);
-MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, 64, 0);
+MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, METRICS_ROOM, 0);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -119,6 +119,7 @@ def pin_programs(pin_dir: Path, settings: DatapathSettings) -> tuple[Path, ...]:
         for program in (*of_hooks, *collectors):
             path = folder / program_name(program.hook, program.family)
             path.unlink(missing_ok=True)
+            (folder / program.hook).unlink(missing_ok=True)
             syscall.obj_pin(program.fd, path)
     except OSError as error:
         raise KernelError(f"pin programs in {folder}", error.errno or 0) from error
@@ -164,11 +165,16 @@ def unpin_programs(pin_dir: Path) -> tuple[Path, ...]:
 
 
 def _pins(pin_dir: Path) -> tuple[Path, ...]:
+    # A hook alone names the program of a former version, which knew one IP family.
     names = [
-        program_name(program, family)
+        name
         for program in (*Hook, COLLECT)
-        for family in Family
+        for name in (program, *_program_names(program))
     ]
     programs = [pin_dir / PROGRAM_FOLDER / name for name in names]
     maps = [pin_dir / name for name in MapName]
     return tuple(path for path in (*programs, *maps) if path.exists())
+
+
+def _program_names(hook: str) -> list[str]:
+    return [program_name(hook, family) for family in Family]

@@ -37,6 +37,7 @@ def take_over(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
 
     Errors: KernelError; then the maps of the other version are back in their places.
     """
+    is_ours = (pin_dir / OURS).exists()
     aside: set[str] = set()
     try:
         while True:
@@ -45,7 +46,7 @@ def take_over(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
                 break
             except UnfitMapError as error:
                 name = error.path.name
-                if name in aside or not (pin_dir / OURS).exists():
+                if name in aside or not is_ours:
                     raise
                 aside |= _set_aside(pin_dir, {name, MapName.IPCACHE} - aside)
     except KernelError:
