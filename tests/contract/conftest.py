@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.isolation import skip_without_root
+from contract.isolation import skip_without, skip_without_root
 from contract.kernel_sides import FakeSide, LinuxSide, Side, compile_tiny
 from outgate.kernel.hooks import AttachWay
 
@@ -26,6 +26,7 @@ WAYS = [
 def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Side:
     if request.param is None:
         return FakeSide()
+    skip_without(request.param)
     objects: Path = request.getfixturevalue("tiny_objects")
     monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
     return LinuxSide(request.param)
