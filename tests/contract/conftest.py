@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,15 @@ from outgate.kernel.hooks import AttachWay
 @pytest.fixture(scope="session")
 def tiny_objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     skip_without_root()
+    if folder := os.environ.get(TINY_OBJECTS):
+        return Path(folder)
     if not shutil.which("clang"):
         pytest.skip("needs clang: compiles small programs")
     return compile_tiny(tmp_path_factory.mktemp("objects"))
 
+
+TINY_OBJECTS = "OUTGATE_TINY_OBJECTS"
+"""Where they are compiled already: a slow guest need not do it (tests/kernels)."""
 
 WAYS = [
     pytest.param(way, marks=pytest.mark.kernel, id=f"linux-{way}")

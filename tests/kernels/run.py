@@ -24,10 +24,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from initramfs import build
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+
+from contract.kernel_sides import compile_tiny  # noqa: E402
+from kernels.initramfs import build  # noqa: E402
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outgate"
 
 SLICE = (
@@ -122,7 +125,7 @@ def _download(target: Path) -> None:
 def boot(files: Path, version: str, folder: Path, arguments: list[str]) -> int:
     """Run pytest in a guest, its output on ours; return its exit status."""
     initrd = folder / "initrd"
-    script = guest_script(arguments)
+    script = guest_script(arguments, compile_tiny(folder))
     initrd.write_bytes(build(files, version, MODULES, HERE / "init", script))
     with shared_root(folder) as shared:
         machine = subprocess.Popen(
@@ -150,13 +153,14 @@ def _follow(machine: subprocess.Popen[str]) -> int:
     return 1
 
 
-def guest_script(arguments: list[str]) -> str:
+def guest_script(arguments: list[str], tiny_objects: Path) -> str:
     """Return what bash runs in the guest once the root is there."""
     command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments)
     return "\n".join(
         (
             "export PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin HOME=/root",
             f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}",
+            f"export OUTGATE_TINY_OBJECTS={shlex.quote(str(tiny_objects))}",
             "export PYTHONDONTWRITEBYTECODE=1 COLUMNS=88",
             "mount -t tmpfs tmpfs /run; mount -t bpf bpf /sys/fs/bpf",
             "ip link set lo up",
