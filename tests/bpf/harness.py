@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from pathlib import Path
 from struct import pack_into, unpack_from
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from bpf.uplink import UPLINK, build_uplink, command
 from bpf.wrapper import tunnel_source, wrapper_object
 from outgate.kernel import syscall
 from outgate.kernel.collector import COLLECTORS
+from outgate.kernel.datapath import load_programs
 from outgate.kernel.events import Event
 from outgate.kernel.maps import (
     CONFIG_KEY,
@@ -167,8 +168,9 @@ class Node:
         command("mount", "-t", "bpf", "bpf", str(self.pins))
         build_uplink(self._setup.has_route)
         self.uplink = socket.if_nametoindex("uplink")
-        for hook, family in product(Hook, Family):
-            self._programs[hook, family] = self._load(hook, family)
+        for hook, pair in load_programs(self.pins, self._setup.datapath).items():
+            for family, program in pair.items():
+                self._programs[hook, family] = program.fd
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
         self._configure()

@@ -13,9 +13,11 @@ from struct import unpack_from
 
 from bpf.harness import Node
 from bpf.packets import ETHERNET, family_of_frame
-from outgate.kernel import syscall
+from outgate.kernel import clsact, syscall
+from outgate.kernel.attachments import has_tcx
+from outgate.kernel.objects import Program
 from outgate.kernel.syscall import AttachType
-from outgate.state.entries import Family, Hook
+from outgate.state.entries import AttachmentKey, Family, Hook
 
 ETH_P_ALL, ETH_P_8021Q = 3, 0x8100
 SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10
@@ -53,13 +55,18 @@ def tap(interface: str) -> Iterator[socket.socket]:
 @contextmanager
 def attached(node: Node, hook: Hook, interface: str = "uplink") -> Iterator[None]:
     """Let *hook* have what arrives on *interface*; to be used inside the node."""
-    index, links = socket.if_nametoindex(interface), []
+    index, key = socket.if_nametoindex(interface), AttachmentKey(interface, hook)
+    programs = {f: Program(hook, f, node.program(hook, f), 0) for f in Family}
+    links: list[int] = []
     try:
-        for family in Family:
-            program = node.program(hook, family)
-            links.append(syscall.link_create(program, index, AttachType.TCX_INGRESS))
+        if not has_tcx():
+            clsact.attach(key, index, programs)
+        for program in programs.values() if has_tcx() else ():
+            link = syscall.link_create(program.fd, index, AttachType.TCX_INGRESS)
+            links.append(link)
         yield
     finally:
+        clsact.detach(key)
         for link in links:
             os.close(link)
 

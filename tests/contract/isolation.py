@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from outgate.kernel.attachments import has_tcx
+from outgate.kernel.hooks import AttachWay
+
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 MS_REC_PRIVATE = 0x4000 | 1 << 18
@@ -57,3 +60,10 @@ def skip_without_root() -> None:
     """Skip the calling test, with the reason, where namespaces cannot be made."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes namespaces and loads programs")
+
+
+def skip_without(way: AttachWay) -> None:
+    """Skip the calling test, with the reason, where the kernel cannot attach so."""
+    skip_without_root()
+    if way is AttachWay.TCX and not has_tcx():
+        pytest.skip("needs tcx: Linux 6.6")

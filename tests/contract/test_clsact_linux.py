@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from contract.isolation import skip_without
 from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
 from outgate.errors import KernelError
 from outgate.kernel import syscall
-from outgate.kernel.attachments import Attachments
+from outgate.kernel.attachments import Attachments, has_tcx
 from outgate.kernel.clsact import observe_filters
 from outgate.kernel.datapath import pin_programs, unpin_programs
 from outgate.kernel.hooks import AttachWay
@@ -199,7 +200,8 @@ def test_the_kernel_tells_when_somebody_takes_filters_away(flush: str) -> None:
 def test_an_attachment_follows_a_renamed_interface() -> None:
     async def body() -> None:
         kernel = await attached(UPLINK)
-        ip("link", "set", "v0", "name", "uplink.7")
+        for change in (("down",), ("name", "uplink.7")):
+            ip("link", "set", "v0", *change)
         renamed: Snapshot = {AttachmentKey("uplink.7", UPLINK.hook): CURRENT}
         failures = await kernel.apply(diff(renamed, await kernel.observe()))
 
@@ -213,6 +215,7 @@ def test_an_attachment_follows_a_renamed_interface() -> None:
 def test_another_way_takes_over_before_the_former_one_ends(
     to: AttachWay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_without(AttachWay.TCX)
     former = {AttachWay.TCX: AttachWay.CLSACT, AttachWay.CLSACT: AttachWay.TCX}[to]
 
     async def body() -> None:
@@ -336,6 +339,8 @@ def qdiscs() -> str:
 
 
 def tcx_programs() -> tuple[int, ...]:
+    if not has_tcx():
+        return ()
     index = socket.if_nametoindex("v0")
     return syscall.attached_programs(index, syscall.AttachType.TCX_EGRESS)
 

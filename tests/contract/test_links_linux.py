@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from contract.isolation import skip_without
 from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
 from outgate.kernel import syscall
+from outgate.kernel.hooks import AttachWay
 from outgate.kernel.links import FOLDER, pin_name
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.netfilter import FIRST_PRIORITY
@@ -26,6 +28,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
 EGRESS = syscall.AttachType.TCX_EGRESS
 CURRENT, STALE = Attachment.CURRENT, Attachment.STALE
+
+
+@pytest.fixture(autouse=True)
+def _needs_tcx() -> None:
+    skip_without(AttachWay.TCX)
 
 
 def test_a_hook_runs_the_program_for_ipv4_then_the_one_for_ipv6() -> None:

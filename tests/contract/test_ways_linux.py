@@ -14,7 +14,7 @@ import pytest
 
 from bpf.uplink import UPLINK
 from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
-from contract.isolation import CLONE_NEWNET, skip_without_root
+from contract.isolation import CLONE_NEWNET, skip_without
 from contract.kernel_sides import ip, isolated, start
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import LinuxKernel
@@ -37,8 +37,8 @@ HOOKS = [
 
 
 @pytest.fixture(autouse=True)
-def _needs_root() -> None:
-    skip_without_root()
+def _needs_a_kernel(way: AttachWay) -> None:
+    skip_without(way)
 
 
 WAYS = itertools.product((AttachWay.TCX, AttachWay.CLSACT), (IPV4, IPV6))
