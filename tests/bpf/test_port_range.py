@@ -4,7 +4,7 @@ import pytest
 
 from bpf.crowd import SLOW, Crowd
 from bpf.harness import NAT_TABLES, MakeNode, Node, Setup, needs_root
-from bpf.packets import ECHO_NAME, PROTOCOLS, TCP_NAME, UDP_NAME
+from bpf.packets import ECHO_NAME, MOVABLE, TCP_NAME, UDP_NAME
 from bpf.world import IPV4, IPV6, POLICY, World
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
@@ -70,7 +70,7 @@ def test_the_default_range_is_filled_to_its_last_port(
     assert_filled(node, world, TCP_NAME, (1024, 65535), 1024)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 @pytest.mark.parametrize("first", [19000, 20000], ids=["below", "within"])
 def test_a_smaller_range_is_filled_to_its_last_port(
     make_node: MakeNode, world: World, protocol: str, first: int
@@ -80,7 +80,7 @@ def test_a_smaller_range_is_filled_to_its_last_port(
     assert_filled(node, world, protocol, (20000, 22047), first)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_a_range_of_one_port_has_one_flow(
     make_node: MakeNode, world: World, protocol: str
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_range_of_one_port_has_one_flow(
     assert other.refused(65535)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_a_gateway_that_takes_over_gives_every_flow_its_port(
     make_node: MakeNode, world: World, protocol: str
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_gateway_that_takes_over_gives_every_flow_its_port(
     assert 40 == len({*before[0], *before[1]})
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", MOVABLE)
 def test_flows_of_different_ports_keep_their_own_in_any_order(
     make_node: MakeNode, world: World, protocol: str
 ) -> None:
