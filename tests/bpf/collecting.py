@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from outgate.kernel import syscall
+from outgate.kernel import queues, syscall
 from outgate.kernel.collector import (
     read_collectors,
     start_collectors,
@@ -50,7 +50,7 @@ def put_garbage(pins: Path, items: dict[MapName, list[bytes]]) -> None:
     for name, found in items.items():
         with opened(pins / name) as queue:
             for item in found:
-                syscall.queue_push(queue, item[:-DUE_SIZE] + bytes(DUE_SIZE))
+                queues.push(queue, item[:-DUE_SIZE] + bytes(DUE_SIZE))
 
 
 def collect_all(
@@ -81,8 +81,8 @@ def _wait_checked(pins: Path, wanted: int) -> dict[Family, CollectorRecord]:
 def _drained(queue: Path) -> Iterator[bytes]:
     with opened(queue) as fd:
         size = syscall.map_shape(fd).value_size
-        while not syscall.queue_is_empty(fd, size):
-            yield syscall.queue_pop(fd, size)
+        while not queues.is_empty(fd, size):
+            yield queues.pop(fd, size)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -137,6 +139,17 @@ async def start(
     kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings, way))
     await kernel.open()
     return kernel
+
+
+def send_until(enough: threading.Event, interface: str, frame: bytes) -> int:
+    """Send *frame* until there are *enough* of it; return how many were sent."""
+    count = 0
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((interface, 0))
+        while not enough.is_set():
+            sender.send(frame)
+            count += 1
+    return count
 
 
 def ip(*arguments: str) -> None:

@@ -4,12 +4,20 @@ import asyncio
 import errno
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from contract.isolation import skip_without
-from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
+from contract.kernel_sides import (
+    PIN_DIR,
+    SETTINGS,
+    ip,
+    isolated,
+    send_until,
+    start,
+)
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.attachments import Attachments, has_tcx
@@ -29,7 +37,7 @@ UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
 ARRIVING = AttachmentKey("v0", Hook.FROM_NETDEV)
 CURRENT, STALE = Attachment.CURRENT, Attachment.STALE
 
-PROBES = 100_000
+CHANGES = 3
 PROBE = b"\xff" * 6 + bytes(6) + b"\x88\xb5" + bytes(46)
 PRIORITY_TAG = b"\x81\x00\x00\x00"
 
@@ -58,19 +66,21 @@ def test_filters_outlive_their_agent_without_any_pin() -> None:
 def test_no_packet_passes_without_a_program_while_agents_change() -> None:
     async def body() -> None:
         kernel = await attached(ARRIVING)
-        sending = asyncio.create_task(asyncio.to_thread(send, PROBE, PROBES))
-        changes = 0
-        while not sending.done():
-            kernel.close()
-            kernel = await attach(await clsact(), ARRIVING)
-            changes += 1
-        await sending
+        enough = threading.Event()
+        sending = asyncio.create_task(
+            asyncio.to_thread(send_until, enough, "v1", PROBE)
+        )
+        try:
+            for _ in range(CHANGES):
+                kernel.close()
+                kernel = await attach(await clsact(), ARRIVING)
+        finally:
+            enough.set()
+        sent = await sending
 
-        assert changes > 1
+        assert sent > 0
         assert counted(kernel) == [
-            MetricRecord(
-                family, MetricDirection.TO_POD, PolicyId(0), PROBES, PROBES * 60
-            )
+            MetricRecord(family, MetricDirection.TO_POD, PolicyId(0), sent, sent * 60)
             for family in Family
         ]
 

@@ -24,7 +24,7 @@ from outgate.kernel.collector import (
 )
 from outgate.kernel.maps import DatapathSettings, MapName
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Hook
+from outgate.state.entries import Family, Hook
 
 pytestmark = [pytest.mark.kernel]
 
@@ -40,12 +40,6 @@ from outgate.kernel.collector import start_collectors
 assert not start_collectors(Path({pins!r}), Setup().datapath)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def flow_room() -> int:
-    """Return how many flows the agent's table has room for."""
-    with PinnedMap(PIN_DIR / MapName.FLOW_V4) as table:
-        return table.shape.entries
 
 
 @pytest.fixture
@@ -162,12 +156,40 @@ def test_a_node_without_a_collector_works_and_says_so(
     isolated(body)
 
 
-def test_tables_of_another_size_begin_empty(tiny_datapath: None) -> None:
+def test_an_agent_with_another_flow_table_size_begins_with_empty_tables(
+    tiny_datapath: None,
+) -> None:
     async def body() -> None:
         (await start()).close()
-        before = flow_room()
         (await start(settings=replace(SETTINGS, flow_table_size=128))).close()
+        names = (MapName.FLOW_V4, MapName.FLOW_V6, MapName.SNAT_V4, MapName.SNAT_V6)
 
-        assert (before != 128, flow_room()) == (True, 128)
+        assert [128, 128, 256, 256] == [entries(name) for name in names]
 
     isolated(body)
+
+
+def entries(name: MapName) -> int:
+    with PinnedMap(PIN_DIR / name) as opened:
+        return opened.shape.entries
+
+
+def test_a_timer_of_another_layout_is_replaced(tiny_datapath: None) -> None:
+    async def body() -> None:
+        pin_former_timers()
+        kernel = await start()
+        collection = kernel.collection()
+        kernel.close()
+
+        assert "" == collection.error
+        assert set(Family) == set(collection.records)
+
+    isolated(body)
+
+
+def pin_former_timers() -> None:
+    PIN_DIR.mkdir()
+    for name in COLLECTORS.values():
+        shape = ("type", "array", "key", "4", "value", "8", "entries", "1")
+        create = ("bpftool", "map", "create", str(PIN_DIR / name))
+        subprocess.run((*create, *shape, "name", "former"), check=True)

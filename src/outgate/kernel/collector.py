@@ -17,7 +17,12 @@ from pathlib import Path
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.maps import DatapathSettings, MapName
-from outgate.kernel.objects import Program, load_program, program_name
+from outgate.kernel.objects import (
+    Program,
+    UnfitMapError,
+    load_program,
+    program_name,
+)
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import CollectorRecord
 from outgate.state.entries import Family
@@ -66,7 +71,7 @@ def start_collectors(pin_dir: Path, settings: DatapathSettings) -> str:
     Who has no collector has a datapath that works, so its refusal is no exception.
     """
     try:
-        programs = load_collectors(pin_dir, settings)
+        programs = _load_over_former(pin_dir, settings)
     except KernelError as error:
         return str(error)
     try:
@@ -77,6 +82,19 @@ def start_collectors(pin_dir: Path, settings: DatapathSettings) -> str:
     finally:
         close_collectors(programs)
     return ""
+
+
+def _load_over_former(pin_dir: Path, settings: DatapathSettings) -> tuple[Program, ...]:
+    """Load the programs; a timer of another version's layout ends with its pin."""
+    former = {pin_dir / name for name in COLLECTORS.values()}
+    while True:
+        try:
+            return load_collectors(pin_dir, settings)
+        except UnfitMapError as error:
+            if error.path not in former:
+                raise
+            former.discard(error.path)
+            error.path.unlink()
 
 
 def _start(program: Program) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from outgate.errors import KernelError
-from outgate.kernel import syscall
+from outgate.kernel import queues, syscall
 from outgate.kernel.syscall import Batch, Command
 
 CHUNK = 4096
@@ -107,7 +107,7 @@ class PinnedMap:
     def is_empty_queue(self) -> bool:
         """Tell whether a queue has no item."""
         try:
-            return syscall.queue_is_empty(self._fd, self.shape.value_size)
+            return queues.is_empty(self._fd, self.shape.value_size)
         except OSError as error:
             raise KernelError(f"read map {self.name}", error.errno or 0) from error
 

@@ -11,7 +11,6 @@ Source: Linux ``include/uapi/linux/bpf.h``.  The structures below are prefixes o
 """
 
 import ctypes
-import errno
 import os
 import platform
 from dataclasses import dataclass
@@ -52,7 +51,9 @@ class AttachType(IntEnum):
     TCX_EGRESS = 47
 
 
-class _Element(ctypes.Structure):
+class Element(ctypes.Structure):
+    """One row of a map, or with *key* 0 an item of a queue."""
+
     _fields_ = (
         ("map_fd", ctypes.c_uint32),
         ("key", ctypes.c_uint64),
@@ -146,33 +147,7 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     """Write one row, whether or not it is there."""
     keys, values = ctypes.create_string_buffer(key), ctypes.create_string_buffer(value)
     at_key, at_value = ctypes.addressof(keys), ctypes.addressof(values)
-    bpf(Command.MAP_UPDATE_ELEM, _Element(fd, at_key, at_value, 0))
-
-
-def queue_push(fd: int, item: bytes) -> None:
-    """Append *item* to a queue; OSError(E2BIG) when it is full."""
-    value = ctypes.create_string_buffer(item)
-    bpf(Command.MAP_UPDATE_ELEM, _Element(fd, 0, ctypes.addressof(value), 0))
-
-
-def queue_pop(fd: int, size: int) -> bytes:
-    """Take the oldest item off a queue; OSError(ENOENT) when it is empty."""
-    value = ctypes.create_string_buffer(size)
-    element = _Element(fd, 0, ctypes.addressof(value), 0)
-    bpf(Command.MAP_LOOKUP_AND_DELETE_ELEM, element)
-    return value.raw
-
-
-def queue_is_empty(fd: int, size: int) -> bool:
-    """Look at a queue's oldest item and leave it there."""
-    value = ctypes.create_string_buffer(size)
-    try:
-        bpf(Command.MAP_LOOKUP_ELEM, _Element(fd, 0, ctypes.addressof(value), 0))
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return True
-        raise
-    return False
+    bpf(Command.MAP_UPDATE_ELEM, Element(fd, at_key, at_value, 0))
 
 
 def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
@@ -182,7 +157,7 @@ def map_lookup(fd: int, key: bytes, value_size: int) -> bytes:
         ctypes.create_string_buffer(value_size),
     )
     at_key, at_value = ctypes.addressof(keys), ctypes.addressof(value)
-    bpf(Command.MAP_LOOKUP_ELEM, _Element(fd, at_key, at_value, 0))
+    bpf(Command.MAP_LOOKUP_ELEM, Element(fd, at_key, at_value, 0))
     return value.raw
 
 

@@ -13,6 +13,7 @@ import pytest
 from outgate.agent.agent import Agent
 from outgate.agent.ask import AgentAbsentError, ask
 from outgate.agent.config import AgentConfig, load_config
+from outgate.cli.monitor import policy_names
 from outgate.errors import ConfigError
 from outgate.kernel.fake import FakeKernel
 from outgate.kernel.reasons import Reason
@@ -339,6 +340,9 @@ async def test_policies_are_told_by_the_datapaths_number(tmp_path: Path) -> None
     async with running(tmp_path) as bench:
         await bench.after_round(1)
         answer = await bench.ask("/policies")
+        socket = bench.config.status_socket
+        names = await asyncio.to_thread(policy_names, socket)
 
     expected = {"id": 7, "name": "CiliumEgressNATPolicy egress-all"}
     assert {"policies": [expected]} == answer
+    assert {7: "CiliumEgressNATPolicy egress-all"} == names
