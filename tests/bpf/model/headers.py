@@ -17,6 +17,9 @@ MORE_FRAGMENTS, DONT_FRAGMENT, FRAGMENT_OFFSET = 0x2000, 0x4000, 0x1FFF
 EXTENSIONS_AT_MOST, EXTENSION_BYTES = 6, 256
 """What is walked; what has more is of a protocol that nobody knows."""
 
+MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv4-mapped address begins: in an IPv6 header a contradiction."""
+
 UNSAID = 1 << 32
 """Bytes of a packet too long for its header to say: as long as its frame."""
 
@@ -133,11 +136,12 @@ def _read_v6(frame: bytes, at: int) -> Header | None:
     if not _walk(frame, walk):
         return None
     left = declared - (walk.at - at - 40)
-    if left < 0:
+    source, destination = frame[at + 8 : at + 24], frame[at + 24 : at + 40]
+    if left < 0 or MAPPED in (source[:12], destination[:12]):
         return None
     return Header(
         V6,
-        *(frame[at + 8 : at + 24], frame[at + 24 : at + 40]),
+        *(source, destination),
         *(walk.protocol, walk.at, left, frame[at + 7]),
         walk.part,
         walk.identifier,
