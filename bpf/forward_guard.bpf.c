@@ -6,6 +6,9 @@
  * A packet of a local pod to a covered network must have passed from-container, which marks
  * what it lets pass. One without a mark came from a veth that is not hooked yet, or while
  * no agent was there to hook it: it is dropped. After masquerade nobody could tell.
+ *
+ * Nor does a pod reach a node's tunnel port by the name of a service: from-container saw the
+ * service's address, here is what it stands for.
  */
 #include "include/classify.h"
 #include "include/config.h"
@@ -40,14 +43,63 @@ static __always_inline _Bool is_seen(const struct sk_buff *skb)
 	return mark == settings.mark_seen || mark == settings.mark_overlay;
 }
 
+/* Where the transport header begins, and in @tuple its protocol; 0 for a later part. */
+static __always_inline __u32 find_l4(const struct bpf_dynptr *data, const struct ip_header *ip,
+				     struct tuple *tuple)
+{
+#if OUTGATE_FAMILY == 4
+	(void)data;
+	tuple->protocol = ip->protocol;
+	return ip->frag_off & bpf_htons(IP_FRAGMENT_OFFSET) ? 0 : ip->ihl * 4;
+#else
+	struct extension_header *header, buffer;
+	__u32 offset = sizeof(*ip);
+
+	tuple->protocol = ip->nexthdr;
+	for (int i = 0; i < EXTENSION_COUNT && is_extension(tuple->protocol); i++) {
+		header = bpf_dynptr_slice(data, offset, &buffer, sizeof(buffer));
+		if (!header)
+			break;
+		if (tuple->protocol != NEXT_FRAGMENT)
+			offset += header->size * 8;
+		else if (header->place & bpf_htons(~7))
+			return 0;
+		offset += sizeof(*header);
+		tuple->protocol = header->next;
+	}
+	return offset;
+#endif
+}
+
+/* Is it a pod's, and goes where tunnelled packets are received? See is_to_tunnel(). */
+static __always_inline _Bool is_pod_to_tunnel(const struct bpf_dynptr *data,
+					      const struct ip_header *ip, struct tuple *tuple)
+{
+	const struct ipcache_value *source;
+	struct udphdr *udp, buffer;
+	__u32 offset = find_l4(data, ip, tuple);
+
+	if (!offset)
+		return 0;
+	if (tuple->protocol == IPPROTO_UDP) {
+		udp = bpf_dynptr_slice(data, offset, &buffer, sizeof(buffer));
+		if (!udp)
+			return 0;
+		tuple->source_port = udp->source;
+		tuple->destination_port = udp->dest;
+	}
+	if (!is_to_tunnel(tuple))
+		return 0;
+	source = ipcache_lookup(&tuple->source);
+	return source && source->identity == IDENTITY_CLUSTER;
+}
+
 /* Here a packet begins with its IP header, which the stack has checked. */
 static __always_inline int handle(struct bpf_nf_ctx *context, struct tuple *tuple, __u32 *policy)
 {
 	struct bpf_dynptr data;
 	struct ip_header *ip, buffer;
 
-	if (is_seen(context->skb))
-		return 0;
 	if (bpf_dynptr_from_skb((struct __sk_buff *)context->skb, 0, &data))
 		return -DROP_INVALID;
 	ip = bpf_dynptr_slice(&data, 0, &buffer, sizeof(buffer));
@@ -55,6 +107,10 @@ static __always_inline int handle(struct bpf_nf_ctx *context, struct tuple *tupl
 		return -DROP_INVALID;
 	tuple->source = *ip_source(ip);
 	tuple->destination = *ip_destination(ip);
+	if (is_pod_to_tunnel(&data, ip, tuple))
+		return -DROP_FORGED_TUNNEL;
+	if (is_seen(context->skb))
+		return 0;
 	*policy = unknown_pod_policy(tuple, 1);
 	return *policy ? -DROP_UNSEEN_POD : 0;
 }
