@@ -95,7 +95,17 @@ static __always_inline int send_error(struct context *context, const struct pack
 static __always_inline int leave_alone(struct context *context, const struct tuple *tuple,
 				       const struct endpoint *pod)
 {
-	if ((pod->roles & ROLE_OTHER_FAMILY) && !is_cluster_destination(&tuple->destination)) {
+	if (!(pod->roles & (ROLE_OTHER_FAMILY | ROLE_SELECTED)))
+		return let_pass(context);
+	if (is_never_gatewayed(&tuple->destination))
+		return let_pass(context);
+	if (is_cluster_destination(&tuple->destination))
+		/*
+		 * A Service may lead outside: forward-guard judges what the host makes of it. It
+		 * lets pass what is for the cluster, so only a selected pod goes unmarked.
+		 */
+		return pod->roles & ROLE_SELECTED ? VERDICT_PASS : let_pass(context);
+	if (pod->roles & ROLE_OTHER_FAMILY) {
 		if (settings.other_family == OTHER_FAMILY_DROP)
 			return -DROP_OTHER_FAMILY;
 		context->pass_reason = OTHER_FAMILY;

@@ -17,10 +17,12 @@ static __always_inline const struct runtime_config *runtime_config(void)
 }
 
 /*
- * Say where the tunnel must take the packet. An IPv4 endpoint gets no outer UDP checksum;
+ * Say where the tunnel must take the packet. In IPv6 also from which address: of several the
+ * kernel takes the newest, and other nodes believe those of the Node object alone. An IPv4 endpoint gets no outer UDP checksum;
  * over IPv6 a receiver refuses that (RFC 6935 allows, Linux does not by default).
  */
 static __always_inline int encap_set_key(struct context *context,
+					 const struct runtime_config *config,
 					 const struct ip_address *endpoint)
 {
 	struct bpf_tunnel_key key = {
@@ -31,9 +33,11 @@ static __always_inline int encap_set_key(struct context *context,
 #if OUTGATE_FAMILY == 6
 	if (!address_is_mapped(endpoint)) {
 		__builtin_memcpy(key.remote_ipv6, endpoint, sizeof(*endpoint));
+		__builtin_memcpy(key.local_ipv6, &config->tunnel_source, sizeof(key.local_ipv6));
 		return bpf_skb_set_tunnel_key(context->skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6);
 	}
 #endif
+	(void)config;
 	key.remote_ipv4 = bpf_ntohl(endpoint->word[ADDRESS_WORDS - 1]);
 	return bpf_skb_set_tunnel_key(context->skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX);
 }
@@ -52,7 +56,7 @@ static __always_inline int encap_redirect(struct context *context,
 		return -DROP_NO_TUNNEL;
 	if (context_untag(context))
 		return -DROP_REWRITE;
-	if (encap_set_key(context, endpoint))
+	if (encap_set_key(context, config, endpoint))
 		return -DROP_NO_TUNNEL;
 	return bpf_redirect(config->tunnel_ifindex, 0);
 }

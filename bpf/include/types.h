@@ -81,6 +81,7 @@ struct covered_value {
 
 #define ROLE_EGRESS_IP 1 /* policies use this host address as an egress IP */
 #define ROLE_OTHER_FAMILY 2 /* policies select this pod, in the other family alone */
+#define ROLE_SELECTED 4 /* this pod has rows in this family */
 
 struct endpoint_key {
 	struct any_address address;
@@ -135,6 +136,7 @@ struct runtime_config {
 	__u16 policy_generation; /* changes whenever a policy row does */
 	__u8 tunnel_mac[ETH_ADDRESS_SIZE];
 	__u16 tunnel_mtu; /* bytes of IP packet that fit the tunnel; 0: not known */
+	struct any_address tunnel_source; /* of IPv6 outer headers; none: the kernel chooses */
 };
 
 /* ---- section .rodata.settings of every object, filled before load --------------------- */
@@ -339,7 +341,7 @@ ASSERT_SIZE(endpoint_key, 20, 0);
 ASSERT_SIZE(endpoint, 48, 0);
 ASSERT_SIZE(ipcache_key, 24, 0);
 ASSERT_SIZE(ipcache_value, 24, 0);
-ASSERT_SIZE(runtime_config, 16, 0);
+ASSERT_SIZE(runtime_config, 32, 0);
 ASSERT_SIZE(settings, 36, 0);
 ASSERT_SIZE(tuple, 16, 24);
 ASSERT_SIZE(flow_entry, 40, 24);

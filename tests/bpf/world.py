@@ -256,7 +256,9 @@ def gateway_entries(world: World = IPV4) -> dict[Key, Value]:
         entries[IpcacheKey(ip_network(address))] = at
         entries[EndpointKey(address)] = EndpointEntry(EndpointFlag.HOST, True)
     for pod in (world.LOCAL_POD, world.TUNNELLED_POD, world.FREE_POD):
-        entries[EndpointKey(ip_address(pod))] = EndpointEntry(EndpointFlag.POD)
+        entries[EndpointKey(ip_address(pod))] = EndpointEntry(
+            EndpointFlag.POD, is_selected=pod != world.FREE_POD
+        )
     covered = (
         *(world.NETWORK, world.CLUSTER_NETWORK),
         *(world.NO_GATEWAY_NETWORK, world.NO_EGRESS_IP_NETWORK),

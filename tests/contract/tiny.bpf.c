@@ -39,7 +39,7 @@ MAP(cilium_lxc, BPF_MAP_TYPE_HASH, 20, 48, 64, 0);
 MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, 24, IPCACHE_VALUE, 16384, BPF_F_NO_PREALLOC);
 MAP(outgate_node_v4, BPF_MAP_TYPE_HASH, 4, 4, 64, 0);
 MAP(outgate_node_v6, BPF_MAP_TYPE_HASH, 16, 4, 64, 0);
-MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 16, CONFIG_ROOM, 0);
+MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 32, CONFIG_ROOM, 0);
 MAP(outgate_flow_v4, BPF_MAP_TYPE_LRU_HASH, 16, 40, 64, 0);
 MAP(outgate_flow_v6, BPF_MAP_TYPE_LRU_HASH, 40, 64, 64, 0);
 MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);

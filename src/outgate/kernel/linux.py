@@ -11,8 +11,9 @@ Everything acts on the network namespace and the mounts of the calling thread.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
 from itertools import groupby
 from pathlib import Path
 
@@ -45,6 +46,8 @@ from outgate.kernel.records import MetricRecord
 from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,
+    HOST,
+    Address,
     AttachmentKey,
     EndpointKey,
     Family,
@@ -59,7 +62,7 @@ from outgate.state.entries import (
     Value,
     family_of,
 )
-from outgate.state.facts import NodeFacts
+from outgate.state.facts import Link, NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Snapshot
 
@@ -202,22 +205,29 @@ class LinuxKernel:
 
     def _follow_uplinks(self, seen: Iterable[Entry]) -> None:
         """
-        Tell the programs what fits the tunnel, whichever uplink its packets take.
+        Tell the programs what fits the tunnel, whichever uplink its packets take,
+        and which IPv6 address of this node its peers believe.
 
         *seen* has all attachments and ipcache: the outer headers are those towards
         the farthest nodes.
         """
         uplinks, headers = set(), {TUNNEL_OVERHEAD[Family.V4]}
+        own: set[Address] = set()
         for key, value in seen:
             if isinstance(key, AttachmentKey) and key.hook is Hook.TO_NETDEV:
                 uplinks.add(key.interface)
-            elif isinstance(value, IpcacheEntry) and value.tunnel_endpoint:
-                headers.add(TUNNEL_OVERHEAD[family_of(value.tunnel_endpoint)])
-        sizes = [link.mtu for link in self.facts.links if link.name in uplinks]
+            elif isinstance(key, IpcacheKey) and isinstance(value, IpcacheEntry):
+                if value.identity == HOST:
+                    own.add(key.network.network_address)
+                elif value.tunnel_endpoint:
+                    headers.add(TUNNEL_OVERHEAD[family_of(value.tunnel_endpoint)])
+        links = [link for link in self.facts.links if link.name in uplinks]
         config = self._runtime_config()
-        mtu = max(min(sizes) - max(headers), 0) if sizes else 0
-        if mtu != config.tunnel_mtu:
-            self._write_config(replace(config, tunnel_mtu=mtu))
+        mtu = min((link.mtu for link in links), default=0) - max(headers)
+        source = _tunnel_source(own, links)
+        wanted = replace(config, tunnel_mtu=max(mtu, 0), tunnel_source=source)
+        if wanted != config:
+            self._write_config(wanted)
 
     def _follow_changed_uplinks(self) -> None:
         attachments = self._observe_attachments().items()
@@ -339,6 +349,17 @@ class LinuxKernel:
     def collection(self) -> Collection:
         """Return whether garbage is collected, and how much was."""
         return Collection(self._uncollected, read_collectors(self._config.pin_dir))
+
+
+def _tunnel_source(own: Set[Address], links: Iterable[Link]) -> IPv6Address | None:
+    """Return the lowest IPv6 address of the Node object that an uplink has."""
+    found = [
+        address
+        for link in links
+        for address in link.addresses
+        if isinstance(address, IPv6Address) and address in own
+    ]
+    return min(found, default=None)
 
 
 def _sort_of(operation: Operation) -> tuple[bool, type[Key]]:

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv6Address
 from struct import Struct
 
 from outgate.kernel.layouts import (
@@ -63,6 +64,7 @@ from outgate.state.entries import (
 
 ROLE_EGRESS_IP = 1
 ROLE_OTHER_FAMILY = 2
+ROLE_SELECTED = 4
 
 KIND_GATEWAY = 1
 KIND_EXCLUDED = 2
@@ -187,6 +189,7 @@ def _decode_endpoint(key: bytes, value: bytes) -> tuple[Key, Value]:
         EndpointFlag(flags),
         is_egress_ip=bool(roles & ROLE_EGRESS_IP),
         is_other_family=bool(roles & ROLE_OTHER_FAMILY),
+        is_selected=bool(roles & ROLE_SELECTED),
     )
 
 
@@ -254,8 +257,9 @@ def encode_value(key: Key, value: Value) -> bytes:
             return COVERED_VALUE.pack(policy)
         case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
             return encode_policy_value(value, key_family(key) or Family.V4)
-        case EndpointEntry(flags, is_egress_ip, is_other_family):
+        case EndpointEntry(flags, is_egress_ip, is_other_family, is_selected):
             roles = ROLE_EGRESS_IP * is_egress_ip | ROLE_OTHER_FAMILY * is_other_family
+            roles |= ROLE_SELECTED * is_selected
             return ENDPOINT.pack(0, flags, roles)
         case _:
             raise ValueError(f"{value} lives in no map")
@@ -263,7 +267,7 @@ def encode_value(key: Key, value: Value) -> bytes:
 
 SETTINGS = Struct("=I I I I I I H H B B B x H 2x")
 CONFIG_KEY = Struct("=I")
-CONFIG = Struct("=I H H 6s H")
+CONFIG = Struct("=I H H 6s H 16s")
 
 
 class GatewayPath(StrEnum):
@@ -344,7 +348,8 @@ class RuntimeConfig:
 
     Shape: *tunnel_mac* is six bytes.  *route_generation* counts up, modulo 2**16,
     whenever a stored next hop may be out of date; *policy_generation* likewise,
-    whenever a policy row changed.
+    whenever a policy row changed.  *tunnel_source* is the source of IPv6 outer
+    headers; for None the kernel chooses.
 
     Units: *tunnel_mtu* is in bytes, the largest IP packet that fits the tunnel; 0 is
     not known, and then nothing is held to it.
@@ -355,16 +360,19 @@ class RuntimeConfig:
     tunnel_mac: bytes = bytes(6)
     tunnel_mtu: int = 0
     policy_generation: int = 0
+    tunnel_source: IPv6Address | None = None
 
     def encode(self) -> bytes:
         """Return the value of ``outgate_config``."""
+        source = self.tunnel_source.packed if self.tunnel_source else bytes(16)
         return CONFIG.pack(
             *(self.tunnel_ifindex, self.route_generation, self.policy_generation),
-            *(self.tunnel_mac, self.tunnel_mtu),
+            *(self.tunnel_mac, self.tunnel_mtu, source),
         )
 
     @classmethod
     def decode(cls, value: bytes) -> "RuntimeConfig":
         """Return the config in a value of ``outgate_config``."""
-        index, routes, policies, mac, mtu = CONFIG.unpack(value)
-        return cls(index, routes, mac, mtu, policies)
+        index, routes, policies, mac, mtu, packed = CONFIG.unpack(value)
+        source = IPv6Address(packed) if any(packed) else None
+        return cls(index, routes, mac, mtu, policies, source)

@@ -84,7 +84,7 @@ def node_entries(cluster: Cluster, node: NodeName) -> dict[Key, Value]:
         NodeKey(address): NodeEntry()
         for other in cluster.nodes
         if other.name != node
-        for address in other.internal_addresses
+        for address in other.addresses
     }
 
 
@@ -167,15 +167,18 @@ def endpoint_entries(
     egress_ips: Set[Address],
     pods: Iterable[Address],
     other_family: Set[Address],
+    selected: Set[Address],
 ) -> dict[Key, Value]:
     """
     Return who lives on this node: *pods*, and the host, which wins a conflict.
 
-    *other_family* as in ``rows.CompiledRows``.
+    *other_family* and *selected* as in ``rows.CompiledRows``.
     """
     entries: dict[Key, Value] = {
         EndpointKey(pod): EndpointEntry(
-            EndpointFlag.POD, is_other_family=pod in other_family
+            EndpointFlag.POD,
+            is_other_family=pod in other_family,
+            is_selected=pod in selected,
         )
         for pod in pods
     }

@@ -88,6 +88,7 @@ def compile_node(
             egress_ips,
             pods,
             compiled.other_family,
+            compiled.selected,
         ),
         **attachment_entries(facts, of_node, tunnel.name),
     }

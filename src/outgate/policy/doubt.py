@@ -62,6 +62,7 @@ def _keep_roles(wanted: Snapshot, held: Snapshot) -> Snapshot:
                 now.flags,
                 is_egress_ip=now.is_egress_ip or was.is_egress_ip,
                 is_other_family=now.is_other_family or is_other,
+                is_selected=now.is_selected,
             )
     return {**wanted, **kept}
 

@@ -49,6 +49,11 @@ class CompiledRows:
     problems: tuple[Problem, ...]
     other_family: frozenset[Address]
 
+    @property
+    def selected(self) -> frozenset[Address]:
+        """Return the addresses of pods that have rows."""
+        return frozenset(k.source for k in self.rows if isinstance(k, PolicyKey))
+
 
 @dataclass(frozen=True, slots=True)
 class _Defeat:

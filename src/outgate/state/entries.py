@@ -176,11 +176,14 @@ class EndpointEntry:
     ports of the node's own sockets on it are kept apart from those of pods.
     *is_other_family* marks an address of a pod that policies cover in the other IP
     family only: setting ``other-family`` says what becomes of what it sends.
+    *is_selected* marks an address of a pod that has rows: what it sends to the cluster
+    is looked at again where the host forwards it, since a Service may lead outside.
     """
 
     flags: EndpointFlag
     is_egress_ip: bool = False
     is_other_family: bool = False
+    is_selected: bool = False
 
 
 class Hook(StrEnum):

@@ -180,6 +180,11 @@ class Datapath:
 
     def _leave_alone(self, key: Tuple) -> Expected:
         """No policy covers the pair; maybe one does in the other family."""
+        endpoint = self.rules.endpoint(key[0])
+        is_selected = endpoint is not None and endpoint.is_selected
+        if is_selected and self.rules.is_inside(key[1]):
+            # A Service may lead outside: the guard looks at it again.
+            return PASSED
         if not self._is_of_other_family(key):
             return LET_PASS
         if self.table.mode.is_other_family_dropped:

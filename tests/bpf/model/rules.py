@@ -109,10 +109,13 @@ class Rules:
 
     def is_cluster(self, destination: bytes) -> bool:
         """Part of the cluster, or never routed: never goes through a gateway."""
-        if stays_here(destination):
-            return True
+        return stays_here(destination) or self.is_inside(destination)
+
+    def is_inside(self, destination: bytes) -> bool:
+        """Part of the cluster, and routed: it may be a Service that leads outside."""
         entry = self._identity(destination)
-        return entry is not None and entry.identity != WORLD
+        is_known = entry is not None and entry.identity != WORLD
+        return is_known and not stays_here(destination)
 
     def covering(self, source: bytes, destination: bytes) -> PolicyEntry | None:
         """Return the row that must be obeyed for this pair."""

@@ -1,6 +1,7 @@
 import re
 import runpy
 import subprocess
+from dataclasses import replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -334,9 +335,13 @@ def test_settings_end_with_the_choices() -> None:
 
 def test_runtime_config_survives_its_bytes() -> None:
     config = RuntimeConfig(7, 2**16 - 1, bytes.fromhex("0a0000000001"), 1450, 9)
+    source = IPv6Address("fd00::3")
 
-    assert RuntimeConfig.decode(config.encode()) == config
-    assert config.encode() == bytes.fromhex("07000000 ffff 0900 0a0000000001 aa05")
+    for expected in (config, replace(config, tunnel_source=source)):
+        assert RuntimeConfig.decode(expected.encode()) == expected
+    assert config.encode() == bytes.fromhex(
+        "07000000 ffff 0900 0a0000000001 aa05" + 16 * "00"
+    )
 
 
 def test_decode_entry_leaves_a_row_of_other_sizes_alone() -> None:

@@ -155,19 +155,20 @@ def test_two_policies_cover_both_families_of_a_pod() -> None:
     }
     for address in (POD_4, POD_6):
         assert compiled.snapshot[EndpointKey(address)] == EndpointEntry(
-            EndpointFlag.POD
+            EndpointFlag.POD, is_selected=True
         )
 
 
 def test_address_that_policies_cover_in_the_other_family_only_is_marked() -> None:
-    pod, marked = (
+    pod, selected, marked = (
         EndpointEntry(EndpointFlag.POD),
+        EndpointEntry(EndpointFlag.POD, is_selected=True),
         EndpointEntry(EndpointFlag.POD, is_other_family=True),
     )
     for policies, expected in (
         ((), (pod, pod)),
-        ((_policy(TWO_4, WORLD_4),), (pod, marked)),
-        ((_policy(TWO_6, WORLD_6),), (marked, pod)),
+        ((_policy(TWO_4, WORLD_4),), (selected, marked)),
+        ((_policy(TWO_6, WORLD_6),), (marked, selected)),
     ):
         snapshot = _compile(DUAL, *policies).snapshot
         found = snapshot[EndpointKey(POD_4)], snapshot[EndpointKey(POD_6)]
