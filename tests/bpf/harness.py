@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from struct import pack_into, unpack_from
 from tempfile import TemporaryDirectory
@@ -174,16 +175,28 @@ class Node:
             self._wrappers[family] = self._load_wrapper(family)
         self._configure()
 
-    def configure(self, *, tunnel: int = 0, policy_generation: int = 0) -> None:
+    def configure(
+        self,
+        *,
+        tunnel: int = 0,
+        policy_generation: int = 0,
+        source: IPv6Address | None = None,
+    ) -> None:
         """Set what programs read anew with each packet; *tunnel* 0 is the uplink."""
-        self.inside(lambda: self._configure(tunnel, policy_generation))
+        self.inside(lambda: self._configure(tunnel, policy_generation, source))
 
-    def _configure(self, tunnel: int = 0, policy_generation: int = 0) -> None:
+    def _configure(
+        self,
+        tunnel: int = 0,
+        policy_generation: int = 0,
+        source: IPv6Address | None = None,
+    ) -> None:
         config = RuntimeConfig(
             tunnel or self.uplink,
             tunnel_mac=TUNNEL_MAC,
             tunnel_mtu=TUNNEL_MTU,
             policy_generation=policy_generation,
+            tunnel_source=source,
         )
         with PinnedMap(self.pins / MapName.CONFIG) as table:
             table.put(CONFIG_KEY.pack(0), config.encode())

@@ -1,6 +1,9 @@
 """The outer header on the wire, of IPv4 or IPv6 as the nodes' addresses are."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from ipaddress import IPv6Address
 
 import pytest
 
@@ -16,10 +19,12 @@ from bpf.tunnel import (
     tunnel_node,
     tunnelled,
 )
-from bpf.world import World, gateway_entries
+from bpf.world import IPV6, World, gateway_entries
 from outgate.state.entries import Family, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
+
+OTHER_ADDRESS = "fc00:f853:ccd:e793::99"
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +106,31 @@ def test_a_pod_out_of_hops_is_told_through_the_tunnel(node: Node, world: World) 
         told.source,
         told.destination,
     )
+
+
+@contextmanager
+def other_address(node: Node, address: str) -> Iterator[None]:
+    """Give the uplink one more address, as an egress IP would be."""
+    node.ip("address", "add", f"{address}/64", "dev", "uplink", "nodad")
+    try:
+        yield
+    finally:
+        node.ip("address", "del", f"{address}/64", "dev", "uplink")
+
+
+def test_an_ipv6_tunnel_leaves_from_the_address_that_peers_believe(
+    one_node: Node,
+) -> None:
+    """Of several the kernel takes the newest, which may be an egress IP alone."""
+    node, here = one_node, IPV6.tunnel_address(IPV6.HERE)
+    node.reset()
+    node.put(gateway_entries(IPV6))
+    packet = outbound(UDP_NAME, IPV6.TUNNELLED_POD, IPV6.SERVER).build()
+    to_wire = partial(through, node, Hook.FROM_CONTAINER, packet, "uplink")
+    with other_address(node, OTHER_ADDRESS):
+        chosen = tunnelled(to_wire())
+        given = tunnelled(to_wire(IPv6Address(here)))
+
+    assert chosen
+    assert OTHER_ADDRESS == str(chosen.source)
+    assert to_worker(IPV6, packet) == given

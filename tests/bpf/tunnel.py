@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -86,18 +87,32 @@ def tunnel_node() -> Iterator[Node]:
         yield node
 
 
-def through(node: Node, hook: Hook, frame: bytes, interface: str) -> bytes:
-    """Return the frame on the wire that follows from *frame*, which arrives there."""
-    [seen] = all_through(node, hook, [frame], interface)
+def through(
+    node: Node,
+    hook: Hook,
+    frame: bytes,
+    interface: str,
+    source: IPv6Address | None = None,
+) -> bytes:
+    """
+    Return the frame on the wire that follows from *frame*, which arrives there.
+
+    *source* is what the agent sets for IPv6 outer headers.
+    """
+    [seen] = all_through(node, hook, [frame], interface, source)
     return seen
 
 
 def all_through(
-    node: Node, hook: Hook, frames: Sequence[bytes], interface: str = "uplink"
+    node: Node,
+    hook: Hook,
+    frames: Sequence[bytes],
+    interface: str = "uplink",
+    source: IPv6Address | None = None,
 ) -> list[bytes]:
     """Return as many frames on the wire, in their order, as arrive there."""
     device = node.inside(lambda: socket.if_nametoindex("tunnel"))
-    node.configure(tunnel=device)
+    node.configure(tunnel=device, source=source)
     return node.inside(lambda: _through(node, hook, frames, interface))
 
 
