@@ -4,7 +4,7 @@ import asyncio
 import socket
 import subprocess
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import (
     CLUSTER,
+    HOST,
     WORLD,
     Attachment,
     AttachmentKey,
@@ -245,6 +246,34 @@ def test_what_fits_the_tunnel_follows_the_outer_header() -> None:
             seen.append(runtime_config().tunnel_mtu)
 
         assert seen == [1450, 1430, 1450]
+
+    isolated(body)
+
+
+@pytest.mark.kernel
+@linux_only
+def test_ipv6_tunnels_leave_from_an_address_of_the_node_object() -> None:
+    """An uplink may have others too: peers believe those of the Node object alone."""
+
+    async def body() -> None:
+        add_veth()
+        for address in ("2001:db8::7/64", "2001:db8::99/64"):
+            ip("address", "add", address, "dev", "v0", "nodad")
+        kernel = await start()
+        await kernel.observe()
+        uplink: Snapshot = {AttachmentKey("v0", Hook.TO_NETDEV): Attachment.CURRENT}
+        own = IpcacheKey(ip_network("2001:db8::99/128"))
+        elsewhere = IpcacheKey(ip_network("2001:db8::1/128"))
+        seen = []
+        for desired in (
+            uplink,
+            {**uplink, own: IpcacheEntry(HOST, None)},
+            {**uplink, elsewhere: IpcacheEntry(HOST, None)},
+        ):
+            await converge(kernel, desired)
+            seen.append(runtime_config().tunnel_source)
+
+        assert seen == [None, IPv6Address("2001:db8::99"), None]
 
     isolated(body)
 
