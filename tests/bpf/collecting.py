@@ -18,9 +18,10 @@ from outgate.kernel.collector import (
     stop_collectors,
 )
 from outgate.kernel.events import Event, decode_event
-from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.records import CollectorRecord
 from outgate.kernel.ring import Ring
+from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import Family
 
 GARBAGE = (MapName.GARBAGE_V4, MapName.GARBAGE_V6)

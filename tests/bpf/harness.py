@@ -28,17 +28,7 @@ from outgate.kernel import syscall
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.datapath import load_programs
 from outgate.kernel.events import Event
-from outgate.kernel.maps import (
-    CONFIG_KEY,
-    DatapathSettings,
-    ExistingFlows,
-    GatewayPath,
-    MapName,
-    OtherFamily,
-    RuntimeConfig,
-    encode_key,
-    encode_value,
-)
+from outgate.kernel.maps import MapName, encode_key, encode_value
 from outgate.kernel.objects import load_program
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
@@ -51,6 +41,14 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+)
+from outgate.kernel.settings import (
+    CONFIG_KEY,
+    DatapathSettings,
+    ExistingFlows,
+    GatewayPath,
+    OtherFamily,
+    RuntimeConfig,
 )
 from outgate.state.entries import Address, Family, Hook, Key, Value, family_of
 

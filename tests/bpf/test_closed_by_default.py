@@ -34,9 +34,10 @@ from bpf.packets import (
 )
 from bpf.sctp import association
 from bpf.world import POLICY, World
-from outgate.kernel.maps import GatewayPath, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import (
     CLUSTER,
     EndpointEntry,

@@ -30,7 +30,7 @@ from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, outbound, parts
 from bpf.world import World
 from bpf.wrapper import tunnel_source
 from outgate.kernel import syscall
-from outgate.kernel.maps import GatewayPath
+from outgate.kernel.settings import GatewayPath
 from outgate.kernel.syscall import Command
 from outgate.state.entries import Address, Hook
 

@@ -29,9 +29,9 @@ from bpf.packets import (
     source_port_of,
 )
 from bpf.world import POLICY, World
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -17,9 +17,9 @@ from bpf.harness import (
 )
 from bpf.packets import MOVABLE, PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import World
-from outgate.kernel.maps import ExistingFlows, GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import ExistingFlows, GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

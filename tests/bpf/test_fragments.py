@@ -38,9 +38,9 @@ from bpf.tunnel import (
 )
 from bpf.wire import attached, tap
 from bpf.world import World, gateway_entries
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Family, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

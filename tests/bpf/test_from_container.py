@@ -31,9 +31,9 @@ from bpf.packets import (
 )
 from bpf.wire import Wire, send_tagged
 from bpf.world import IPV4, IPV6, POLICY, World
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import EndpointEntry, EndpointFlag, EndpointKey, Family, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

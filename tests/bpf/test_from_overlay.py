@@ -26,9 +26,9 @@ from bpf.packets import (
     source_port_of,
 )
 from bpf.world import POLICY, World
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection, NatDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Address, Hook, Key, Value
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -39,9 +39,10 @@ from bpf.packets import (
 )
 from bpf.uplink import command
 from bpf.world import POLICY, World, gateway_entries
-from outgate.kernel.maps import GatewayPath, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -5,9 +5,9 @@ import pytest
 from bpf.harness import DROP, PASS, REDIRECT, MakeNode, Node, Outcome, Setup, needs_root
 from bpf.packets import TCP_NAME, UDP_NAME, Packet, outbound, source_port_of
 from bpf.world import POLICY, World
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection, NatDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -34,9 +34,9 @@ from bpf.packets import (
 )
 from bpf.wire import Wire, send_tagged
 from bpf.world import POLICY, World, gateway_entries
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -21,9 +21,9 @@ from bpf.harness import (
 from bpf.icmp_errors import IcmpError
 from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, fragment, outbound, over_ip
 from bpf.world import World
-from outgate.kernel.maps import OtherFamily
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import OtherFamily
 from outgate.state.entries import (
     EndpointEntry,
     EndpointFlag,

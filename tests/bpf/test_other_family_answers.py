@@ -23,9 +23,9 @@ from bpf.icmp_errors import IcmpError
 from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, outbound, parts
 from bpf.sctp import association
 from bpf.world import World
-from outgate.kernel.maps import OtherFamily
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import OtherFamily
 from outgate.state.entries import EndpointEntry, EndpointFlag, EndpointKey, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -25,9 +25,9 @@ from bpf.harness import (
 from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.sctp import association
 from bpf.world import POLICY, World, gateway_entries
-from outgate.kernel.maps import ExistingFlows, GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import ExistingFlows, GatewayPath
 from outgate.state.entries import Excluded, Hook, NoEgressIP, NoGateway, PolicyKey
 
 pytestmark = [needs_root, pytest.mark.kernel]

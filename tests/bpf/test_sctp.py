@@ -21,9 +21,9 @@ from bpf.icmp_errors import KINDS, IcmpError
 from bpf.packets import ETHERNET, HOST_MAC, POD_MAC, Packet
 from bpf.sctp import SctpPacket, association
 from bpf.world import POLICY, World
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection, NatDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]

@@ -18,9 +18,10 @@ from outgate.kernel.collector import COLLECT
 from outgate.kernel.fake import FakeKernel
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import KernelConfig, LinuxKernel
-from outgate.kernel.maps import DatapathSettings, GatewayPath, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.objects import program_name
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.settings import DatapathSettings, GatewayPath
 from outgate.state.entries import (
     Family,
     Hook,

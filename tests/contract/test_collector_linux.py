@@ -22,8 +22,9 @@ from outgate.kernel.collector import (
     start_collectors,
     stop_collectors,
 )
-from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import Family, Hook
 
 pytestmark = [pytest.mark.kernel]

@@ -12,8 +12,9 @@ import pytest
 from contract.kernel_sides import PIN_DIR, SETTINGS, TUNNEL, Side, ip, isolated, start
 from outgate.kernel import netlink
 from outgate.kernel.linux import LinuxKernel
-from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
+from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.settings import CONFIG_KEY, GatewayPath, RuntimeConfig
 from outgate.state.entries import (
     CLUSTER,
     HOST,

@@ -29,9 +29,10 @@ from outgate.kernel.datapath import (
     unpin_programs,
 )
 from outgate.kernel.linux import LinuxKernel
-from outgate.kernel.maps import CONFIG_KEY, GatewayPath, MapName, RuntimeConfig
+from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricDirection, MetricRecord
+from outgate.kernel.settings import CONFIG_KEY, GatewayPath, RuntimeConfig
 from outgate.kernel.syscall import AttachType
 from outgate.state.entries import (
     Attachment,

@@ -23,8 +23,9 @@ from contract.kernel_sides import (
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.datapath import load_programs, pin_programs
-from outgate.kernel.maps import GatewayPath, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import (
     FORWARD_GUARD,
     Attachment,

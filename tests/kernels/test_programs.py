@@ -11,8 +11,8 @@ from contract.isolation import run_isolated, skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS
 from outgate.kernel.collector import COLLECT
 from outgate.kernel.datapath import OPTIONAL, prepare_pin_dir
-from outgate.kernel.maps import GatewayPath
 from outgate.kernel.objects import load_program
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Family, Hook
 
 pytestmark = pytest.mark.kernel

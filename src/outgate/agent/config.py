@@ -19,7 +19,7 @@ import yaml
 
 from outgate.errors import ConfigError
 from outgate.kernel.hooks import AttachWay
-from outgate.kernel.maps import (
+from outgate.kernel.settings import (
     DatapathSettings,
     ExistingFlows,
     GatewayPath,

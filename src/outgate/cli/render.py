@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
-from outgate.kernel.maps import CONFIG_KEY, DECODERS, MapName, RuntimeConfig
+from outgate.kernel.maps import DECODERS, MapName
 from outgate.kernel.maps import decode_entry as decode_planned
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
@@ -26,6 +26,7 @@ from outgate.kernel.records import (
     NatDirection,
     NatRecord,
 )
+from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import (
     Address,
     CoveredEntry,

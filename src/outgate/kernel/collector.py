@@ -16,7 +16,7 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import syscall
-from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.objects import (
     Program,
     UnfitMapError,
@@ -25,6 +25,7 @@ from outgate.kernel.objects import (
 )
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import CollectorRecord
+from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import Family
 
 COLLECT = "collect"

@@ -18,7 +18,7 @@ from outgate.kernel import syscall
 from outgate.kernel.clsact import observe_filters
 from outgate.kernel.collector import COLLECT, close_collectors, load_collectors
 from outgate.kernel.links import FOLDER as LINK_FOLDER
-from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.objects import (
     Pair,
     Program,
@@ -26,6 +26,7 @@ from outgate.kernel.objects import (
     load_program,
     program_name,
 )
+from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import Family, Hook
 
 PROGRAM_FOLDER = "programs"

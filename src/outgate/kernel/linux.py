@@ -30,12 +30,8 @@ from outgate.kernel.datapath import close_programs, load_pair
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import (
-    CONFIG_KEY,
     DECODERS,
-    DatapathSettings,
-    GatewayPath,
     MapName,
-    RuntimeConfig,
     decode_entry,
     encode_key,
     encode_value,
@@ -43,6 +39,12 @@ from outgate.kernel.maps import (
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
+from outgate.kernel.settings import (
+    CONFIG_KEY,
+    DatapathSettings,
+    GatewayPath,
+    RuntimeConfig,
+)
 from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,

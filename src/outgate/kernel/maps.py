@@ -11,10 +11,7 @@ Pure: no file descriptor, no system call.  ``kernel.pinned`` moves the bytes,
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv6Address
-from struct import Struct
 
 from outgate.kernel.layouts import (
     COVERED_VALUE,
@@ -102,8 +99,6 @@ class MapName(StrEnum):
 
 _EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
 _COVERED = {Family.V4: MapName.COVERED_V4, Family.V6: MapName.COVERED_V6}
-_FLOWS = (MapName.FLOW_V4, MapName.FLOW_V6)
-_PAIRS = (MapName.SNAT_V4, MapName.SNAT_V6)
 _NODE = {Family.V4: MapName.NODE_V4, Family.V6: MapName.NODE_V6}
 
 
@@ -263,116 +258,3 @@ def encode_value(key: Key, value: Value) -> bytes:
             return ENDPOINT.pack(0, flags, roles)
         case _:
             raise ValueError(f"{value} lives in no map")
-
-
-SETTINGS = Struct("=I I I I I I H H B B B x H 2x")
-CONFIG_KEY = Struct("=I")
-CONFIG = Struct("=I H H 6s H 16s")
-
-
-class GatewayPath(StrEnum):
-    """How a gateway sends tunnelled packets on; see DESIGN section 3.1."""
-
-    DIRECT = "direct"
-    STACK = "stack"
-
-
-class ExistingFlows(StrEnum):
-    """What flows that began before a policy changed do: stay, or follow it at once."""
-
-    KEEP = "keep"
-    REDECIDE = "redecide"
-
-
-class OtherFamily(StrEnum):
-    """What becomes of packets in the family that no policy on their pod names."""
-
-    PASS = "pass"
-    DROP = "drop"
-
-
-@dataclass(frozen=True, slots=True)
-class DatapathSettings:
-    """
-    What programs hold as constants from their load on (``struct settings``).
-
-    Units: ports are in host order and inclusive; jiffies are the running kernel's.
-    *tunnel_port* is closed to pods; 0 closes none.
-    """
-
-    tunnel_vni: int
-    mark_mask: int
-    mark_translated: int
-    mark_overlay: int
-    mark_seen: int
-    jiffies_per_second: int
-    port_first: int
-    port_last: int
-    gateway_path: GatewayPath
-    existing_flows: ExistingFlows = ExistingFlows.KEEP
-    other_family: OtherFamily = OtherFamily.PASS
-    tunnel_port: int = 0
-    flow_table_size: int | None = None
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Return how many entries maps have that differ from their objects'."""
-        if self.flow_table_size is None:
-            return {}
-        flows: dict[str, int] = dict.fromkeys(_FLOWS, self.flow_table_size)
-        # A translated flow has two halves.
-        return {**flows, **dict.fromkeys(_PAIRS, 2 * self.flow_table_size)}
-
-    def encode(self) -> bytes:
-        """Return the bytes of section ``.rodata.settings``."""
-        return SETTINGS.pack(
-            self.tunnel_vni,
-            self.mark_mask,
-            self.mark_translated,
-            self.mark_overlay,
-            self.mark_seen,
-            self.jiffies_per_second,
-            self.port_first,
-            self.port_last,
-            list(GatewayPath).index(self.gateway_path),
-            list(ExistingFlows).index(self.existing_flows),
-            list(OtherFamily).index(self.other_family),
-            self.tunnel_port,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """
-    What programs read anew with each packet (``struct runtime_config``).
-
-    Shape: *tunnel_mac* is six bytes.  *route_generation* counts up, modulo 2**16,
-    whenever a stored next hop may be out of date; *policy_generation* likewise,
-    whenever a policy row changed.  *tunnel_source* is the source of IPv6 outer
-    headers; for None the kernel chooses.
-
-    Units: *tunnel_mtu* is in bytes, the largest IP packet that fits the tunnel; 0 is
-    not known, and then nothing is held to it.
-    """
-
-    tunnel_ifindex: int = 0
-    route_generation: int = 0
-    tunnel_mac: bytes = bytes(6)
-    tunnel_mtu: int = 0
-    policy_generation: int = 0
-    tunnel_source: IPv6Address | None = None
-
-    def encode(self) -> bytes:
-        """Return the value of ``outgate_config``."""
-        source = self.tunnel_source.packed if self.tunnel_source else bytes(16)
-        return CONFIG.pack(
-            *(self.tunnel_ifindex, self.route_generation, self.policy_generation),
-            *(self.tunnel_mac, self.tunnel_mtu, source),
-        )
-
-    @classmethod
-    def decode(cls, value: bytes) -> "RuntimeConfig":
-        """Return the config in a value of ``outgate_config``."""
-        index, routes, policies, mac, mtu, packed = CONFIG.unpack(value)
-        source = IPv6Address(packed) if any(packed) else None
-        return cls(index, routes, mac, mtu, policies, source)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel.datapath import load_programs
-from outgate.kernel.maps import DatapathSettings, MapName
+from outgate.kernel.maps import MapName
 from outgate.kernel.objects import Pair, UnfitMapError
+from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import Hook
 
 OURS = MapName.CONFIG

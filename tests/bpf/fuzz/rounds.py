@@ -23,7 +23,7 @@ from bpf.model.rules import Rules
 from bpf.model.runner import Runner
 from bpf.model.table import Mode, Table
 from bpf.world import IPV4, IPV6, IPV6_OVER_IPV4, World
-from outgate.kernel.maps import ExistingFlows, GatewayPath, OtherFamily
+from outgate.kernel.settings import ExistingFlows, GatewayPath, OtherFamily
 from outgate.state.entries import Key, Value
 
 PORTS = (1024, 65535)

@@ -8,6 +8,7 @@ one that was taken.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from bpf.harness import MARK_TRANSLATED, PASS
 from bpf.model.answers import time_exceeded
@@ -18,8 +19,26 @@ from bpf.model.parts import translated
 from bpf.model.rewrite import Change, translate, translate_error
 from bpf.model.rules import Rules
 from bpf.model.table import Flow, Half, NoPortError, Origin, Table
+from bpf.uplink import UPLINK, UplinkAddress
 from outgate.kernel.reasons import Reason
-from outgate.state.entries import NoEgressIP, NoGateway, PolicyEntry, ViaGateway
+from outgate.state.entries import Family, NoEgressIP, NoGateway, PolicyEntry, ViaGateway
+
+
+def _of_everybody(at: UplinkAddress) -> tuple[bytes, bytes]:
+    network = ip_network((at.address, at.prefix_length), strict=False)
+    return network.network_address.packed, network.broadcast_address.packed
+
+
+HERE_TOO = frozenset(
+    (
+        _of_everybody(UPLINK[Family.V6])[0],
+        *_of_everybody(UPLINK[Family.V4]),
+    )
+)
+"""
+Whom every router of the uplink's network answers to, this node too: IPv6's anycast
+address of the subnet's routers (RFC 4291, 2.6.1), IPv4's broadcasts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +108,8 @@ class Gateway:
             if isinstance(row, Expected):
                 return row
             egress_ip, policy = row.egress_ip.packed, row.policy
+        if key[1] in HERE_TOO and not self.table.mode.is_stack:
+            return dropped(Reason.DROP_NO_ROUTE, policy)
         port = self.table.port_for(key, egress_ip, self._chosen)
         if port is None:
             return dropped(Reason.DROP_SNAT_NO_PORT, policy)

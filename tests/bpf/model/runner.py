@@ -39,10 +39,11 @@ from bpf.wrapper import tunnel_source
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.layouts import FLOW, NAT
-from outgate.kernel.maps import CONFIG_KEY, MapName, RuntimeConfig
+from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, MetricRecord
+from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import Family, Hook
 
 ROOM = 4096

@@ -23,7 +23,7 @@ from bpf.model.runner import Runner
 from bpf.model.table import Mode, Table
 from bpf.stories.machine import PORTS, StoryMachine
 from bpf.world import WORLDS, World
-from outgate.kernel.maps import ExistingFlows, GatewayPath
+from outgate.kernel.settings import ExistingFlows, GatewayPath
 
 pytestmark = [needs_root, pytest.mark.kernel]
 

@@ -5,7 +5,7 @@ import pytest
 
 from outgate.agent.config import HostPort, load_config
 from outgate.errors import ConfigError
-from outgate.kernel.maps import ExistingFlows, GatewayPath, OtherFamily
+from outgate.kernel.settings import ExistingFlows, GatewayPath, OtherFamily
 
 
 def test_defaults_need_a_node_only() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from outgate.cli.render import MapRow, map_rows, status_text, table
-from outgate.kernel.maps import MapName, RuntimeConfig, encode_key, encode_value
+from outgate.kernel.maps import MapName, encode_key, encode_value
+from outgate.kernel.settings import RuntimeConfig
 from outgate.state.entries import (
     WORLD,
     EndpointEntry,

@@ -9,17 +9,14 @@ from struct import Struct, calcsize
 
 import pytest
 
-from outgate.kernel import layouts, maps, records
-from outgate.kernel.maps import (
+from outgate.kernel import layouts, maps, records, settings
+from outgate.kernel.maps import MapName, decode_entry, encode_key, encode_value
+from outgate.kernel.settings import (
     DatapathSettings,
     ExistingFlows,
     GatewayPath,
-    MapName,
     OtherFamily,
     RuntimeConfig,
-    decode_entry,
-    encode_key,
-    encode_value,
 )
 from outgate.state.entries import (
     CLUSTER,
@@ -66,8 +63,8 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "ipcache_key": layouts.IPCACHE_KEY,
     "ipcache_value": layouts.IPCACHE_VALUE,
     "node_value": layouts.NODE_VALUE,
-    "runtime_config": maps.CONFIG,
-    "settings": maps.SETTINGS,
+    "runtime_config": settings.CONFIG,
+    "settings": settings.SETTINGS,
     "tuple": layouts.TUPLE,
     "flow_entry": layouts.FLOW,
     "nat_entry": layouts.NAT,
