@@ -227,6 +227,7 @@ def test_a_part_that_comes_first_is_held_and_counted(
     assert Outcome(DROP, last, 0) == node.run(Hook.FROM_CONTAINER, last)
     assert [Reason.FRAGMENT_HELD] == [reason for reason, _, _ in node.counts()]
     assert ({}, {}) == (node.flows(), node.nats())
+    assert [] == node.events()
 
 
 def test_parts_are_held_up_to_a_bound(node: Node, world: World) -> None:
