@@ -27,7 +27,8 @@ class Node:
     A node and what is reached through it.
 
     *internal_addresses* are in the order of the Node object.  *pod_networks* are its
-    pod CIDRs.
+    pod CIDRs.  *is_ready* is its condition Ready (a node without one counts as ready);
+    *is_deleted* means that its object has a deletion timestamp.
     """
 
     name: NodeName
@@ -35,6 +36,8 @@ class Node:
     external_addresses: tuple[Address, ...] = ()
     labels: Labels = field(default_factory=dict)
     pod_networks: tuple[Network, ...] = ()
+    is_ready: bool = True
+    is_deleted: bool = False
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -92,14 +95,65 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """
+    One item of a policy's selectors: which pods, on which nodes.
+
+    *pods* looks at identity labels (``endpoints.identity_labels``), *nodes* at the
+    labels of the pod's node; None: pods of every node.
+    """
+
+    pods: Selector
+    nodes: Selector | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayAtAddress:
     """
     The gateway is the node that has *egress_ip*, and pods leave under it.
 
-    CiliumEgressNATPolicy's egressSourceIP means both at once.
+    CiliumEgressNATPolicy's egressSourceIP means both at once.  *path* is the field
+    that says so, as in ``Problem``.
     """
 
     egress_ip: Address
+    path: str = "spec.egressSourceIP"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOnNodes:
+    """
+    One gateway among the nodes that *nodes* matches: egressGateway of
+    CiliumEgressGatewayPolicy, or one item of egressGateways.
+
+    At most one of *interface* and *egress_ip* is given; with neither, pods leave under
+    the address of the interface with the default route.  *path* as above, for example
+    ``spec.egressGateways[1]``.
+    """
+
+    nodes: Selector
+    interface: str = ""
+    egress_ip: Address | None = None
+    path: str = field(default="spec.egressGateway", compare=False)
+
+
+Gateway = GatewayAtAddress | GatewayOnNodes
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayHealth:
+    """
+    What the controller last found of one node that a policy may leave through.
+
+    From ``status.gateways`` of the policy, so that every agent knows the same.
+    *is_usable* is False when the agent there is down or lacks the egress IP;
+    *egress_ips* are those that the policy has there, at most one of each family.
+    """
+
+    node: NodeName
+    is_usable: bool
+    egress_ips: tuple[Address, ...] = ()
+    interface: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +161,10 @@ class EgressPolicy:
     """
     Which pods must leave to which networks through which gateway.
 
-    Shape: a pod is selected when any of *selectors* matches its identity labels
-    (``endpoints.identity_labels``); *destinations* stand as the user wrote them,
-    repetitions included, so that their index names them; *created* as in
-    ``Endpoint``.
+    Shape: a pod is selected when any of *rules* selects it; *destinations* and
+    *excluded* stand as the user wrote them, repetitions included, so that their index
+    names them; *created* as in ``Endpoint``; of several *gateways* each pod gets one.
+    *warnings* are fields that are right and still not what the user may think.
     """
 
     kind: str
@@ -118,18 +172,18 @@ class EgressPolicy:
     uid: str
     created: str
     id: PolicyId
-    selectors: tuple[Selector, ...]
+    rules: tuple[Rule, ...]
     destinations: tuple[Network, ...]
-    gateway: GatewayAtAddress
+    gateways: tuple[Gateway, ...]
+    excluded: tuple[Network, ...] = ()
+    generation: int = 0
+    health: tuple[GatewayHealth, ...] = ()
+    warnings: tuple["Problem", ...] = ()
 
     @property
     def reference(self) -> str:
         """Return the policy as users write it."""
         return f"{self.kind} {self.name}"
-
-    def selects(self, labels: Labels) -> bool:
-        """Return whether a pod with these identity labels is covered."""
-        return any(selector.matches(labels) for selector in self.selectors)
 
     @property
     def seniority(self) -> tuple[bool, str, str, str]:
@@ -155,7 +209,7 @@ class BadPolicy:
     """
     A policy with at least one wrong field: shown, and never compiled.
 
-    *selectors* are as in ``EgressPolicy``, empty when they are what is wrong.
+    *rules* are as in ``EgressPolicy``, empty when they are what is wrong.
     """
 
     kind: str
@@ -163,7 +217,8 @@ class BadPolicy:
     uid: str
     id: PolicyId
     problems: tuple[Problem, ...]
-    selectors: tuple[Selector, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +226,9 @@ class Cluster:
     """
     Everything that one node's entries are computed from, apart from its own facts.
 
-    *policies* may hold the last good version of one that is now in *bad_policies*.
-    *cluster_networks* are service networks and the like: inside, though no pod's.
+    *bad_policies* come after the policies: where both hold one of the same kind and
+    name, the good one is its last good version.  *cluster_networks* are service
+    networks, the API server and the like: inside, though no pod's.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -181,6 +237,36 @@ class Cluster:
     policies: tuple[EgressPolicy, ...] = ()
     bad_policies: tuple[BadPolicy, ...] = ()
     cluster_networks: tuple[Network, ...] = ()
+
+
+@dataclass(slots=True)
+class ClusterChanges:
+    """
+    Objects that came, changed or went (None) since the last look, by their keys.
+
+    Level-triggered: only the last state of each object is here, in no order.  Keys
+    are names, with ``namespace/`` before those of pods and ``Kind/`` before those of
+    policies.  *networks* are what one source says of the inside of the cluster (a
+    ServiceCIDR, the API server's addresses, a setting).
+    """
+
+    nodes: dict[str, Node | None] = field(default_factory=dict)
+    namespaces: dict[str, Namespace | None] = field(default_factory=dict)
+    pods: dict[str, Endpoint | None] = field(default_factory=dict)
+    policies: dict[str, EgressPolicy | BadPolicy | None] = field(default_factory=dict)
+    networks: dict[str, tuple[Network, ...] | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PodQuery:
+    """
+    Pods that an API server is asked for; both empty: all pods.
+
+    *labels* is a label selector as ``kubectl -l`` takes it.
+    """
+
+    namespace: str = ""
+    labels: str = ""
 
 
 def policy_id(uid: str, api_version: str, kind: str, name: str) -> PolicyId:

@@ -5,7 +5,7 @@ What the loop needs of its two sides, as protocols; it imports neither.
 ``Desired``; mypy checks the fit where the agent joins them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from outgate.state.snapshot import Snapshot
 class Kernel(Protocol):
     """The actual side: it is asked each round, because memory lies."""
 
-    async def observe(self) -> Snapshot:
+    async def observe(self) -> "Observation":
         """Return what is there now; KernelError when it cannot be told."""
         ...
 
@@ -32,9 +32,24 @@ class Kernel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Observation:
+    """
+    What is there: *snapshot*, which the kernel side keeps current and nobody else
+    writes.  *touched* are the keys that may be others than at the last observation;
+    None means all of them.
+    """
+
+    snapshot: Snapshot
+    touched: Collection[Key] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """
     What should be there.
+
+    *touched* are the keys that may be wanted otherwise than in the last target; None
+    means all of them.  *snapshot* is the desired side's own and may change later.
 
     While *is_complete* is False the target is partial knowledge: entries are added
     and changed, none is removed.  *keep* names entries that stay although the target
@@ -44,6 +59,7 @@ class Target:
     snapshot: Snapshot
     is_complete: bool
     keep: Callable[[Key, Value], bool]
+    touched: Collection[Key] | None = None
 
 
 class Desired(Protocol):

@@ -5,11 +5,11 @@ What it is: a Protocol and the values it reports.  ``kubernetes`` satisfies it.
 What it is not: a base class; sources share nothing else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from outgate.policy.model import Cluster
+from outgate.policy.model import ClusterChanges, PodQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,19 @@ class KindStatistics:
 class Source(Protocol):
     """Where the cluster comes from."""
 
-    @property
-    def cluster(self) -> Cluster:
+    def take_changes(self) -> ClusterChanges:
         """
-        Return the cluster as known now.
+        Return what changed since the last call; the first call returns everything.
 
-        Before ``is_listed`` it has holes (pods without the policies that cover
-        them), so nothing may be compiled from it.
+        Before ``is_listed`` the cluster has holes (pods without the policies that
+        cover them), so nothing may be compiled from it.
+        """
+
+    def need_pods(self, queries: Set[PodQuery]) -> None:
+        """
+        Say which pods are needed beside those of this node; the rest may be dropped.
+
+        While pods that are needed have not been listed, ``is_complete`` is False.
         """
 
     @property

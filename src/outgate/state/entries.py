@@ -10,8 +10,8 @@ alike, and so is an egress IP to its key.  Only a tunnel endpoint may differ, be
 the outer header is of the family of the nodes' addresses.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from operator import attrgetter
@@ -113,19 +113,37 @@ class CoveredEntry:
 
 @dataclass(frozen=True, slots=True, order=True)
 class PolicyKey:
-    """One pod address talking to one destination network."""
+    """
+    One pod address talking to one destination network: one row of a map.
+
+    Snapshots hold rows by source (``RowsKey``); this is how one of them is named.
+    """
 
     source: Address
     destination: Network
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class RowsKey:
+    """All rows of one pod address; the value is a ``RowSet``."""
+
+    source: Address
+
+
 @dataclass(frozen=True, slots=True)
 class ViaGateway:
-    """Leave through *tunnel_endpoint*'s node, under *egress_ip*."""
+    """
+    Leave through *tunnel_endpoint*'s node, under *egress_ip*.
 
-    egress_ip: Address
+    *egress_ip* is None where only the gateway itself knows it: a node that is not the
+    gateway of the row needs none.  *interface* is the one that carries it, as far as
+    known; it is told to users and is in no map.
+    """
+
+    egress_ip: Address | None
     tunnel_endpoint: Address
     policy: PolicyId
+    interface: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +169,44 @@ class NoEgressIP:
 
 
 PolicyEntry = ViaGateway | Excluded | NoGateway | NoEgressIP
+
+
+class RowSet(Mapping[Network, PolicyEntry]):
+    """
+    What happens to one pod address at each destination that policies name.
+
+    Never changed once made, so that one object serves all pods with the same fate: a
+    thousand pods of a thousand networks are a thousand references, not a million rows.
+    Equal when the rows are; comparing an object with itself costs nothing.
+    """
+
+    __slots__ = ("__weakref__", "_hash", "_rows")
+
+    def __init__(self, rows: Mapping[Network, PolicyEntry]) -> None:
+        self._rows = dict(rows)
+        self._hash: int | None = None
+
+    def __getitem__(self, destination: Network) -> PolicyEntry:
+        return self._rows[destination]
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, RowSet) and self._rows == other._rows
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._rows.items()))
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"RowSet({self._rows!r})"
 
 
 class EndpointFlag(IntFlag):
@@ -224,7 +280,7 @@ Key = (
     | NodeKey
     | IpcacheKey
     | CoveredKey
-    | PolicyKey
+    | RowsKey
     | EndpointKey
     | AttachmentKey
 )
@@ -233,7 +289,7 @@ Value = (
     | NodeEntry
     | IpcacheEntry
     | CoveredEntry
-    | PolicyEntry
+    | RowSet
     | EndpointEntry
     | Attachment
 )
@@ -243,7 +299,7 @@ _SUBJECTS: dict[type[Key], Callable[[Key], Address | Network]] = {
     NodeKey: attrgetter("address"),
     IpcacheKey: attrgetter("network"),
     CoveredKey: attrgetter("network"),
-    PolicyKey: attrgetter("source"),
+    RowsKey: attrgetter("source"),
     EndpointKey: attrgetter("address"),
 }
 

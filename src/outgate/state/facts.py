@@ -15,7 +15,8 @@ class Link:
     One network interface of the node's namespace.
 
     Shape: *kind* is the kernel's (``veth``, ``bridge``, ``vxlan``; empty for a
-    plain device); *peer_elsewhere* is True for one end of a pair whose other end
+    plain device); *altnames* are other names that users may call it by;
+    *addresses* are in the kernel's order; *peer_elsewhere* is True for one end of a pair whose other end
     lives in another namespace, as the host side of a pod's veth does.
 
     Units: *mtu* is in bytes of IP packet.
@@ -28,6 +29,7 @@ class Link:
     peer_elsewhere: bool = False
     is_up: bool = True
     mtu: int = 1500
+    altnames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
