@@ -281,15 +281,17 @@ class Node:
         tunnel: Address | None = None,
         vni: int = VNI,
         gso_size: int = 0,
+        ifindex: int = 0,
     ) -> Outcome:
         """
         Run *hook* on *packet*; *tunnel* is the node that tunnelled it here.
+        *ifindex* is the interface, 0 the uplink.
 
         As on an interface, the next family's program sees what the first one passed.
         With *gso_size* it is a super-packet whose segments carry that many bytes.
         """
         context = bytearray(CONTEXT_SIZE)
-        pack_into("=I", context, IFINDEX, self.uplink)
+        pack_into("=I", context, IFINDEX, ifindex or self.uplink)
         pack_into("=I", context, GSO_SIZE, gso_size)
         if tunnel:
             context[CB : CB + 20] = tunnel_source(tunnel, vni)
