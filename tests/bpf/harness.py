@@ -178,15 +178,19 @@ class Node:
         *,
         tunnel: int = 0,
         policy_generation: int = 0,
+        route_generation: int = 0,
         source: IPv6Address | None = None,
     ) -> None:
         """Set what programs read anew with each packet; *tunnel* 0 is the uplink."""
-        self.inside(lambda: self._configure(tunnel, policy_generation, source))
+        self.inside(
+            lambda: self._configure(tunnel, policy_generation, route_generation, source)
+        )
 
     def _configure(
         self,
         tunnel: int = 0,
         policy_generation: int = 0,
+        route_generation: int = 0,
         source: IPv6Address | None = None,
     ) -> None:
         config = RuntimeConfig(
@@ -194,6 +198,7 @@ class Node:
             tunnel_mac=TUNNEL_MAC,
             tunnel_mtu=TUNNEL_MTU,
             policy_generation=policy_generation,
+            route_generation=route_generation,
             tunnel_source=source,
         )
         with PinnedMap(self.pins / MapName.CONFIG) as table:
