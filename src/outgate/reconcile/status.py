@@ -78,6 +78,9 @@ class Ledger:
             return self._open[key]
         return EntryStatus(State.DONE, None, rows=self._wanted[key])
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._open or key in self._wanted
+
     def begin(
         self,
         desired: Snapshot,

@@ -155,12 +155,13 @@ def render(snapshot: Snapshot) -> str:
     """Return one line per entry, sorted, without a line end after the last."""
     return "\n".join(
         f"{name:<11} {subject}  {render_value(value)}".rstrip()
-        for key, value in _lines(snapshot)
+        for key, value in lines(snapshot)
         for name, subject in [render_key(key)]
     )
 
 
-def _lines(snapshot: Snapshot) -> Iterator[tuple[Key | PolicyKey, Value | PolicyEntry]]:
+def lines(snapshot: Snapshot) -> Iterator[tuple[Key | PolicyKey, Value | PolicyEntry]]:
+    """Yield every entry in order, those of rows one by one."""
     for key in sorted(snapshot, key=sort_key):
         if isinstance(key, RowsKey):
             yield from _rows_of(key, snapshot[key])
