@@ -111,7 +111,8 @@ async def serve(folder: StateFolder) -> None:
         journal=folder.journal,
         backend=Backend(runtime),
         token=api.token,
-        service_network=topology.service_networks[0],
+        service_networks=topology.service_networks,
+        addresses=topology.control_plane.addresses,
     )
     tls = server_context(folder.certificate, folder.key)
     await apiserver.start([server, open_inside(folder, topology)], tls)
