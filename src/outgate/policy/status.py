@@ -38,6 +38,9 @@ class Truth(StrEnum):
     UNKNOWN = "Unknown"
 
 
+_WORST_FIRST = (Truth.FALSE, Truth.UNKNOWN, Truth.TRUE)
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition: *reason* is a word in CamelCase, *message* says what to do."""
@@ -93,6 +96,12 @@ class PolicyStatus:
     matched_pods: int
     gateways: tuple[GatewayStatus, ...] | None
 
+    @property
+    def ready(self) -> Truth:
+        """Return whether all is well: the worst of the conditions."""
+        truths = {condition.truth for condition in self.conditions}
+        return next(truth for truth in _WORST_FIRST if truth in truths)
+
     def to_json(self, previous: Json, now: str) -> dict[str, Any]:
         """
         Return ``status`` as it is to be written over *previous*.
@@ -125,12 +134,10 @@ class PolicyStatus:
 
     def _summary(self, gateways: Iterable[Json]) -> dict[str, str]:
         wrong = [c for c in self.conditions if c.truth is not Truth.TRUE]
-        truths = {condition.truth for condition in wrong}
-        ready = Truth.FALSE if Truth.FALSE in truths else Truth.UNKNOWN
         selected = [g for g in gateways if g.get("selected")]
         addresses = [ip for g in selected for ip in g.get("egressIPs") or ()]
         return {
-            "ready": str(ready if wrong else Truth.TRUE),
+            "ready": str(self.ready),
             "reason": wrong[0].reason if wrong else NONE,
             "gateways": _joined(g.get("node", "") for g in selected),
             "egressIPs": _joined(addresses),
