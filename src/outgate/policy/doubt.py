@@ -66,11 +66,10 @@ def _keep_roles(wanted: Snapshot, held: Snapshot) -> Snapshot:
             and was.flags == now.flags
         ):
             is_other = was.is_other_family and key.address not in covered
-            kept[key] = EndpointEntry(
-                now.flags,
+            kept[key] = replace(
+                now,
                 is_egress_ip=now.is_egress_ip or was.is_egress_ip,
                 is_other_family=now.is_other_family or is_other,
-                is_selected=now.is_selected,
             )
     return {**wanted, **kept}
 

@@ -204,7 +204,7 @@ class Engine:
     @property
     def policy_names(self) -> Mapping[PolicyId, str]:
         """Return how users write each policy, bad ones too."""
-        names = {bad.id: bad.reference for bad in self._book.bad.values()}
+        names = {bad.id: f"{bad.kind} {bad.name}" for bad in self._book.bad.values()}
         names.update((p.id, p.reference) for p in self._book.good.values())
         return names
 
@@ -345,6 +345,7 @@ class Engine:
             is_other_family=not shared.rows
             and any(fate.reach.families for fate, _ in lots),
             is_selected=bool(shared.rows),
+            owner=pod.incarnation,
         )
 
     def _put_rows(self, key: RowsKey, rows: RowSet | None) -> None:
