@@ -37,7 +37,13 @@ _KEPT = (
     "format",
 )
 _CHECKED_FORMATS = ("ipv4", "ipv6", "cidr", "date-time", "uuid")
-_TYPE_NAMES = {str: "string", bool: "boolean", dict: "object", list: "array"}
+_TYPE_NAMES = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    dict: "object",
+    list: "array",
+}
 _ROOT_KEYS = ("apiVersion", "kind", "metadata")
 _BLOCKING = frozenset(
     {
@@ -45,6 +51,7 @@ _BLOCKING = frozenset(
         "FieldValueTypeInvalid",
         "FieldValueNotSupported",
         "FieldValueTooMany",
+        "FieldValueTooLong",
     }
 )
 """Faults after which the API does not evaluate rules: they could make no sense."""
@@ -226,6 +233,9 @@ def _cause(error: Any) -> Cause:
     if isinstance(fault, jsonschema_rs.ValidationErrorKind.MaxItems):
         text = f"Too many: {len(given)}: must have at most {fault.limit} items"
         return Cause("FieldValueTooMany", text, path)
+    if isinstance(fault, jsonschema_rs.ValidationErrorKind.MaxLength):
+        text = f"Too long: may not be more than {fault.limit} bytes"
+        return Cause("FieldValueTooLong", text, path)
     if isinstance(fault, jsonschema_rs.ValidationErrorKind.Pattern):
         rule = f"should match '{fault.pattern}'"
     else:

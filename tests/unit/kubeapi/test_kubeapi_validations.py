@@ -153,6 +153,15 @@ def test_list_with_too_many_items_is_told_so() -> None:
     ]
 
 
+def test_text_that_is_too_long_is_told_so_instead_of_its_rules() -> None:
+    spec = {"properties": {"t": {"type": "string", "maxLength": 1} | must("false")}}
+
+    assert faults(spec, {"t": "ab"})[0] == (
+        "spec.t: Too long: may not be more than 1 bytes"
+    )
+    assert "were not checked" in faults(spec, {"t": "ab"})[1]
+
+
 @pytest.mark.parametrize(
     ("rules", "place", "reason"),
     [
