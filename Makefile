@@ -1,7 +1,7 @@
 # Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
 PYTHON := .venv/bin/python
 
-.PHONY: setup egress-setup egress-down test test-kernel check bpf fuzz stories clean help
+.PHONY: setup egress-setup egress-down test test-apiserver test-kernel check bpf fuzz stories clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -43,6 +43,11 @@ fuzz: bpf
 STORIES ?= 100
 stories: bpf
 	OUTGATE_STORIES=$(STORIES) $(PYTHON) -m pytest -q tests/bpf/stories
+
+## make test-apiserver ask a real kube-apiserver, with etcd, built once (needs Go)
+test-apiserver:
+	@scripts/setup.sh test
+	@scripts/test-apiserver.sh build $(TESTS)
 
 ## make test-kernel    programs and attachments on Linux 6.1, in a virtual machine
 test-kernel: bpf
