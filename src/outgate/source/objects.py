@@ -12,6 +12,7 @@ What it is not: a judge of policies.  A policy's spec stays undecoded JSON until
 import sys
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address, ip_network
+from zlib import crc32
 
 import msgspec
 
@@ -131,10 +132,17 @@ class _PodSpec(msgspec.Struct, rename="camel", gc=False):
     host_network: bool | None = None
 
 
+class _ContainerStatus(msgspec.Struct, gc=False):
+    container_id: str | None = msgspec.field(default=None, name="containerID")
+
+
 class _PodStatus(msgspec.Struct, gc=False):
     phase: str | None = None
     pod_ip: str | None = msgspec.field(default=None, name="podIP")
     pod_ips: list[_PodIP] | None = msgspec.field(default=None, name="podIPs")
+    containers: list[_ContainerStatus] | None = msgspec.field(
+        default=None, name="containerStatuses"
+    )
 
 
 class PodObject(msgspec.Struct, gc=False):
@@ -161,7 +169,13 @@ class PodObject(msgspec.Struct, gc=False):
             is_host_network=bool(spec.host_network),
             is_terminating=self.metadata.deletion_timestamp is not None,
             is_finished=status.phase in FINISHED_PHASES,
+            incarnation=self._incarnation(),
         )
+
+    def _incarnation(self) -> int:
+        containers = (self.status and self.status.containers) or ()
+        identifiers = (container.container_id or "" for container in containers)
+        return crc32("\n".join((self.metadata.uid or "", *identifiers)).encode())
 
 
 class PolicyObject(msgspec.Struct, rename="camel", gc=False):

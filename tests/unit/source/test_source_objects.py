@@ -132,3 +132,21 @@ def test_report_leaves_out_addresses_that_others_do_not_reach() -> None:
     read = msgspec.json.decode(msgspec.json.encode(written), type=EgressNodeObject)
 
     assert read.to_model().facts.links[0].addresses == ()
+
+
+def started(uid: str, *containers: str) -> int:
+    """Return the incarnation of a pod whose containers have these identifiers."""
+    statuses = [{"containerID": f"containerd://{name}"} for name in containers]
+    pod = {
+        "metadata": {"name": "a", "uid": uid},
+        "status": {"containerStatuses": statuses},
+    }
+    decoded = msgspec.json.decode(msgspec.json.encode(pod), type=PodObject)
+    return decoded.to_model().incarnation
+
+
+def test_incarnation_changes_with_the_pod_and_with_its_containers() -> None:
+    assert started("u", "c1") == started("u", "c1")
+    assert 4 == len(
+        {started("u"), started("u", "c1"), started("u", "c2"), started("v")}
+    )
