@@ -21,6 +21,7 @@ from outgate.kernel.pinned import PinnedMap
 
 PIN = Path("/sys/fs/bpf/outgate/cilium_egress_v4")
 START_SECONDS = 120.0
+STOP_SECONDS = 10.0
 
 AGENT = "from outgate.cli.main import run; run()"
 
@@ -106,9 +107,12 @@ class Agent:
         return PinnedMap(PIN)
 
     def stop(self) -> None:
-        """End it as a supervisor would; maps and links stay."""
+        """End it as a supervisor would: first asked, then killed."""
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         self._log.close()
 
 

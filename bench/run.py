@@ -1,5 +1,5 @@
 """
-``make bench``: measure, print one table, keep the numbers, draw the charts.
+``make bench``: measure, print one table, keep the numbers, fill pages and charts.
 
 Cases are modules of this package with a function ``run(is_quick)`` that returns
 ``Result``; they are chosen by name.  Needs root: each makes namespaces of its own.
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from bench.page import fill
 from bench.results import LATEST, Result, read_results, table, write_results
 
 CASES = ("scale",)
@@ -36,9 +37,9 @@ def main() -> int:
         from bench.chart import draw
 
         write_results(results)
-        for path in draw(read_results()):
-            print(f"drawn: {path}")
-        print(f"kept: {LATEST}")
+        known = read_results()
+        for path in (LATEST, *fill(known), *draw(known)):
+            print(f"written: {path}")
     return 0
 
 

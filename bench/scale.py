@@ -8,11 +8,13 @@ each other.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import quantiles
+from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,6 +29,9 @@ SYNC_TARGETS = {"node": (3.0, 120.0), "gateway": (15.0, 600.0)}
 """Seconds, and megabytes, from issue and README: first full sync of each role."""
 
 CHANGE_TARGET_MS = 20.0
+
+LOG_TAIL = 4000
+"""Characters of an agent's log to show when its stage failed."""
 
 SMALLER = (10, 100)
 """How many times smaller the clusters are that the idle rounds are compared in."""
@@ -78,8 +83,15 @@ def measure(is_quick: bool, logs: Path) -> list[Result]:
 
 
 def _run(plan: Plan, logs: Path, name: str) -> Found:
-    arguments = (plan.to_json(), str(logs / f"{name}.log"))
-    found: Found = json.loads(isolation.run_inside("bench.stage", arguments))
+    """Run one stage; if it fails, show the end of what its agent said."""
+    log = logs / f"{name}.log"
+    try:
+        printed = isolation.run_inside("bench.stage", (plan.to_json(), str(log)))
+    except CalledProcessError:
+        if log.exists():
+            print(log.read_text()[-LOG_TAIL:], file=sys.stderr)
+        raise
+    found: Found = json.loads(printed)
     return found
 
 
