@@ -26,7 +26,7 @@ from bench.world import PolicyKind, World
 from outgate.kubeapi.selectors import Selector, parse_fields, parse_labels
 
 FIELDS = ("metadata.name", "metadata.namespace", "spec.nodeName", "status.phase")
-BOOKMARK_SECONDS = 30.0
+BOOKMARK_SECONDS = 60.0
 CHUNK_BYTES = 1 << 18
 
 

@@ -107,10 +107,46 @@ def policy_json(policy: Policy, kind: PolicyKind) -> bytes:
         labels = {"egress-gateway": str(policy.gateway)}
         gateway = {"nodeSelector": {"matchLabels": labels}, "egressIP": egress_ip}
         spec |= {"selectors": [selected], "egressGateway": gateway}
-    metadata = {**_metadata(policy.name, policy.uid, policy.version)}
+    metadata = _metadata(policy.name, policy.uid, policy.version)
     metadata["generation"] = policy.version
     head = {"apiVersion": API_VERSIONS[kind], "kind": kind, "metadata": metadata}
-    return _compact({**head, "spec": spec})
+    return _compact({**head, "spec": spec, "status": _policy_status(policy)})
+
+
+CONDITIONS = ("Accepted", "GatewaySelected", "EgressIPReady", "Programmed")
+
+
+def _policy_status(policy: Policy) -> dict[str, Any]:
+    """Return what the controller says of a policy of which all is well."""
+    gateway, address = node_name(policy.gateway), str(node_address(policy.gateway))
+    condition = {
+        "status": "True",
+        "reason": "AsWanted",
+        "message": "",
+        "lastTransitionTime": CREATED,
+        "observedGeneration": policy.version,
+    }
+    chosen = {
+        "node": gateway,
+        "usable": True,
+        "selected": True,
+        "reason": "Usable",
+        "egressIPs": [address],
+        "interface": "eth0",
+        "tunnelEndpoint": address,
+    }
+    return {
+        "observedGeneration": policy.version,
+        "matchedPods": 100,
+        "conditions": [{"type": name, **condition} for name in CONDITIONS],
+        "gateways": [chosen],
+        "summary": {
+            "ready": "True",
+            "reason": "-",
+            "gateways": gateway,
+            "egressIPs": address,
+        },
+    }
 
 
 def policy_number(policy: Policy, kind: PolicyKind) -> int:
