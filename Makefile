@@ -1,8 +1,12 @@
 # Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
 PYTHON := .venv/bin/python
 
+<<<<<<< HEAD
 .PHONY: setup egress-setup egress-down test test-kernel check bench bpf fuzz stories \
   clean help
+=======
+.PHONY: setup egress-setup egress-down test test-apiserver test-kernel check bpf fuzz stories clean help
+>>>>>>> issue4
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -48,6 +52,11 @@ fuzz: bpf
 STORIES ?= 100
 stories: bpf
 	OUTGATE_STORIES=$(STORIES) $(PYTHON) -m pytest -q tests/bpf/stories
+
+## make test-apiserver ask a real kube-apiserver, with etcd, built once (needs Go)
+test-apiserver:
+	@scripts/setup.sh test
+	@scripts/test-apiserver.sh build $(TESTS)
 
 ## make test-kernel    programs and attachments on Linux 6.1, in a virtual machine
 test-kernel: bpf

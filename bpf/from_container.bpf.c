@@ -119,7 +119,7 @@ static __always_inline int decide(struct context *context, const struct packet *
 				  __u32 *policy)
 {
 	const struct tuple *tuple = &packet->tuple;
-	const struct endpoint *pod = endpoint_lookup(&tuple->source);
+	struct endpoint *pod = endpoint_lookup(&tuple->source);
 	const struct origin *origin = &context->work->origin;
 	struct flow_entry *flow = &context->work->flow;
 	const struct egress_value *row;
@@ -133,6 +133,10 @@ static __always_inline int decide(struct context *context, const struct packet *
 		*policy = unknown_pod_policy(tuple, 0);
 		/* No pod network's address, or nothing that a policy covers: not ours. */
 		return *policy ? -DROP_UNKNOWN_POD : let_pass(context);
+	}
+	if (!is_interface_of(pod, origin->ifindex)) {
+		*policy = unknown_pod_policy(tuple, 0);
+		return *policy ? -DROP_OTHER_INTERFACE : let_pass(context);
 	}
 	row = covering_row(tuple);
 	if (!row)
@@ -166,14 +170,26 @@ static __always_inline int decide(struct context *context, const struct packet *
 	return DECIDED;
 }
 
-/* A pod may get a new veth: replies must follow. */
-static __always_inline void follow_veth(struct flow_entry *flow, const struct origin *origin)
+/*
+ * Does @flow belong to the pod behind this interface? One that began outside learns from its
+ * first reply where the pod is.
+ */
+static __always_inline _Bool is_flow_of(struct flow_entry *flow, const struct packet *packet,
+					const struct origin *origin)
 {
+	struct endpoint *pod;
+
 	if (flow->ifindex == origin->ifindex)
-		return;
+		return 1;
+	if (flow->decision != FLOW_INBOUND || flow->ifindex)
+		return 0;
+	pod = endpoint_lookup(&packet->tuple.source);
+	if (pod && (pod->flags & ENDPOINT_POD) && !is_interface_of(pod, origin->ifindex))
+		return 0;
 	flow->ifindex = origin->ifindex;
 	__builtin_memcpy(flow->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
 	__builtin_memcpy(flow->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+	return 1;
 }
 
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
@@ -201,17 +217,16 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		context_quote(context, packet);
 		fragment_resolve_quote(context, packet);
 		flow = error_flow(context, packet);
-		if (!flow)
+		if (!flow || !is_flow_of(flow, packet, &work->origin))
 			return decide(context, packet, policy);
 		*policy = flow->policy;
 		return send_error(context, packet, flow, policy);
 	}
 	if (packet->class == PACKET_FLOW)
 		flow = flow_lookup(packet, now);
-	if (flow) {
+	if (flow && is_flow_of(flow, packet, &work->origin)) {
 		*policy = flow->policy;
 		flow_touch(flow, tcp_bits(packet, 0), now);
-		follow_veth(flow, &work->origin);
 		work->flow = *flow;
 	} else {
 		verdict = decide(context, packet, policy);

@@ -9,7 +9,7 @@
 #include "parse.h"
 #include "verdict.h"
 
-static __always_inline const struct endpoint *endpoint_lookup(const struct ip_address *address)
+static __always_inline struct endpoint *endpoint_lookup(const struct ip_address *address)
 {
 	struct endpoint_key key = {};
 
@@ -29,6 +29,20 @@ static __always_inline _Bool is_pod_address(const struct ip_address *address)
 	const struct endpoint *endpoint = endpoint_lookup(address);
 
 	return endpoint && (endpoint->flags & ENDPOINT_POD);
+}
+
+/*
+ * Do a pod's packets come from @ifindex? Its first one says where they come from, for as long
+ * as the address has this owner: a pod that takes the address of another, or gets it before
+ * the control plane has heard of that, is behind another interface.
+ */
+static __always_inline _Bool is_interface_of(struct endpoint *pod, __u32 ifindex)
+{
+	__u32 known = pod->ifindex;
+
+	if (!known)
+		known = __sync_val_compare_and_swap(&pod->ifindex, 0, ifindex);
+	return !known || known == ifindex;
 }
 
 static __always_inline const struct ipcache_value *

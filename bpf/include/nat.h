@@ -334,16 +334,24 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 	bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, lost, BPF_NOEXIST);
 }
 
-/* Routes changed, or a reply put the entry back. Return: 0, or -DROP_NO_ROUTE. */
+/*
+ * Routes or addresses changed, or a reply put the entry back: the flow goes on where there is
+ * a way, and while this node has its egress IP. Return: 0, -DROP_NO_ROUTE, -DROP_NO_EGRESS_IP.
+ */
 static __always_inline int nat_renew_route(struct context *context, struct nat_entry *forward,
 					   const struct ip_address *destination)
 {
 	const struct runtime_config *config = runtime_config();
+	_Bool is_routed = settings.gateway_path != GATEWAY_DIRECT || forward->ifindex;
 
-	if (settings.gateway_path != GATEWAY_DIRECT || !config ||
-	    (forward->route_generation == config->route_generation && forward->ifindex))
+	if (!config || (forward->route_generation == config->route_generation && is_routed))
 		return 0;
-	return nat_route(context, forward, destination);
+	if (!is_host_address(&forward->address))
+		return -DROP_NO_EGRESS_IP;
+	if (settings.gateway_path == GATEWAY_DIRECT)
+		return nat_route(context, forward, destination);
+	forward->route_generation = config->route_generation;
+	return 0;
 }
 
 /**
@@ -353,7 +361,8 @@ static __always_inline int nat_renew_route(struct context *context, struct nat_e
  * The packet's origin must be known. An entry that is over is closed first, so that the
  * caller decides anew.
  * Return: 0, or 1 (no entry), or -DROP_SNAT_NO_PORT (the flow lost its port),
- *         -DROP_FORGED_POD (the flow is of a pod that the tunnel's source does not hold).
+ *         -DROP_FORGED_POD (the flow is of a pod that the tunnel's source does not hold),
+ *         -DROP_NO_ROUTE, -DROP_NO_EGRESS_IP (the node lost it).
  */
 static __always_inline int nat_find(struct context *context, const struct packet *packet,
 				    __u32 *policy)

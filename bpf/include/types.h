@@ -90,8 +90,8 @@ struct endpoint_key {
 };
 
 struct endpoint {
-	__u32 ifindex; /* always 0 today: the way to a pod is learned from its flows */
-	__u32 pad1;
+	__u32 ifindex; /* of a pod: where its first packet came from; 0 before that */
+	__u32 owner;   /* of a pod: which one has the address, as the control plane counts */
 	__u32 flags; /* ENDPOINT_* */
 	__u32 roles; /* ROLE_* */
 	__u8 pad2[32];

@@ -29,14 +29,21 @@ class PolicyError(OutgateError):
 
 
 class KernelError(OutgateError):
-    """The kernel refused an operation: retried, and shown until it succeeds."""
+    """
+    The kernel refused an operation: retried, and shown until it succeeds.
 
-    def __init__(self, operation: str, errno: int, detail: str = "") -> None:
+    *rows* is how many rows of the entry it concerns.
+    """
+
+    def __init__(
+        self, operation: str, errno: int, detail: str = "", rows: int = 1
+    ) -> None:
         reason = os.strerror(errno) if errno else "failed"
         super().__init__(f"{operation}: {reason}" + (f" ({detail})" if detail else ""))
         self.operation = operation
         self.errno = errno
         self.detail = detail
+        self.rows = rows
 
 
 class SourceError(OutgateError):

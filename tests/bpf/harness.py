@@ -178,15 +178,19 @@ class Node:
         *,
         tunnel: int = 0,
         policy_generation: int = 0,
+        route_generation: int = 0,
         source: IPv6Address | None = None,
     ) -> None:
         """Set what programs read anew with each packet; *tunnel* 0 is the uplink."""
-        self.inside(lambda: self._configure(tunnel, policy_generation, source))
+        self.inside(
+            lambda: self._configure(tunnel, policy_generation, route_generation, source)
+        )
 
     def _configure(
         self,
         tunnel: int = 0,
         policy_generation: int = 0,
+        route_generation: int = 0,
         source: IPv6Address | None = None,
     ) -> None:
         config = RuntimeConfig(
@@ -194,6 +198,7 @@ class Node:
             tunnel_mac=TUNNEL_MAC,
             tunnel_mtu=TUNNEL_MTU,
             policy_generation=policy_generation,
+            route_generation=route_generation,
             tunnel_source=source,
         )
         with PinnedMap(self.pins / MapName.CONFIG) as table:
@@ -281,15 +286,17 @@ class Node:
         tunnel: Address | None = None,
         vni: int = VNI,
         gso_size: int = 0,
+        ifindex: int = 0,
     ) -> Outcome:
         """
         Run *hook* on *packet*; *tunnel* is the node that tunnelled it here.
+        *ifindex* is the interface, 0 the uplink.
 
         As on an interface, the next family's program sees what the first one passed.
         With *gso_size* it is a super-packet whose segments carry that many bytes.
         """
         context = bytearray(CONTEXT_SIZE)
-        pack_into("=I", context, IFINDEX, self.uplink)
+        pack_into("=I", context, IFINDEX, ifindex or self.uplink)
         pack_into("=I", context, GSO_SIZE, gso_size)
         if tunnel:
             context[CB : CB + 20] = tunnel_source(tunnel, vni)

@@ -3,6 +3,7 @@ One server for all tests with kubectl, and a namespace of its own for each test.
 
 Each test runs twice: with the machine's kubectl (``OUTGATE_KUBECTL`` names another)
 and with the current one, which a Python package brings into this environment.
+``OUTGATE_TEST_APISERVER`` names the kubeconfig of a server to be tried instead of ours.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,22 +39,36 @@ def kubectl_binary(request: pytest.FixtureRequest) -> str:
 def cluster(
     kubectl_binary: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Kubectl]:
-    """A server with a node and the policies' CRD."""
-    server = start_server()
-    kubectl = Kubectl(kubectl_binary, server.url, tmp_path_factory.mktemp("cache"))
+    """A server with a node and a CRD."""
+    cache = tmp_path_factory.mktemp("cache")
+    other = os.environ.get("OUTGATE_TEST_APISERVER")
+    server = None if other else start_server()
+    if server is None:
+        kubectl = Kubectl(kubectl_binary, "", cache, kubeconfig=str(other))
+    else:
+        kubectl = Kubectl(kubectl_binary, server.url, cache)
     kubectl("apply", "-f", str(HERE / "objects"))
     kubectl("patch", "node", "n1", "--subresource=status", "--patch", NODE_STATUS)
     yield kubectl
-    server.stop()
+    if server is None:
+        kubectl("delete", "-f", str(HERE / "objects"))
+    else:
+        server.stop()
 
 
 @pytest.fixture
 def kubectl(cluster: Kubectl, request: pytest.FixtureRequest) -> Kubectl:
-    """A kubectl in a fresh namespace with one pod, ``web``, on node ``n1``."""
+    """
+    A kubectl in a fresh namespace with one pod, ``web``, on node ``n1``.
+
+    On a server without controllers the namespace's account is made here.
+    """
     name = request.node.name.removeprefix("test_").replace("_", "-")
     name = "".join(c for c in name if c.isalnum() or c == "-")[:60].strip("-")
     cluster("create", "namespace", name)
-    own = Kubectl(cluster.binary, cluster.url, cluster.folder, name)
+    own = replace(cluster, namespace=name)
+    if not own.url:
+        own("create", "serviceaccount", "default")
     own("apply", "-f", str(HERE / "web.yaml"))
     return own
 

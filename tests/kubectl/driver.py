@@ -26,19 +26,24 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
-    """One kubectl, pointed at one server and one namespace."""
+    """
+    One kubectl, pointed at one server and one namespace.
+
+    Shape: an empty *url* leaves it to *kubeconfig* to name the server.
+    """
 
     binary: str
     url: str
     folder: Path
     namespace: str = "default"
+    kubeconfig: str = "/dev/null"
 
     @property
     def base(self) -> list[str]:
         return [
             self.binary,
-            "--kubeconfig=/dev/null",
-            f"--server={self.url}",
+            f"--kubeconfig={self.kubeconfig}",
+            *([f"--server={self.url}"] if self.url else []),
             f"--cache-dir={self.folder}",
             f"--namespace={self.namespace}",
         ]

@@ -8,11 +8,14 @@ from kubectl.driver import Kubectl, apply_route, words
 
 
 def test_version_reads_the_servers(kubectl: Kubectl) -> None:
-    assert "Server Version: v1.32" in kubectl("version")
+    assert "Server Version: v1." in kubectl("version")
 
 
 def test_cluster_info_names_the_server(kubectl: Kubectl) -> None:
-    assert kubectl.url in kubectl("cluster-info")
+    said = kubectl("cluster-info")
+
+    assert "is running at" in said
+    assert kubectl.url in said
 
 
 def test_api_resources_lists_custom_kinds_with_short_names(kubectl: Kubectl) -> None:
@@ -85,7 +88,7 @@ def test_get_watch_shows_a_change(kubectl: Kubectl) -> None:
 
 
 def test_get_of_an_unknown_kind_says_so(kubectl: Kubectl) -> None:
-    answer = kubectl.run("get", "deployments")
+    answer = kubectl.run("get", "gadgets")
 
     assert answer.code == 1
     assert "doesn't have a resource type" in answer.err
@@ -130,7 +133,7 @@ def test_describe_works_for_every_kind(kubectl: Kubectl) -> None:
 
 def test_explain_reads_built_in_and_custom_fields(kubectl: Kubectl) -> None:
     assert "The first hop." in kubectl("explain", "routes.spec.via")
-    assert kubectl("explain", "pod.spec").count("What should run, and how.") == 1
+    assert "FIELD: spec <PodSpec>" in kubectl("explain", "pod.spec")
     assert "destination" not in kubectl("explain", "node", "--recursive")
 
 

@@ -70,7 +70,7 @@ def test_server_side_apply_takes_over_from_client_side(kubectl: Kubectl) -> None
 
     managers = "-o=jsonpath={.metadata.managedFields[*].manager}"
     owners = words(kubectl("get", "rt", "r-migrate", managers))
-    assert owners == ["kubectl", "kubectl-last-applied"]
+    assert sorted(owners) == ["kubectl", "kubectl-last-applied"]
 
 
 def test_create_of_what_exists_is_refused(kubectl: Kubectl) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.fields import Field
 from outgate.policy.model import Endpoint, Namespace
-from outgate.policy.selectors import parse_rule
+from outgate.policy.selectors import parse_pod_rule
 
 KEYS = st.sampled_from(("app", "tier", "example.com/x"))
 POD_KEYS = st.one_of(KEYS, st.just("io.kubernetes.pod.namespace"))
@@ -76,7 +76,7 @@ def test_rule_selects_what_a_naive_reading_selects(
     namespace: str,
     namespace_labels: dict[str, str],
 ) -> None:
-    selector = parse_rule(Field(rule, "rule", []))
+    selector = parse_pod_rule(Field(rule, "rule", []))
     assert selector is not None
     endpoint = Endpoint(namespace, "pod", labels=pod_labels)
     labels = identity_labels(endpoint, Namespace(namespace, namespace_labels))

@@ -142,7 +142,7 @@ class Agent:
         )
         self._told.failures(self._loop)
         self._told.source_errors(dict(self._source.errors))
-        self._told.problems(self._target.compiled.problems)
+        self._told.problems(self._target.problems)
 
 
 class _Told:
@@ -154,7 +154,8 @@ class _Told:
         self._problems: tuple[Problem, ...] = ()
 
     def failures(self, loop: Reconciler) -> None:
-        failing = {k: s for k, s in loop.ledger if s.state is State.ERROR}
+        opened = loop.ledger.open.items()
+        failing = {key: status for key, status in opened if status.state is State.ERROR}
         for key in failing.keys() - self._failing:
             kind, subject = render_key(key)
             error = failing[key].error

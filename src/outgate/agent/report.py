@@ -17,8 +17,17 @@ from outgate.kernel.records import MetricRecord
 from outgate.reconcile.loop import Reconciler, Round
 from outgate.reconcile.status import EntryStatus, State
 from outgate.source.interface import Source
-from outgate.state.entries import Family, Key, key_family
-from outgate.state.snapshot import render_key, render_value, sort_key
+from outgate.state.entries import (
+    Family,
+    Key,
+    PolicyEntry,
+    PolicyKey,
+    RowsKey,
+    Value,
+    family_of,
+    key_family,
+)
+from outgate.state.snapshot import lines, render_key, render_value, sort_key
 from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
 from outgate.telemetry.version import product_version
@@ -79,7 +88,7 @@ class Report:
             if self._last_round_at is None
             else now - self._last_round_at,
             round_error=last.error if last else None,
-            failed_entries=sum(s.state is State.ERROR for _, s in loop.ledger),
+            failed_entries=len(_failed(loop)),
         )
 
     def statistics(self, loop: Reconciler) -> Statistics:
@@ -95,7 +104,7 @@ class Report:
                 (kind, FAMILY_NAMES[family], str(state)): count
                 for (kind, family, state), count in loop.ledger.counts().items()
             },
-            problems=len(self._target.compiled.problems),
+            problems=len(self._target.problems),
             packets=self._packets(),
             is_collecting=not collection.error,
             collected={
@@ -119,11 +128,7 @@ class Report:
 
     def _policy_names(self) -> dict[int, str]:
         """Return policies as users write them, by the datapath's number; 0 is none."""
-        cluster = self._source.cluster
-        names = {0: ""}
-        for bad in cluster.bad_policies:
-            names[bad.id] = f"{bad.kind} {bad.name}"
-        return names | {policy.id: policy.reference for policy in cluster.policies}
+        return {0: "", **self._target.engine.policy_names}
 
     def policies(self) -> dict[str, Any]:
         """Return what each number stands for that the datapath has for a policy."""
@@ -166,11 +171,10 @@ class Report:
                 kind: dict(sorted(entries[kind].items())) for kind in sorted(entries)
             },
             "failures": [
-                self._entry(key, status, now)
-                for key, status in self._sorted(loop)
-                if status.state is State.ERROR
+                self._entry(key, self._target.snapshot.get(key), status, now)
+                for key, status in sorted(_failed(loop), key=_key_order)
             ],
-            "problems": [asdict(p) for p in self._target.compiled.problems],
+            "problems": [asdict(p) for p in self._target.problems],
             "forwarded": forwarded,
             "passed": passed,
             "drops": packets,
@@ -179,28 +183,54 @@ class Report:
         }
 
     def entries(self, loop: Reconciler, now: float) -> dict[str, Any]:
-        """Return every entry that is wanted or kept, with its state."""
-        found = [self._entry(key, status, now) for key, status in self._sorted(loop)]
-        return {"entries": found}
+        """Return every entry that is wanted or kept, row by row, with its state."""
+        wanted, ledger = self._target.snapshot, loop.ledger
+        found = [
+            self._entry(key, value, ledger[_owner(key)], now)
+            for key, value in lines(wanted)
+            if _owner(key) in ledger
+        ]
+        kept = [
+            self._entry(key, None, status, now)
+            for key, status in ledger.open.items()
+            if key not in wanted
+        ]
+        return {"entries": found + kept}
 
     @staticmethod
-    def _sorted(loop: Reconciler) -> list[tuple[Key, EntryStatus]]:
-        return sorted(loop.ledger, key=lambda entry: sort_key(entry[0]))
-
-    def _entry(self, key: Key, status: EntryStatus, now: float) -> dict[str, Any]:
+    def _entry(
+        key: Key | PolicyKey,
+        value: Value | PolicyEntry | None,
+        status: EntryStatus,
+        now: float,
+    ) -> dict[str, Any]:
         kind, subject = render_key(key)
-        value = self._target.snapshot.get(key)
         due = status.next_attempt
+        is_row = isinstance(key, PolicyKey)
         return {
             "kind": kind,
             "key": subject,
-            "family": key_family(key),
+            "family": family_of(key.source) if is_row else key_family(key),
             "wanted": None if value is None else render_value(value),
             "state": status.state,
-            "age": now - status.since,
+            "age": None if status.since is None else now - status.since,
             "error": status.error,
             "nextAttempt": None if due is None else max(due - now, 0.0),
         }
+
+
+def _owner(key: Key | PolicyKey) -> Key:
+    """Return the key whose status a line has: rows share that of their pod."""
+    return RowsKey(key.source) if isinstance(key, PolicyKey) else key
+
+
+def _failed(loop: Reconciler) -> list[tuple[Key, EntryStatus]]:
+    opened = loop.ledger.open.items()
+    return [(key, status) for key, status in opened if status.state is State.ERROR]
+
+
+def _key_order(entry: tuple[Key, EntryStatus]) -> tuple[Any, ...]:
+    return sort_key(entry[0])
 
 
 def _metric_order(record: MetricRecord) -> tuple[int, int, int]:

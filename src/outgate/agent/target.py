@@ -2,30 +2,31 @@
 What this node's kernel should hold: the source's cluster, compiled with its facts.
 
 Satisfies ``reconcile.ports.Desired``.  Decides nothing about policies (``policy``
-does) and nothing about operations (``reconcile`` does); it knows which entries stay
-although they are not wanted: those of bad policies.
+does) and nothing about operations (``reconcile`` does); it carries changes from the
+source to the engine, and knows which entries stay although they are not wanted: those
+of bad policies.
 """
 
 from collections.abc import Callable
 
-from outgate.policy.compile import Compiled, compile_node, compile_unlisted
+from outgate.policy.compile import Compiled, compile_unlisted
 from outgate.policy.doubt import stay_careful
-from outgate.policy.model import Cluster
+from outgate.policy.engine import Engine
+from outgate.policy.model import Problem
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
 from outgate.state.entries import (
     CoveredEntry,
     Excluded,
-    Key,
     NodeName,
     NoEgressIP,
     NoGateway,
     PolicyId,
     TunnelDevice,
-    Value,
     ViaGateway,
 )
 from outgate.state.facts import NodeFacts
+from outgate.state.plan import Keep, keep_none
 from outgate.state.snapshot import Snapshot
 
 
@@ -40,48 +41,62 @@ class CompiledTarget:
         facts: Callable[[], NodeFacts],
     ) -> None:
         self._source = source
-        self._node = node
         self._tunnel = tunnel
         self._facts = facts
-        self._compiled_from: tuple[Cluster, NodeFacts] | None = None
-        self._from_cluster = Compiled(snapshot={})
-        self.compiled = self._from_cluster
+        self._is_whole = True
+        self._withheld: tuple[Problem, ...] = ()
+        self.engine = Engine(node, tunnel)
+        self.snapshot: Snapshot = {}
 
     @property
-    def snapshot(self) -> Snapshot:
-        """Return what the last round wanted."""
-        return self.compiled.snapshot
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what users should know, as of the last round."""
+        return (*self.engine.problems, *self._withheld)
 
     def target(self, actual: Snapshot) -> Target:
         """Return what should be there now; only programs before the first full list."""
         if not self._source.is_listed:
-            self.compiled = compile_unlisted(actual, self._facts(), self._tunnel)
-            return Target(self.compiled.snapshot, is_complete=False, keep=_keep_none)
-        inputs = self._source.cluster, self._facts()
-        # Compiling is pure: the same inputs would only give the same again.
-        if self._compiled_from is None or not (
-            inputs[0] is self._compiled_from[0] and inputs[1] == self._compiled_from[1]
-        ):
-            self._from_cluster = compile_node(
-                inputs[0], self._node, inputs[1], self._tunnel
-            )
-            self._compiled_from = inputs
-        self.compiled = stay_careful(self._from_cluster, actual)
+            self._is_whole = True
+            unlisted = compile_unlisted(actual, self._facts(), self._tunnel)
+            self.snapshot = unlisted.snapshot
+            return Target(self.snapshot, is_complete=False, keep=keep_none)
+        engine = self.engine
+        engine.change(self._source.take_changes())
+        engine.observe(self._facts())
+        touched = engine.settle()
+        # Before completeness is asked for: pods that are needed from now on have not
+        # been listed, and nothing may be removed until they are.
+        self._source.need_pods(engine.pod_queries)
+        was_whole, self._is_whole = self._is_whole, bool(engine.kept_policies)
+        self.snapshot, self._withheld = engine.desired, ()
+        if engine.kept_policies:
+            self._stay_careful(actual)
         return Target(
-            self.compiled.snapshot,
+            self.snapshot,
             self._source.is_complete,
-            keep_policies(self.compiled.kept_policies),
+            keep_policies(engine.kept_policies),
+            None if was_whole or self._is_whole else touched,
         )
+
+    def _stay_careful(self, actual: Snapshot) -> None:
+        engine = self.engine
+        compiled = Compiled(
+            snapshot=engine.desired,
+            kept_policies=engine.kept_policies,
+            doubtful_pods=engine.doubtful_pods,
+        )
+        careful = stay_careful(compiled, actual)
+        self.snapshot, self._withheld = careful.snapshot, careful.problems
 
     async def wait_changed(self) -> None:
         """Return once the cluster, or its completeness, may have changed."""
         await self._source.wait_changed()
 
 
-def keep_policies(kept: frozenset[PolicyId]) -> Callable[[Key, Value], bool]:
+def keep_policies(kept: frozenset[PolicyId]) -> Keep:
     """Return a predicate for what belongs to one of the policies *kept*."""
 
-    def keep(key: Key, value: Value) -> bool:
+    def keep(key: object, value: object) -> bool:
         match value:
             case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
                 return value.policy in kept
@@ -91,7 +106,3 @@ def keep_policies(kept: frozenset[PolicyId]) -> Callable[[Key, Value], bool]:
                 return False
 
     return keep
-
-
-def _keep_none(key: Key, value: Value) -> bool:
-    return False

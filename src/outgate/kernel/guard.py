@@ -6,10 +6,17 @@ without a row is let through as uncovered.  So a row that could not be written m
 keep its pod unknown, or make it so again.  Pure; both kernels follow it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from outgate.errors import KernelError
-from outgate.state.entries import Address, CoveredKey, EndpointKey, Key, PolicyKey
+from outgate.state.entries import (
+    Address,
+    CoveredKey,
+    EndpointKey,
+    Key,
+    Network,
+    RowsKey,
+)
 from outgate.state.plan import Operation, Put, Remove
 
 
@@ -23,7 +30,7 @@ def guard(
     network that is missing hides every pod that would become known now.
     """
     failed = tuple(failed)
-    incomplete = {key.source for key in failed if isinstance(key, PolicyKey)}
+    incomplete = {key.source for key in failed if isinstance(key, RowsKey)}
     is_blind = any(isinstance(key, CoveredKey) for key in failed)
     withheld = [
         operation.key
@@ -44,3 +51,10 @@ def _order(address: Address) -> tuple[int, Address]:
 def withheld_error(key: EndpointKey) -> KernelError:
     """Return why a pod is kept unknown."""
     return KernelError(f"make pod {key.address} known", 0, "rows of it are missing")
+
+
+def refused_rows(refused: Mapping[Network, KernelError], of: int) -> KernelError:
+    """Return one error for the rows of a pod that were *refused*, of so many."""
+    first, error = next(iter(refused.items()))
+    told = f"{len(refused)} of {of} rows, {first} first"
+    return KernelError(error.operation, error.errno, told, len(refused))

@@ -179,12 +179,13 @@ def _decode_ipcache(key: bytes, value: bytes) -> tuple[Key, Value]:
 
 def _decode_endpoint(key: bytes, value: bytes) -> tuple[Key, Value]:
     packed, number = ENDPOINT_KEY.unpack(key)
-    _, flags, roles = ENDPOINT.unpack(value)
+    _, owner, flags, roles = ENDPOINT.unpack(value)
     return EndpointKey(unpack_padded(packed, number)), EndpointEntry(
         EndpointFlag(flags),
         is_egress_ip=bool(roles & ROLE_EGRESS_IP),
         is_other_family=bool(roles & ROLE_OTHER_FAMILY),
         is_selected=bool(roles & ROLE_SELECTED),
+        owner=owner,
     )
 
 
@@ -252,9 +253,9 @@ def encode_value(key: Key, value: Value) -> bytes:
             return COVERED_VALUE.pack(policy)
         case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
             return encode_policy_value(value, key_family(key) or Family.V4)
-        case EndpointEntry(flags, is_egress_ip, is_other_family, is_selected):
+        case EndpointEntry(flags, is_egress_ip, is_other_family, is_selected, owner):
             roles = ROLE_EGRESS_IP * is_egress_ip | ROLE_OTHER_FAMILY * is_other_family
             roles |= ROLE_SELECTED * is_selected
-            return ENDPOINT.pack(0, flags, roles)
+            return ENDPOINT.pack(0, owner, flags, roles)
         case _:
             raise ValueError(f"{value} lives in no map")

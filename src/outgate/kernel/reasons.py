@@ -47,6 +47,7 @@ class Reason(IntEnum):
     DROP_OTHER_FAMILY = 25, "the same, and the setting other-family says drop"
     FRAGMENT_HELD = 26, "a part before its datagram's first: held until that comes"
     DROP_FORGED_TUNNEL = 27, "from a pod as a node, or to a node's tunnel port"
+    DROP_OTHER_INTERFACE = 28, "covered, from a pod's address behind another interface"
 
 
 def reason_name(number: int) -> str:

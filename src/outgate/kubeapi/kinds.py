@@ -158,6 +158,23 @@ BUILT_IN_KINDS = (
     ),
     Kind("coordination.k8s.io", "v1", "Lease", "leases", True, "lease"),
     Kind(
+        group="discovery.k8s.io",
+        version="v1",
+        kind="EndpointSlice",
+        plural="endpointslices",
+        namespaced=True,
+        singular="endpointslice",
+    ),
+    Kind(
+        group="networking.k8s.io",
+        version="v1",
+        kind="ServiceCIDR",
+        plural="servicecidrs",
+        namespaced=False,
+        singular="servicecidr",
+        subresources=("status",),
+    ),
+    Kind(
         group="apiextensions.k8s.io",
         version="v1",
         kind="CustomResourceDefinition",

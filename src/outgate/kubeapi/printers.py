@@ -261,6 +261,23 @@ def _lease(lease: JsonObject, now: datetime) -> Row:
     return [_name(lease), holder, _created(lease, now)]
 
 
+def _service_network(network: JsonObject, now: datetime) -> Row:
+    cidrs = (network.get("spec") or {}).get("cidrs") or ()
+    return [_name(network), ",".join(cidrs), _created(network, now)]
+
+
+def _endpoint_slice(found: JsonObject, now: datetime) -> Row:
+    ports = [str(port.get("port", "*")) for port in found.get("ports") or ()]
+    addresses = [a for one in found.get("endpoints") or () for a in one["addresses"]]
+    return [
+        _name(found),
+        found.get("addressType", ""),
+        ",".join(ports) or "<unset>",
+        ",".join(addresses) or "<unset>",
+        _created(found, now),
+    ]
+
+
 def _definition(crd: JsonObject, now: datetime) -> Row:
     return [_name(crd), crd["metadata"].get("creationTimestamp")]
 
@@ -325,6 +342,10 @@ PRINTERS: dict[str, Printer] = {
         ),
         5,
         _event,
+    ),
+    "ServiceCIDR": Printer(("Name", "CIDRs", "Age"), 0, _service_network),
+    "EndpointSlice": Printer(
+        ("Name", "AddressType", "Ports", "Endpoints", "Age"), 0, _endpoint_slice
     ),
     "Lease": Printer(("Name", "Holder", "Age"), 0, _lease),
     "CustomResourceDefinition": Printer(("Name", "Created At"), 0, _definition),

@@ -20,7 +20,13 @@ from outgate.kubeapi.deletion import DeleteOptions
 from outgate.kubeapi.protobuf import decode_envelope
 from outgate.kubeapi.schema import Schema
 from outgate.kubeapi.selectors import EVERYTHING, Selector, parse_fields, parse_labels
-from outgate.kubeapi.status import bad_request, not_implemented, unsupported_media_type
+from outgate.kubeapi.status import (
+    Cause,
+    bad_request,
+    invalid,
+    not_implemented,
+    unsupported_media_type,
+)
 from outgate.kubeapi.wire import decode_json, decode_yaml
 
 Query = Mapping[str, str]
@@ -29,6 +35,7 @@ _BODY_TYPES = (
     "application/yaml",
     "application/vnd.kubernetes.protobuf",
 )
+NOT_OLDER = "NotOlderThan"
 _POD_ONLY_ELSEWHERE = (
     "attach",
     "ephemeralcontainers",
@@ -132,7 +139,7 @@ def parse_list_options(query: Query, resource: Resource) -> ListOptions:
     version = query.get("resourceVersion", "")
     if version and not version.isdecimal():
         raise bad_request(f'resourceVersion: Invalid value: "{version}"')
-    return ListOptions(
+    options = ListOptions(
         selector=Selector(
             parse_labels(query.get("labelSelector", "")),
             parse_fields(query.get("fieldSelector", ""), supported),
@@ -148,6 +155,41 @@ def parse_list_options(query: Query, resource: Resource) -> ListOptions:
         if timeout is None
         else _integer(query, "timeoutSeconds", 0),
     )
+    _check_beginning(options)
+    return options
+
+
+def _check_beginning(options: ListOptions) -> None:
+    """
+    Refuse what the real API refuses about where a list or a watch begins.
+
+    Errors: 422, as for a bad object: the options are one, of kind ListOptions.
+    """
+    match, faults = options.version_match, []
+
+    def forbid(field: str, text: str) -> None:
+        faults.append(Cause("FieldValueForbidden", f"Forbidden: {text}", field))
+
+    if options.watch and options.initial_events is not None:
+        if match != NOT_OLDER:
+            text = "sendInitialEvents requires setting resourceVersionMatch to"
+            forbid("resourceVersionMatch", f"{text} {NOT_OLDER}")
+    elif options.initial_events is not None:
+        forbid("sendInitialEvents", "sendInitialEvents is forbidden for list")
+    elif match and options.watch:
+        text = "is forbidden for watch unless sendInitialEvents is provided"
+        forbid("resourceVersionMatch", f"resourceVersionMatch {text}")
+    elif match and not options.version:
+        text = "is forbidden unless resourceVersion is provided"
+        forbid("resourceVersionMatch", f"resourceVersionMatch {text}")
+    if match and options.continue_token:
+        text = "is forbidden when continue is provided"
+        forbid("resourceVersionMatch", f"resourceVersionMatch {text}")
+    if match not in ("", "Exact", NOT_OLDER):
+        text = f'Unsupported value: "{match}": supported values: "Exact", "{NOT_OLDER}"'
+        faults.append(Cause("FieldValueNotSupported", text, "resourceVersionMatch"))
+    if faults:
+        raise invalid("ListOptions.meta.k8s.io", "", faults)
 
 
 def is_true(query: Query, name: str) -> bool:

@@ -12,7 +12,8 @@ What is not faked, and answers with a Status that says so:
 - no users, no RBAC: at most one bearer token;
 - no controllers: nothing schedules, restarts, replaces or garbage-collects; owner
   references are kept but not followed, events do not expire;
-- no workload kinds (Deployment, DaemonSet, Job ...), no Endpoints, no quotas;
+- no workload kinds (Deployment, DaemonSet, Job ...), no quotas, no
+  Endpoints (and one EndpointSlice, that of the API itself);
 - no admission webhooks, no conversion webhooks, no CEL rules in CRDs;
 - pods: no attach, port-forward, proxy, ephemeral containers or eviction; exec over
   WebSockets only (no SPDY);
@@ -30,19 +31,16 @@ from pathlib import Path
 
 from aiohttp import web
 
-from outgate.kubeapi.admission import WriteOptions
 from outgate.kubeapi.backend import PodBackend
 from outgate.kubeapi.catalogue import Catalogue
 from outgate.kubeapi.crds import Resource
+from outgate.kubeapi.furniture import Address, furnish
 from outgate.kubeapi.journal import Journal
 from outgate.kubeapi.objects import CRD_KIND, SERVICE_NETWORK, Objects, ServiceNetwork
-from outgate.kubeapi.operations import create
 from outgate.kubeapi.routes import Api
 from outgate.kubeapi.storage import Storage, Stored, index
 from outgate.kubeapi.streams import Wakeups
-from outgate.kubeapi.wire import JsonObject
 
-_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _LARGEST_BODY = 8 * 1024 * 1024
 _SHUTDOWN_SECONDS = 2.0
 
@@ -52,8 +50,9 @@ class ApiServer:
     One API; *history* is how many changes of each resource a watch may lag behind.
 
     *journal* is a file that keeps everything; *backend* runs exec and logs; with
-    *token*, only health and version answer without it; *service_network* is where
-    services get their addresses.
+    *token*, only health and version answer without it; *service_networks* are where
+    services get their addresses, the primary one first; *addresses* are those at which
+    clients inside the cluster find this API.
     """
 
     def __init__(
@@ -63,7 +62,8 @@ class ApiServer:
         backend: PodBackend | None = None,
         token: str | None = None,
         history: int = 10_000,
-        service_network: ServiceNetwork = SERVICE_NETWORK,
+        service_networks: Sequence[ServiceNetwork] = (SERVICE_NETWORK,),
+        addresses: Sequence[Address] = (),
     ) -> None:
         self._journal = None if journal is None else Journal(journal)
         self._wakeups = Wakeups()
@@ -75,10 +75,12 @@ class ApiServer:
                 keep=self._journal.keep,
                 notify=self._wakeups.notify,
             )
-        self._objects = Objects(storage, Catalogue(), _now, _new_uid, service_network)
+        self._objects = Objects(
+            storage, Catalogue(), _now, _new_uid, service_networks[0]
+        )
         if self._journal is not None:
             _restore(self._objects, self._journal)
-        _furnish(self._objects)
+        furnish(self._objects, service_networks, addresses)
         api = Api(self._objects, self._wakeups, backend, token)
         app = web.Application(client_max_size=_LARGEST_BODY)
         app.router.add_route("*", "/{path:.*}", api.respond)
@@ -131,29 +133,3 @@ def _restore(objects: Objects, journal: Journal) -> None:
 def _restored(resource: Resource, journal: Journal) -> list[Stored]:
     rows = journal.objects(resource.kind.resource)
     return [index(resource.kind, obj, version) for version, obj in rows]
-
-
-def _furnish(objects: Objects) -> None:
-    """Make what every cluster starts with, where it is missing."""
-    options = WriteOptions(manager="kube-apiserver")
-    namespaces = objects.catalogue.built_in("Namespace")
-    for name in _NAMESPACES:
-        if objects.find(namespaces, ("", name)) is None:
-            create(objects, namespaces, ("", name), {}, options)
-    services = objects.catalogue.built_in("Service")
-    if objects.find(services, ("default", "kubernetes")) is None:
-        first = str(objects.service_network[1])
-        create(objects, services, ("default", ""), _kubernetes_service(first), options)
-
-
-def _kubernetes_service(address: str) -> JsonObject:
-    return {
-        "metadata": {
-            "name": "kubernetes",
-            "labels": {"component": "apiserver", "provider": "kubernetes"},
-        },
-        "spec": {
-            "clusterIP": address,
-            "ports": [{"name": "https", "port": 443, "targetPort": 6443}],
-        },
-    }

@@ -19,7 +19,7 @@ from outgate.kubeapi.wire import JsonObject, decode_json
 
 _HEAD = re.compile(r"^(\w+): (.+)$")
 _FIELD = re.compile(r"^  (\w+)(!?) (\S+)(?: =(\S+))? - (.+)$")
-_FILES = ("meta", "node", "pod")
+_FILES = ("meta", "network", "node", "pod")
 _SCALARS: dict[str, JsonObject] = {
     "string": {"type": "string"},
     "integer": {"type": "integer", "format": "int64"},

@@ -1,33 +1,27 @@
 """
 One agent pod per node, as a DaemonSet would keep them.
 
-What this is: the Pod object of an agent, and the loop that makes one for each node
-that has none.  They are pods of namespace ``cilium`` with label ``k8s-app=cilium``,
-so that commands from guides of the field work as they stand.
+What this is: the Pod object of an agent, and which nodes have none.  They are pods of
+namespace ``cilium`` with label ``k8s-app=cilium``, so that commands from guides of the
+field work as they stand.
 What this is not: the agent; the pod runs ``outgate agent``.
 """
 
-import asyncio
-import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from outgate.errors import SourceError
-from outgate.lab.informer import Informer
+from outgate.lab.keeper import is_of, is_staying, random_suffix
 from outgate.lab.settings import LabSettings, StateFolder
 from outgate.lab.topology import Node, Topology
 from outgate.lab.workload import DEFAULT_PATH, Json
-from outgate.source.client import Client
 
 NAMESPACE = "cilium"
 LABEL, VALUE = "k8s-app", "cilium"
 METRICS_PORT = 9964
 PIN_FOLDER = "/sys/fs/bpf/tc/globals"
-NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GRACE_SECONDS = 5
-RETRY_SECONDS = 1.0
 
 
 def agent_pod(
@@ -84,64 +78,27 @@ def agent_pod(
     }
 
 
-def random_suffix() -> str:
-    """Five letters as the API's generateName makes them."""
-    return "".join(secrets.choice(NAME_LETTERS) for _ in range(5))
+def missing_agents(
+    topology: Topology,
+    settings: LabSettings,
+    folder: StateFolder,
+    pods: Iterable[Json],
+) -> list[dict[str, Any]]:
+    """An agent for each node that has none."""
+    return [
+        agent_pod(node, settings, folder, random_suffix())
+        for node in nodes_without_agent(topology, pods)
+    ]
 
 
 def nodes_without_agent(topology: Topology, pods: Iterable[Json]) -> list[Node]:
     """The nodes that have no agent pod, or only one that is going."""
     served = {
-        pod["spec"].get("nodeName")
-        for pod in pods
-        if is_agent(pod) and "deletionTimestamp" not in pod["metadata"]
+        pod["spec"].get("nodeName") for pod in pods if is_agent(pod) and is_staying(pod)
     }
     return [node for node in topology.nodes if node.name not in served]
 
 
 def is_agent(pod: Json) -> bool:
     """Whether *pod* is an agent of the lab."""
-    metadata: Mapping[str, Any] = pod["metadata"]
-    labels = metadata.get("labels") or {}
-    return metadata.get("namespace") == NAMESPACE and labels.get(LABEL) == VALUE
-
-
-async def keep_agents(
-    client: Client,
-    pods: Informer,
-    topology: Topology,
-    settings: LabSettings,
-    folder: StateFolder,
-) -> None:
-    """Keep one agent on every node until cancelled."""
-    changed = asyncio.Event()
-    pods.on_change(lambda _: changed.set())
-    while True:
-        await changed.wait()
-        changed.clear()
-        if not pods.is_complete:
-            continue
-        try:
-            for node in nodes_without_agent(topology, pods.objects.values()):
-                pod = agent_pod(node, settings, folder, random_suffix())
-                path = f"/api/v1/namespaces/{NAMESPACE}/pods"
-                made = await client.request("POST", path, body=pod)
-                pods.objects[made["metadata"]["uid"]] = made
-        except SourceError as error:
-            print(f"agents: {error}; trying again", flush=True)
-            changed.set()
-            await asyncio.sleep(RETRY_SECONDS)
-
-
-async def make_namespace(client: Client) -> None:
-    """Make the agents' namespace unless it is there."""
-    body = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": NAMESPACE},
-    }
-    try:
-        await client.request("POST", "/api/v1/namespaces", body=body)
-    except SourceError as error:
-        if error.status != 409:
-            raise
+    return is_of(pod, NAMESPACE, LABEL, VALUE)

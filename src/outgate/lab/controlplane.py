@@ -1,5 +1,5 @@
 """
-The lab's control plane: the API, the kubelets, the scheduler, the agents' keeper.
+The lab's control plane: the API, the kubelets, the scheduler, the keepers.
 
 What this is: ``python -m outgate.lab.controlplane FOLDER``, one asyncio process that
 may be stopped, killed and started at any time: pods, agents and traffic live in
@@ -15,17 +15,19 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from outgate.kubeapi.backend import ExecRequest, ExecSession, LogRequest
 from outgate.kubeapi.server import ApiServer
-from outgate.lab.agents import keep_agents, make_namespace
+from outgate.lab import agents, controllers
 from outgate.lab.certificate import make_certificate, server_context
 from outgate.lab.definitions import definition_folder, make_definitions
 from outgate.lab.exec import start_session
 from outgate.lab.holders import read_host
 from outgate.lab.informer import Informer
 from outgate.lab.inside import socket_inside
+from outgate.lab.keeper import keep_pods, make_namespace
 from outgate.lab.kubeconfig import new_config, write_config
 from outgate.lab.kubelet import Kubelet
 from outgate.lab.logs import read_logs
@@ -111,7 +113,8 @@ async def serve(folder: StateFolder) -> None:
         journal=folder.journal,
         backend=Backend(runtime),
         token=api.token,
-        service_network=topology.service_networks[0],
+        service_networks=topology.service_networks,
+        addresses=topology.control_plane.addresses,
     )
     tls = server_context(folder.certificate, folder.key)
     await apiserver.start([server, open_inside(folder, topology)], tls)
@@ -134,7 +137,8 @@ async def run_loops(
     """The control loops; each retries what the API refuses."""
     pods = Informer(client, "/api/v1/pods")
     nodes = Informer(client, "/api/v1/nodes")
-    await make_namespace(client)
+    for namespace in (agents.NAMESPACE, controllers.NAMESPACE):
+        await make_namespace(client, namespace)
     await make_definitions(client, definition_folder())
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -145,7 +149,12 @@ async def run_loops(
         Kubelet(client, pods, runtime, topology).run(),
         keep_scheduled(client, pods, nodes),
         keep_strays(client, pods, topology),
-        keep_agents(client, pods, topology, settings, folder),
+        keep_pods(
+            client, pods, partial(agents.missing_agents, topology, settings, folder)
+        ),
+        keep_pods(
+            client, pods, partial(controllers.missing_controllers, topology, folder)
+        ),
     )
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(loop) for loop in loops]

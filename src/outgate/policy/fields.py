@@ -8,22 +8,32 @@ What it is not: a schema.  The input is only read, never modified.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outgate.errors import PolicyError
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """*value* at *path*; problems found below go to *problems*, shared by all."""
+    """
+    *value* at *path*.
+
+    What is found below goes to *problems* (the object is wrong) and *warnings* (it is
+    right, and may not do what its author thinks), both shared by all fields.
+    """
 
     value: object
     path: str
-    problems: list[PolicyError]
+    problems: list[PolicyError] = field(default_factory=list)
+    warnings: list[PolicyError] = field(default_factory=list)
 
     def refuse(self, reason: str) -> None:
         """Record that this field is wrong."""
         self.problems.append(PolicyError(self.path, reason))
+
+    def warn(self, reason: str) -> None:
+        """Record that this field may not do what its author thinks."""
+        self.warnings.append(PolicyError(self.path, reason))
 
     @property
     def is_absent(self) -> bool:
@@ -34,7 +44,7 @@ class Field:
         """Return the field *key* of this object, absent if it is not there."""
         path = f"{self.path}.{key}" if self.path else key
         value = self.value.get(key) if isinstance(self.value, Mapping) else None
-        return Field(value, path, self.problems)
+        return self._below(value, path)
 
     def require_object(self, known: Collection[str]) -> bool:
         """Return whether this is an object; refuse fields that are not *known*."""
@@ -47,13 +57,20 @@ class Field:
                 self.get(str(key)).refuse(f"unknown field; there are: {fields}")
         return True
 
-    def items(self) -> Iterator["Field"]:
-        """Yield the elements of this list, each with its index in its path."""
+    def items(self, at_most: int | None = None) -> Iterator["Field"]:
+        """
+        Yield the elements of this list, each with its index in its path.
+
+        A list of more than *at_most* is refused, and nothing of it is read.
+        """
         if not isinstance(self.value, list | tuple):
             self.refuse(f"must be a list, not {describe(self.value)}")
             return
+        if at_most is not None and len(self.value) > at_most:
+            self.refuse(f"has {len(self.value)} items; at most {at_most} are allowed")
+            return
         for index, value in enumerate(self.value):
-            yield Field(value, f"{self.path}[{index}]", self.problems)
+            yield self._below(value, f"{self.path}[{index}]")
 
     def pairs(self) -> Iterator[tuple[str, "Field"]]:
         """Yield the members of this object by name, in the order of names."""
@@ -62,7 +79,7 @@ class Field:
             return
         for key in sorted(self.value, key=str):
             path = f"{self.path}[{str(key)!r}]"
-            yield str(key), Field(self.value[key], path, self.problems)
+            yield str(key), self._below(self.value[key], path)
 
     def text(self) -> str | None:
         """Return this string; refuse anything else and return None."""
@@ -70,6 +87,9 @@ class Field:
             return self.value
         self.refuse(f"must be a string, not {describe(self.value)}")
         return None
+
+    def _below(self, value: object, path: str) -> "Field":
+        return Field(value, path, self.problems, self.warnings)
 
 
 def describe(value: object) -> str:

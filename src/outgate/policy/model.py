@@ -75,6 +75,8 @@ class Endpoint:
     Shape: *created* is RFC 3339 in UTC as the API writes it, so that text order is
     time order; empty when unknown.  *is_terminating* pods run until they are gone;
     *is_finished* ones (Succeeded, Failed) have given their address back.
+    *incarnation* is 32 bits that differ between pods, and between the times that one
+    pod's containers were started: then its network may have been made anew.
     """
 
     namespace: str
@@ -87,6 +89,7 @@ class Endpoint:
     is_host_network: bool = False
     is_terminating: bool = False
     is_finished: bool = False
+    incarnation: int = 0
 
     @property
     def reference(self) -> str:

@@ -3,162 +3,145 @@ Kubernetes JSON of an egress policy -> ``model.EgressPolicy``, or all that is wr
 
 What it is: the one judge of policy fields, for objects from an API server and from
 files alike.  Each error names the field's path, the value, and the mend; all
-errors of an object are reported.  The CRD in ``deploy/crds`` refuses the same
+errors of an object are reported.  The CRDs in ``deploy/crds`` refuse the same
 values where a schema can say so; a test compares the two.
 
-What it is not: nodes, namespaces and pods are read by ``source.objects``.
+What it is not: the fields of each kind; ``parse_nat`` and ``parse_gateway`` know
+those.  Nodes, namespaces and pods are read by ``source.objects``.
 """
 
-from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Address, ip_address, ip_interface, ip_network
+from collections.abc import Callable, Mapping
 
+from outgate.policy import parse_gateway, parse_nat
 from outgate.policy.fields import Field
+from outgate.policy.literals import parse_address
 from outgate.policy.model import (
     BadPolicy,
     EgressPolicy,
-    GatewayAtAddress,
+    GatewayHealth,
     Problem,
     policy_id,
 )
-from outgate.policy.selectors import Selector, parse_rule
-from outgate.state.entries import Address, Network
+from outgate.policy.parse_spec import PolicySpec
+from outgate.state.entries import NodeName
 
-API_VERSION = "cilium.io/v2alpha1"
-KIND = "CiliumEgressNATPolicy"
+PolicyKind = tuple[str, str]
+"""The apiVersion and the kind of a policy."""
 
-IPV4_MAPPED = ip_network("::ffff:0:0/96")
-"""IPv6 addresses that stand for IPv4 ones inside programs (RFC 4291, 2.5.5.2)."""
+_READERS: Mapping[PolicyKind, Callable[[Field], PolicySpec]] = {
+    (parse_nat.API_VERSION, parse_nat.KIND): parse_nat.parse_nat_spec,
+    (parse_gateway.API_VERSION, parse_gateway.KIND): parse_gateway.parse_gateway_spec,
+}
+
+POLICY_KINDS: tuple[PolicyKind, ...] = tuple(_READERS)
+"""The policies that there are."""
+
+_API_VERSIONS = {kind: api_version for api_version, kind in POLICY_KINDS}
+
+
+def is_policy(kind: str) -> bool:
+    """Return whether *kind* is one of egress policies, in whatever version."""
+    return kind in _API_VERSIONS
 
 
 def parse_policy(document: Mapping[str, object]) -> EgressPolicy | BadPolicy:
     """
-    Read one CiliumEgressNATPolicy; never raises for what a user can write.
+    Read one policy of any kind; never raises for what a user can write in it.
+
+    Errors: ``ValueError`` when the document is none; ask ``is_policy`` first.
 
     >>> bad = parse_policy({
+    ...     "apiVersion": "cilium.io/v2alpha1", "kind": "CiliumEgressNATPolicy",
     ...     "metadata": {"name": "a"},
     ...     "spec": {"egress": [], "destinationCIDRs": ["10.0.0.1/8"],
     ...              "egressSourceIP": "172.18.0.5"}})
     >>> [problem.message for problem in bad.problems]
     ["'10.0.0.1/8' has host bits set; did you mean 10.0.0.0/8?"]
     """
-    root = Field(document, "", [])
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    if not isinstance(kind, str) or not is_policy(kind):
+        raise ValueError(f"{kind!r} is no kind of egress policies")
+    root = Field(document, "")
     metadata = root.get("metadata")
     name = _optional_text(metadata.get("name"))
     uid = _optional_text(metadata.get("uid"))
     created = _optional_text(metadata.get("creationTimestamp"))
     if not name:
         metadata.get("name").refuse("a policy needs a name")
-    selectors, destinations, egress_ip = _parse_spec(root.get("spec"))
-    identifier = policy_id(uid, API_VERSION, KIND, name)
-    if root.problems or egress_ip is None:
+    spec = _parse_spec(root, str(api_version), kind)
+    identifier = policy_id(uid, _API_VERSIONS[kind], kind, name)
+    generation = _count(metadata.get("generation").value)
+    reference = f"{kind} {name}"
+    if root.problems:
         return BadPolicy(
-            kind=KIND,
+            kind=kind,
             name=name,
             uid=uid,
             id=identifier,
-            problems=tuple(
-                Problem(f"{KIND} {name}", problem.path, problem.reason)
-                for problem in root.problems
-            ),
-            selectors=selectors,
+            problems=tuple(Problem(reference, p.path, p.reason) for p in root.problems),
+            rules=spec.rules,
+            generation=generation,
         )
     return EgressPolicy(
-        kind=KIND,
+        kind=kind,
         name=name,
         uid=uid,
         created=created,
         id=identifier,
-        selectors=selectors,
-        destinations=destinations,
-        gateway=GatewayAtAddress(egress_ip),
+        rules=spec.rules,
+        destinations=spec.destinations,
+        gateways=spec.gateways,
+        excluded=spec.excluded,
+        generation=generation,
+        health=_parse_health(document.get("status")),
+        warnings=tuple(Problem(reference, w.path, w.reason) for w in root.warnings),
     )
 
 
-def refuse_kind(api_version: str, kind: str, name: str, uid: str) -> BadPolicy:
-    """Return a policy of a kind that we know of and cannot honour yet."""
-    known = f"{KIND} ({API_VERSION})"
-    message = f"{kind} ({api_version}) is not supported yet; there is: {known}"
-    return BadPolicy(
-        kind=kind,
-        name=name,
-        uid=uid,
-        id=policy_id(uid, api_version, kind, name),
-        problems=(Problem(f"{kind} {name}", "kind", message),),
+def _parse_spec(root: Field, api_version: str, kind: str) -> PolicySpec:
+    reader = _READERS.get((api_version, kind))
+    if reader is not None:
+        return reader(root.get("spec"))
+    known = _API_VERSIONS[kind]
+    root.get("apiVersion").refuse(
+        f"there is no {kind} of {api_version!r}; write apiVersion: {known}"
     )
+    return PolicySpec()
 
 
-def _parse_spec(
-    spec: Field,
-) -> tuple[tuple[Selector, ...], tuple[Network, ...], Address | None]:
-    if not spec.require_object(("egress", "destinationCIDRs", "egressSourceIP")):
-        return (), (), None
-    rules = [parse_rule(rule) for rule in spec.get("egress").items()]
-    is_selection_whole = not spec.problems and None not in rules
-    networks = [parse_network(cidr) for cidr in spec.get("destinationCIDRs").items()]
-    return (
-        tuple(rule for rule in rules if rule) if is_selection_whole else (),
-        tuple(network for network in networks if network is not None),
-        parse_address(spec.get("egressSourceIP")),
-    )
-
-
-def parse_network(field: Field) -> Network | None:
+def _parse_health(status: object) -> tuple[GatewayHealth, ...]:
     """
-    Read one CIDR of either family, in any spelling of its address.
+    Read ``status.gateways``; what cannot be read is left out.
 
-    Host bits are refused, not cut off as Go's ``net.ParseCIDR`` does: who writes
-    10.0.0.1/8 meant a /32 or a typing error, and a wider match is a wrong source
-    address for somebody.
+    No user writes it, and a status of somebody else's must not turn a good policy
+    bad.
     """
-    text = field.text()
-    if text is None:
-        return None
-    try:
-        interface = ip_interface(text)
-    except ValueError:
-        examples = "203.0.113.0/24 or 2001:db8::/32"
-        field.refuse(f"{text!r} is no IP network; write it like {examples}")
-        return None
-    network = interface.network
-    if text.partition("/")[2] != str(network.prefixlen):
-        field.refuse(f"{text!r} has no plain prefix length; did you mean {network}?")
-    elif _is_odd_ipv6(field, text, interface.ip, network.prefixlen):
-        return None
-    elif interface.ip != network.network_address:
-        field.refuse(f"{text!r} has host bits set; did you mean {network}?")
-    else:
-        return network
-    return None
+    gateways = Field(status, "status").get("gateways")
+    if not isinstance(gateways.value, list):
+        return ()
+    found = [_read_health(item) for item in gateways.items()]
+    return tuple(health for health in found if health is not None)
 
 
-def parse_address(field: Field) -> Address | None:
-    """Read one IP address; blanks around it are allowed, as they always were."""
-    text = field.text()
-    if text is None:
+def _read_health(item: Field) -> GatewayHealth | None:
+    node, is_usable = item.get("node").value, item.get("usable").value
+    if not isinstance(node, str) or not isinstance(is_usable, bool):
         return None
-    try:
-        address = ip_address(text.strip())
-    except ValueError:
-        examples = "203.0.113.7 or 2001:db8::7"
-        field.refuse(f"{text!r} is no IP address; write it like {examples}")
-        return None
-    if _is_odd_ipv6(field, text, address, address.max_prefixlen):
-        return None
-    return address
+    texts = item.get("egressIPs")
+    addresses = texts.items() if isinstance(texts.value, list) else ()
+    interface = item.get("interface").value
+    return GatewayHealth(
+        node=NodeName(node),
+        is_usable=is_usable,
+        egress_ips=tuple(
+            address for address in map(parse_address, addresses) if address is not None
+        ),
+        interface=interface if isinstance(interface, str) else "",
+    )
 
 
-def _is_odd_ipv6(field: Field, text: str, address: Address, prefix_len: int) -> bool:
-    """Refuse an IPv6 spelling that means something else than an IPv6 address."""
-    if "%" in text:
-        field.refuse(f"{text!r} has a zone, which means something on one node only")
-        return True
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    if mapped is None or prefix_len < IPV4_MAPPED.prefixlen:
-        return False
-    mend = IPv4Network((mapped, prefix_len - IPV4_MAPPED.prefixlen), strict=False)
-    shown = mapped if prefix_len == address.max_prefixlen else mend
-    field.refuse(f"{text!r} is an IPv4 address written as IPv6; did you mean {shown}?")
-    return True
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _optional_text(field: Field) -> str:

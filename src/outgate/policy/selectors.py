@@ -24,6 +24,9 @@ NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
 """Before the keys of the namespace's own labels."""
 
+MAX_EXPRESSIONS = 100
+"""Items of one matchExpressions: the CRDs bound what their CEL rules may cost."""
+
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _PREFIX = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"
 _KEY = re.compile(rf"(?:{_PREFIX}/)?{_NAME}")
@@ -73,16 +76,14 @@ class Selector:
         return all(r.matches(labels) for r in self.requirements)
 
 
-def parse_rule(rule: Field) -> Selector | None:
+def parse_pod_rule(rule: Field) -> Selector | None:
     """
-    Read one ``{namespaceSelector, podSelector}``, both halves joined by *and*.
+    Read ``{namespaceSelector, podSelector}`` of a rule, both halves joined by *and*.
 
     An empty namespace selector selects whatever has a namespace, which all pods
     have; an empty pod selector selects everything.  A rule without either is
     refused, because it would be read as "all" by some and "none" by others.
     """
-    if not rule.require_object(("namespaceSelector", "podSelector")):
-        return None
     namespace, pod = rule.get("namespaceSelector"), rule.get("podSelector")
     if namespace.is_absent and pod.is_absent:
         rule.refuse(
@@ -112,7 +113,8 @@ def parse_requirements(selector: Field) -> tuple[Requirement, ...]:
         found += [_parse_label(key, value) for key, value in labels.pairs()]
     expressions = selector.get("matchExpressions")
     if not expressions.is_absent:
-        found += [_parse_expression(field) for field in expressions.items()]
+        items = expressions.items(MAX_EXPRESSIONS)
+        found += [_parse_expression(field) for field in items]
     return tuple(r for r in found if r is not None)
 
 

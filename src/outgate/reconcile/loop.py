@@ -2,9 +2,10 @@
 The loop: wait, observe, diff, apply, report.
 
 Level-triggered: an event only says "look again", so lost, repeated and reordered
-events are harmless.  Each round observes the kernel, compares it with the target,
-applies the difference (adds before removes) and records each failure as state.
-Nothing is removed while the target is partial knowledge.
+events are harmless.  Each round compares what the kernel holds with the target where
+either side says that it may differ, and where an entry is open; applies the difference
+(adds before removes) and records each failure as state.  Nothing is removed while the
+target is partial knowledge.
 
 It knows no Kubernetes word and no map: sides come as the protocols of ``ports``.
 The agent runs it; what an OutgateError cannot explain is a bug, and ends it.
@@ -12,18 +13,18 @@ The agent runs it; what an OutgateError cannot explain is a bug, and ends it.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from outgate.errors import OutgateError
 from outgate.reconcile.ports import Desired, Kernel
 from outgate.reconcile.retry import delay
 from outgate.reconcile.status import Ledger, State
-from outgate.state.entries import Key, Seconds, Value
-from outgate.state.plan import Put, diff
+from outgate.state.entries import Key, Seconds
+from outgate.state.plan import Put, diff, keep_all
 
 RESYNC = Seconds(60.0)
-"""The longest pause between two looks at the kernel, events or not."""
+"""The longest pause between two rounds, events or not: a sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Round:
     What one round did.
 
     *error* is why the round could not be finished, None otherwise; then the counts
-    are 0 and nothing is known about entries.
+    are 0 and nothing is known about entries.  The rows of one pod count as one entry.
+    *touched* is how many keys were looked at, None for all of them.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Round:
     removed: int = 0
     failed: int = 0
     kept: int = 0
+    touched: int | None = 0
     is_complete: bool = False
     error: str | None = None
 
@@ -70,6 +73,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._rounds = 0
         self._broken_rounds = 0
+        self._unfinished: set[Key] | None = None
         self.ledger = Ledger()
         self.last_round: Round | None = None
 
@@ -121,12 +125,25 @@ class Reconciler:
         return done
 
     async def _reconcile(self, started: float) -> Round:
-        actual = await self._kernel.observe()
+        observed = await self._kernel.observe()
+        self._look_at(observed.touched)
+        actual = observed.snapshot
         target = self._desired.target(actual)
-        keep = target.keep if target.is_complete else _keep_all
-        plan = diff(target.snapshot, actual, keep)
-        self.ledger.begin(target.snapshot, actual, plan, Seconds(started))
+        self._look_at(target.touched)
+        # What partial knowledge keeps can only be let go of once it is complete.
+        self._look_at(
+            [
+                key
+                for key, status in self.ledger.open.items()
+                if target.is_complete or status.state is not State.KEPT
+            ]
+        )
+        touched = self._unfinished
+        keep = target.keep if target.is_complete else keep_all
+        plan = diff(target.snapshot, actual, keep, touched)
+        self.ledger.begin(target.snapshot, actual, plan, Seconds(started), touched)
         failures = await self._kernel.apply(plan) if plan else {}
+        self._unfinished = set()
         now = Seconds(self._pace.clock())
         self.ledger.finish(plan, failures, now)
         succeeded = [step for step in plan if step.key not in failures]
@@ -137,10 +154,14 @@ class Reconciler:
             added=added,
             removed=len(succeeded) - added,
             failed=len(failures),
-            kept=sum(status.state is State.KEPT for _, status in self.ledger),
+            kept=sum(s.state is State.KEPT for s in self.ledger.open.values()),
+            touched=None if touched is None else len(touched),
             is_complete=target.is_complete,
         )
 
-
-def _keep_all(key: Key, value: Value) -> bool:
-    return True
+    def _look_at(self, touched: Collection[Key] | None) -> None:
+        """Add to the keys of this round, among which are those of a broken one."""
+        if touched is None:
+            self._unfinished = None
+        elif self._unfinished is not None:
+            self._unfinished.update(touched)

@@ -5,42 +5,40 @@ What the loop needs of its two sides, as protocols; it imports neither.
 ``Desired``; mypy checks the fit where the agent joins them.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from outgate.errors import KernelError
-from outgate.state.entries import Key, Value
-from outgate.state.plan import Operation
-from outgate.state.snapshot import Snapshot
+from outgate.state.entries import Key
+from outgate.state.plan import Keep, Operation, keep_none
+from outgate.state.snapshot import Observation, Snapshot
 
 
 class Kernel(Protocol):
-    """The actual side: it is asked each round, because memory lies."""
+    """
+    The actual side: what it remembers is checked against the kernel, again and again.
+    """
 
-    async def observe(self) -> "Observation":
-        """Return what is there now; KernelError when it cannot be told."""
+    async def observe(self) -> Observation:
+        """
+        Return what is there now, and where it is another than apply left it.
+
+        Errors: KernelError when it cannot be told.
+        """
         ...
 
     async def apply(self, operations: Sequence[Operation]) -> Mapping[Key, KernelError]:
-        """Carry out *operations* in order; return failures by key, raise none."""
+        """
+        Carry out *operations* in order; return failures by key, raise none.
+
+        What could not be carried out shows in what is observed next.
+        """
         ...
 
     async def wait_changed(self) -> None:
         """Return once something changed since the last return."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """
-    What is there: *snapshot*, which the kernel side keeps current and nobody else
-    writes.  *touched* are the keys that may be others than at the last observation;
-    None means all of them.
-    """
-
-    snapshot: Snapshot
-    touched: Collection[Key] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,12 @@ class Target:
 
     While *is_complete* is False the target is partial knowledge: entries are added
     and changed, none is removed.  *keep* names entries that stay although the target
-    lacks them.
+    lacks them; it is asked for rows one by one.
     """
 
     snapshot: Snapshot
     is_complete: bool
-    keep: Callable[[Key, Value], bool]
+    keep: Keep = keep_none
     touched: Collection[Key] | None = None
 
 

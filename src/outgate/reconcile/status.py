@@ -2,21 +2,21 @@
 What became of each entry: a failure is state, with an age and a next attempt.
 
 The ledger is written by the loop and read by status, metrics and CLI.  It decides
-nothing: each round is planned from what was observed, never from this.  All times
-are of the loop's monotonic clock.
+nothing but which keys are looked at again: those that are open.  What is done is only
+counted, so that a round costs as much as it touches.  The rows of a pod are one entry
+and are counted as the rows they are.  All times are of the loop's monotonic clock.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from outgate.errors import KernelError
 from outgate.reconcile.retry import delay
 from outgate.state.entries import Family, Key, Seconds, key_family
 from outgate.state.plan import Operation, Remove
-from outgate.state.snapshot import KEY_ORDER, Snapshot
-
-_KINDS = {kind: kind.__name__.removesuffix("Key").lower() for kind in KEY_ORDER}
+from outgate.state.snapshot import Snapshot, kind_name, weight
 
 
 class State(StrEnum):
@@ -37,26 +37,49 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EntryStatus:
-    """*since* is when the state began; *next_attempt* is set in state ERROR only."""
+    """
+    Where one entry stands; *since* is when the state began, None for what is done.
+
+    *next_attempt* is set in state ERROR only.  *rows* are those of the entry that are
+    in the state, *kept* those that are left there beside them.
+    """
 
     state: State
-    since: Seconds
+    since: Seconds | None
     error: str = ""
     attempts: int = 0
     next_attempt: Seconds | None = None
+    rows: int = 1
+    kept: int = 0
 
 
 class Ledger:
     """The status of every entry that is wanted or there."""
 
     def __init__(self) -> None:
-        self._entries: dict[Key, EntryStatus] = {}
+        self._wanted: dict[Key, int] = {}
+        self._totals: Counter[tuple[str, Family | None]] = Counter()
+        self._open: dict[Key, EntryStatus] = {}
+
+    @property
+    def open(self) -> Mapping[Key, EntryStatus]:
+        """Return every entry that is in another state than DONE."""
+        return self._open
 
     def __iter__(self) -> Iterator[tuple[Key, EntryStatus]]:
-        return iter(self._entries.items())
+        """Yield every entry that is wanted or there, in no order."""
+        yield from self._open.items()
+        for key, rows in self._wanted.items():
+            if key not in self._open:
+                yield key, EntryStatus(State.DONE, None, rows=rows)
 
     def __getitem__(self, key: Key) -> EntryStatus:
-        return self._entries[key]
+        if key in self._open:
+            return self._open[key]
+        return EntryStatus(State.DONE, None, rows=self._wanted[key])
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._open or key in self._wanted
 
     def begin(
         self,
@@ -64,65 +87,106 @@ class Ledger:
         actual: Snapshot,
         plan: Iterable[Operation],
         now: Seconds,
+        touched: Iterable[Key] | None = None,
     ) -> None:
-        """Record what a round found and means to do."""
-        before = self._entries
-        states = dict.fromkeys(actual, State.KEPT)
-        states.update(dict.fromkeys(desired, State.DONE))
-        states.update({operation.key: State.PENDING for operation in plan})
-        self._entries = {
-            key: self._moved(before.get(key), state, now)
-            for key, state in states.items()
-        }
+        """Record what a round found at the keys *touched* (None: all), and plans."""
+        if touched is None:
+            touched = {**desired, **actual, **self._wanted, **self._open}
+        planned = {operation.key: operation for operation in plan}
+        for key in touched:
+            wanted, there = weight(desired.get(key)), weight(actual.get(key))
+            self._want(key, wanted)
+            if operation := planned.get(key):
+                after = _pending(operation, wanted, there, now)
+            elif there > wanted:
+                after = EntryStatus(State.KEPT, now, rows=there - wanted)
+            else:
+                self._open.pop(key, None)
+                continue
+            self._open[key] = _moved(self._open.get(key), after)
 
-    @staticmethod
-    def _moved(before: EntryStatus | None, state: State, now: Seconds) -> EntryStatus:
-        if before and (
-            before.state is state
-            or (before.state is State.ERROR and state is State.PENDING)
-        ):
-            return before
-        return EntryStatus(state, now)
+    def _want(self, key: Key, rows: int) -> None:
+        before = self._wanted.get(key, 0)
+        if rows:
+            self._wanted[key] = rows
+        elif before:
+            del self._wanted[key]
+        if rows != before:
+            self._totals[kind_name(key), key_family(key)] += rows - before
 
     def finish(
-        self, plan: Iterable[Operation], failures: Mapping[Key, Exception], now: Seconds
+        self,
+        plan: Iterable[Operation],
+        failures: Mapping[Key, KernelError],
+        now: Seconds,
     ) -> None:
         """Record how the operations of *plan* went."""
         for operation in plan:
             key = operation.key
             if key in failures:
-                self._fail(key, str(failures[key]), now)
-            elif isinstance(operation, Remove):
-                self._entries.pop(key, None)
-            else:
-                self._entries[key] = EntryStatus(State.DONE, now)
-        for key in failures:
-            if key not in self._entries:
-                self._fail(key, str(failures[key]), now)
+                continue
+            status = self._open.pop(key, None)
+            if status and status.kept:
+                self._open[key] = EntryStatus(State.KEPT, now, rows=status.kept)
+        for key, error in failures.items():
+            self._fail(key, error, now)
 
-    def _fail(self, key: Key, error: str, now: Seconds) -> None:
-        before = self._entries.get(key)
-        if before is None or before.next_attempt is None:
-            after = EntryStatus(State.ERROR, now, error, 1, Seconds(now + delay(1)))
+    def _fail(self, key: Key, error: KernelError, now: Seconds) -> None:
+        before = self._open.get(key)
+        rows = min(error.rows, self._wanted.get(key, error.rows))
+        first = EntryStatus(
+            State.ERROR, now, str(error), 1, Seconds(now + delay(1)), rows
+        )
+        if before is None:
+            self._open[key] = first
+        elif before.next_attempt is None:
+            self._open[key] = replace(first, kept=before.kept)
         elif now < before.next_attempt:
             # Tried early, because something else called for a round.
-            after = EntryStatus(
-                State.ERROR, before.since, error, before.attempts, before.next_attempt
-            )
+            self._open[key] = replace(before, error=str(error), rows=rows)
         else:
             attempts = before.attempts + 1
             due = Seconds(now + delay(attempts))
-            after = EntryStatus(State.ERROR, before.since, error, attempts, due)
-        self._entries[key] = after
+            self._open[key] = replace(
+                before,
+                error=str(error),
+                rows=rows,
+                attempts=attempts,
+                next_attempt=due,
+            )
 
     def next_attempt(self) -> Seconds | None:
         """Return when the first failed entry is due, None when none failed."""
-        due = (s.next_attempt for s in self._entries.values() if s.next_attempt)
+        due = (s.next_attempt for s in self._open.values() if s.next_attempt)
         return min(due, default=None)
 
     def counts(self) -> Mapping[tuple[str, Family | None, State], int]:
-        """Return how many entries of each kind of key and family are in each state."""
-        return Counter(
-            (_KINDS[type(key)], key_family(key), status.state)
-            for key, status in self._entries.items()
-        )
+        """Return how many rows of each kind of key and family are in each state."""
+        found: Counter[tuple[str, Family | None, State]] = Counter()
+        for (kind, family), total in self._totals.items():
+            found[kind, family, State.DONE] = total
+        for key, status in self._open.items():
+            kind, family = kind_name(key), key_family(key)
+            found[kind, family, status.state] += status.rows
+            found[kind, family, State.KEPT] += status.kept
+            if status.state is not State.KEPT and key in self._wanted:
+                found[kind, family, State.DONE] -= status.rows
+        return +found
+
+
+def _pending(
+    operation: Operation, wanted: int, there: int, now: Seconds
+) -> EntryStatus:
+    if isinstance(operation, Remove):
+        return EntryStatus(State.PENDING, now, rows=there)
+    kept = weight(operation.value) - wanted
+    return EntryStatus(State.PENDING, now, rows=wanted, kept=kept)
+
+
+def _moved(before: EntryStatus | None, after: EntryStatus) -> EntryStatus:
+    """Return *after* with the age of *before* where nothing else moved."""
+    if before and before.state is after.state:
+        return replace(after, since=before.since)
+    if before and before.state is State.ERROR and after.state is State.PENDING:
+        return replace(before, rows=after.rows, kept=after.kept)
+    return after

@@ -27,33 +27,41 @@ from outgate.policy.model import (
     Namespace,
     Node,
 )
-from outgate.policy.parse import API_VERSION, KIND, refuse_kind
-from outgate.source.history import PolicyHistory
+from outgate.policy.parse import is_policy
 from outgate.source.objects import (
+    EndpointSliceObject,
     Metadata,
     NamespaceObject,
     NodeObject,
     PodObject,
     PolicyObject,
+    ServiceCIDRObject,
 )
 from outgate.state.entries import Network
 
 STANDARD_INPUT = Path("-")
 SUFFIXES = (".yaml", ".yml", ".json")
 
-POLICY_KINDS = (KIND, "CiliumEgressGatewayPolicy")
-
 NAME_LABEL = "kubernetes.io/metadata.name"
 """The label that an API server gives each namespace."""
 
-_Model = Node | Namespace | Endpoint | EgressPolicy | BadPolicy
-_STRUCTS: Mapping[
-    tuple[str, str], type[NodeObject | NamespaceObject | PodObject | PolicyObject]
-] = {
+_Networks = tuple[Network, ...]
+_Model = Node | Namespace | Endpoint | EgressPolicy | BadPolicy | _Networks
+_Struct = (
+    NodeObject
+    | NamespaceObject
+    | PodObject
+    | ServiceCIDRObject
+    | EndpointSliceObject
+    | PolicyObject
+)
+_STRUCTS: Mapping[tuple[str, str], type[_Struct]] = {
     ("v1", "Node"): NodeObject,
     ("v1", "Namespace"): NamespaceObject,
     ("v1", "Pod"): PodObject,
-    (API_VERSION, KIND): PolicyObject,
+    ("networking.k8s.io/v1", "ServiceCIDR"): ServiceCIDRObject,
+    ("networking.k8s.io/v1beta1", "ServiceCIDR"): ServiceCIDRObject,
+    ("discovery.k8s.io/v1", "EndpointSlice"): EndpointSliceObject,
 }
 
 T = TypeVar("T", bound=_Model)
@@ -105,17 +113,15 @@ def build_cluster(
             key, model = decoded
             found[key] = model
     models = [found[key] for key in sorted(found)]
-    policies, bad_policies = PolicyHistory().split(
-        model for model in models if isinstance(model, EgressPolicy | BadPolicy)
-    )
     endpoints = _of(Endpoint, models)
+    inside = [network for part in models if isinstance(part, tuple) for network in part]
     return Cluster(
         nodes=_of(Node, models),
         namespaces=_name_namespaces(_of(Namespace, models), endpoints),
         endpoints=endpoints,
-        policies=policies,
-        bad_policies=bad_policies,
-        cluster_networks=tuple(cluster_networks),
+        policies=_of(EgressPolicy, models),
+        bad_policies=_of(BadPolicy, models),
+        cluster_networks=tuple(dict.fromkeys((*cluster_networks, *inside))),
     )
 
 
@@ -155,19 +161,17 @@ def _flatten(document: Document) -> Iterator[Document]:
 def _decode(document: Document) -> tuple[tuple[str, str], _Model] | None:
     api_version = str(document.value.get("apiVersion", ""))
     kind = str(document.value["kind"])
-    struct = _STRUCTS.get((api_version, kind))
+    struct: type[_Struct] | None = (
+        PolicyObject if is_policy(kind) else _STRUCTS.get((api_version, kind))
+    )
+    if struct is None:
+        return None
     try:
-        if struct is not None:
-            found = msgspec.convert(document.value, struct)
-            _require_name(document, kind, found.metadata)
-            return (kind, found.metadata.key), found.to_model()
-        if kind in POLICY_KINDS:
-            metadata = msgspec.convert(document.value.get("metadata", {}), Metadata)
-            bad = refuse_kind(api_version, kind, metadata.name, metadata.uid or "")
-            return (f"{api_version}/{kind}", metadata.key), bad
+        found = msgspec.convert(document.value, struct)
     except msgspec.ValidationError as e:
         raise SourceError(f"{document.place} ({kind}): {e}") from e
-    return None
+    _require_name(document, kind, found.metadata)
+    return (kind, found.metadata.key), found.to_model()
 
 
 def _require_name(document: Document, kind: str, metadata: Metadata) -> None:

@@ -234,12 +234,15 @@ class EndpointEntry:
     family only: setting ``other-family`` says what becomes of what it sends.
     *is_selected* marks an address of a pod that has rows: what it sends to the cluster
     is looked at again where the host forwards it, since a Service may lead outside.
+    *owner* tells the pods apart that have the address one after the other (32 bits):
+    a new owner may be behind another interface, the same one is where it was.
     """
 
     flags: EndpointFlag
     is_egress_ip: bool = False
     is_other_family: bool = False
     is_selected: bool = False
+    owner: int = 0
 
 
 class Hook(StrEnum):

@@ -16,8 +16,9 @@ class Link:
 
     Shape: *kind* is the kernel's (``veth``, ``bridge``, ``vxlan``; empty for a
     plain device); *altnames* are other names that users may call it by;
-    *addresses* are in the kernel's order; *peer_elsewhere* is True for one end of a pair whose other end
-    lives in another namespace, as the host side of a pod's veth does.
+    *addresses* are in the kernel's order; *peer_elsewhere* is True for one end of a
+    pair whose other end lives in another namespace, as the host side of a pod's veth
+    does.
 
     Units: *mtu* is in bytes of IP packet.
     """

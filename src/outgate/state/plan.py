@@ -4,12 +4,24 @@ The difference between two snapshots, as ordered operations.
 ``diff`` decides nothing about policies: it says which entries to put and which to
 remove so that *actual* becomes *desired*, adds before removes, always in the same
 order.  The kernel side applies one operation at a time or in batches.
+
+The rows of one pod are one entry: a Put of them is written row by row where it differs,
+new rows before old ones go.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
-from outgate.state.entries import Key, Value
+from outgate.state.entries import (
+    Key,
+    Network,
+    PolicyEntry,
+    PolicyKey,
+    RowSet,
+    RowsKey,
+    Value,
+)
 from outgate.state.snapshot import Snapshot, sort_key
 
 
@@ -30,29 +42,103 @@ class Remove:
 
 Operation = Put | Remove
 
+Keep = Callable[[Key | PolicyKey, Value | PolicyEntry], bool]
+"""Whether an entry stays that is not wanted; of rows it is asked one by one."""
 
-def _keep_none(key: Key, value: Value) -> bool:
+
+def keep_none(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
+    """Let go of whatever is not wanted."""
     return False
+
+
+def keep_all(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
+    """Let go of nothing."""
+    return True
 
 
 def diff(
     desired: Snapshot,
     actual: Snapshot,
-    keep: Callable[[Key, Value], bool] = _keep_none,
+    keep: Keep = keep_none,
+    touched: Iterable[Key] | None = None,
 ) -> tuple[Operation, ...]:
     """
     Return what to do, in order, so that *actual* becomes *desired*.
 
     *keep* is asked for each entry that would be removed; True leaves it there (a
-    policy that became bad keeps what it covered; a broken source keeps all).
+    policy that became bad keeps what it covered; a broken source keeps all).  Only
+    keys in *touched* are looked at; None means all.
     """
-    changed = [key for key, value in desired.items() if actual.get(key) != value]
-    unwanted = [
-        key
-        for key, value in actual.items()
-        if key not in desired and not keep(key, value)
-    ]
+    if touched is None:
+        touched = {**desired, **actual}
+    rows = _Rows(keep)
+    puts: list[Put] = []
+    removes: list[Remove] = []
+    for key in touched:
+        wanted, was = desired.get(key), actual.get(key)
+        if wanted is was:
+            continue
+        if isinstance(key, RowsKey):
+            wanted = rows.merged(
+                key, cast("RowSet | None", wanted), cast("RowSet | None", was)
+            )
+            is_same = wanted is was
+        else:
+            is_same = wanted == was
+        if is_same:
+            continue
+        if wanted is not None:
+            puts.append(Put(key, wanted))
+        elif isinstance(key, RowsKey) or not keep(key, cast("Value", was)):
+            removes.append(Remove(key))
     return (
-        *(Put(key, desired[key]) for key in sorted(changed, key=sort_key)),
-        *(Remove(key) for key in sorted(unwanted, key=sort_key, reverse=True)),
+        *sorted(puts, key=_order),
+        *sorted(removes, key=_order, reverse=True),
     )
+
+
+def _order(operation: Operation) -> tuple[int, int, int | str, int]:
+    return sort_key(operation.key)
+
+
+class _Rows:
+    """Compares rows, each pair of sets once, however many pods share them."""
+
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self._equal: dict[tuple[int, int], bool] = {}
+        self._shared: dict[RowSet, RowSet] = {}
+
+    def merged(
+        self, key: RowsKey, wanted: RowSet | None, was: RowSet | None
+    ) -> RowSet | None:
+        """Return the rows to be held: *wanted*, and what is kept; *was* if equal."""
+        if was is None:
+            return wanted or None
+        if wanted is not None and self._is_equal(wanted, was):
+            return was
+        wanted = wanted if wanted is not None else RowSet({})
+        kept = dict(self._kept(key, wanted, was))
+        if not kept:
+            return wanted or None
+        if len(kept) == len(was) and not wanted:
+            return was
+        rows = RowSet({**wanted, **kept})
+        if rows == was:
+            return was
+        return self._shared.setdefault(rows, rows)
+
+    def _is_equal(self, wanted: RowSet, was: RowSet) -> bool:
+        pair = id(wanted), id(was)
+        if pair not in self._equal:
+            self._equal[pair] = wanted == was
+        return self._equal[pair]
+
+    def _kept(
+        self, key: RowsKey, wanted: RowSet, was: RowSet
+    ) -> Iterator[tuple[Network, PolicyEntry]]:
+        for destination, entry in was.items():
+            if destination not in wanted and self._keep(
+                PolicyKey(key.source, destination), entry
+            ):
+                yield destination, entry

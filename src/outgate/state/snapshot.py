@@ -4,16 +4,17 @@ A snapshot: every entry of one node, desired or actual alike.
 ``render`` gives the text form that humans and tests compare, in a stable order:
 
 >>> from ipaddress import IPv4Address, IPv4Network
->>> from outgate.state.entries import PolicyId, PolicyKey, ViaGateway
->>> key = PolicyKey(IPv4Address("10.0.1.7"), IPv4Network("203.0.113.0/24"))
+>>> from outgate.state.entries import PolicyId, RowsKey, RowSet, ViaGateway
 >>> gateway = ViaGateway(
 ...     IPv4Address("198.51.100.4"), IPv4Address("192.0.2.11"), PolicyId(7)
 ... )
->>> print(render({key: gateway}))
+>>> rows = RowSet({IPv4Network("203.0.113.0/24"): gateway})
+>>> print(render({RowsKey(IPv4Address("10.0.1.7")): rows}))
 policy      10.0.1.7 -> 203.0.113.0/24  via 192.0.2.11 as 198.51.100.4
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import assert_never
 
 from outgate.state.entries import (
@@ -29,19 +30,35 @@ from outgate.state.entries import (
     IpcacheEntry,
     IpcacheKey,
     Key,
+    Network,
     NodeEntry,
     NodeKey,
     NoEgressIP,
     NoGateway,
+    PolicyEntry,
     PolicyKey,
+    RowSet,
+    RowsKey,
     TunnelDevice,
     TunnelKey,
     Value,
     ViaGateway,
-    key_family,
+    family_of,
 )
 
 Snapshot = Mapping[Key, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """
+    What is there: *snapshot*, which the kernel side keeps current and nobody else
+    writes.  *touched* are the keys that may be others than at the last observation,
+    and than operations made them since; None means all of them.
+    """
+
+    snapshot: Snapshot
+    touched: Collection[Key] | None
 
 
 KEY_ORDER: tuple[type[Key], ...] = (
@@ -49,7 +66,7 @@ KEY_ORDER: tuple[type[Key], ...] = (
     NodeKey,
     IpcacheKey,
     CoveredKey,
-    PolicyKey,
+    RowsKey,
     EndpointKey,
     AttachmentKey,
 )
@@ -78,49 +95,110 @@ outside; last the hook that captures what pods send, which counts on all of them
 guard of the forwarding path drops what that hook did not mark, so it comes just before.
 """
 
+_KIND_NAMES: Mapping[type[Key | PolicyKey], str] = {
+    TunnelKey: "tunnel",
+    NodeKey: "node",
+    IpcacheKey: "ipcache",
+    CoveredKey: "covered",
+    RowsKey: "policy",
+    PolicyKey: "policy",
+    EndpointKey: "endpoint",
+    AttachmentKey: "attachment",
+}
+
 _KIND_RANKS = {kind: rank for rank, kind in enumerate(KEY_ORDER)}
 _HOOK_RANKS = {hook: rank for rank, hook in enumerate(ATTACH_ORDER)}
 
 
-def sort_key(key: Key) -> tuple[int, int, Key]:
+def sort_key(key: Key) -> tuple[int, int, int | str, int]:
     """Order keys by kind, hooks by rank, others by family, then by value."""
-    if isinstance(key, AttachmentKey):
-        return _KIND_RANKS[AttachmentKey], _HOOK_RANKS[key.hook], key
-    return _KIND_RANKS[type(key)], key_family(key) or 0, key
+    rank = _KIND_RANKS[type(key)]
+    match key:
+        case TunnelKey():
+            return rank, 0, 0, 0
+        case AttachmentKey():
+            return rank, _HOOK_RANKS[key.hook], key.interface, 0
+        case RowsKey():
+            return rank, key.source.version, int(key.source), 0
+        case NodeKey() | EndpointKey():
+            return rank, key.address.version, int(key.address), 0
+        case IpcacheKey() | CoveredKey():
+            first = int(key.network.network_address)
+            return rank, key.network.version, first, key.network.prefixlen
+
+
+def policy_rows(snapshot: Snapshot) -> Iterator[tuple[PolicyKey, PolicyEntry]]:
+    """Yield every row of every pod, by source and destination."""
+    sources = (key for key in snapshot if isinstance(key, RowsKey))
+    for key in sorted(sources, key=sort_key):
+        yield from _rows_of(key, snapshot[key])
+
+
+def _rows_of(key: RowsKey, value: Value) -> Iterator[tuple[PolicyKey, PolicyEntry]]:
+    if isinstance(value, RowSet):
+        for destination in sorted(value, key=_destination_order):
+            yield PolicyKey(key.source, destination), value[destination]
+
+
+def _destination_order(network: Network) -> tuple[int, int, int]:
+    return family_of(network), int(network.network_address), network.prefixlen
+
+
+def weight(value: Value | None) -> int:
+    """Return how many rows *value* stands for: those of a pod are counted singly."""
+    if value is None:
+        return 0
+    return len(value) if isinstance(value, RowSet) else 1
 
 
 def render(snapshot: Snapshot) -> str:
     """Return one line per entry, sorted, without a line end after the last."""
     return "\n".join(
-        f"{name:<11} {subject}  {render_value(snapshot[key])}".rstrip()
-        for key in sorted(snapshot, key=sort_key)
+        f"{name:<11} {subject}  {render_value(value)}".rstrip()
+        for key, value in lines(snapshot)
         for name, subject in [render_key(key)]
     )
 
 
-def render_key(key: Key) -> tuple[str, str]:
+def lines(snapshot: Snapshot) -> Iterator[tuple[Key | PolicyKey, Value | PolicyEntry]]:
+    """Yield every entry in order, those of rows one by one."""
+    for key in sorted(snapshot, key=sort_key):
+        if isinstance(key, RowsKey):
+            yield from _rows_of(key, snapshot[key])
+        else:
+            yield key, snapshot[key]
+
+
+def kind_name(key: Key | PolicyKey) -> str:
+    """Return the kind of *key* as a word."""
+    return _KIND_NAMES[type(key)]
+
+
+def render_key(key: Key | PolicyKey) -> tuple[str, str]:
     """Return the kind of *key* as a word, and what it is about."""
+    return kind_name(key), _subject(key)
+
+
+def _subject(key: Key | PolicyKey) -> str:
     match key:
         case TunnelKey():
-            return "tunnel", "device"
-        case NodeKey():
-            return "node", str(key.address)
-        case IpcacheKey():
-            return "ipcache", str(key.network)
-        case CoveredKey():
-            return "covered", str(key.network)
+            return "device"
+        case NodeKey() | EndpointKey():
+            return str(key.address)
+        case IpcacheKey() | CoveredKey():
+            return str(key.network)
+        case RowsKey():
+            return str(key.source)
         case PolicyKey():
-            return "policy", f"{key.source} -> {key.destination}"
-        case EndpointKey():
-            return "endpoint", str(key.address)
+            return f"{key.source} -> {key.destination}"
         case AttachmentKey():
             at = f" on {key.interface}" if key.interface else ""
-            return "attachment", f"{key.hook}{at}"
+            return f"{key.hook}{at}"
         case _:
             assert_never(key)
 
 
-def render_value(value: Value) -> str:
+def render_value(value: Value | PolicyEntry) -> str:
     """Return *value* as the words that follow its key."""
     match value:
         case TunnelDevice():
@@ -132,8 +210,11 @@ def render_value(value: Value) -> str:
             return f"identity {value.identity}{at}"
         case CoveredEntry():
             return ""
+        case RowSet():
+            return f"{len(value)} rows"
         case ViaGateway():
-            return f"via {value.tunnel_endpoint} as {value.egress_ip}"
+            under = f" as {value.egress_ip}" if value.egress_ip else ""
+            return f"via {value.tunnel_endpoint}{under}"
         case Excluded():
             return "excluded"
         case NoGateway():

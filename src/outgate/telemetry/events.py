@@ -34,3 +34,27 @@ class Event(StrEnum):
 
     KERNEL_EVENTS_FAILED = "kernel.events_failed"
     """Following the kernel's events failed; it is begun anew."""
+
+    CONTROLLER_STARTED = "controller.started"
+    """The controller watches the cluster; ``instance`` is its name in the Lease."""
+
+    CONTROLLER_STOPPED = "controller.stopped"
+    """A clean stop; another controller may lead at once."""
+
+    LEADER_WON = "controller.leader_won"
+    """This controller writes status from now on."""
+
+    LEADER_LOST = "controller.leader_lost"
+    """This controller no longer writes; ``holder`` leads, ``error`` says why not we."""
+
+    LEASE_KEPT = "controller.lease_kept"
+    """The Lease could not be let go; others wait until it has expired."""
+
+    STATUS_REFUSED = "controller.status_refused"
+    """A policy's status could not be written; it is tried again with longer waits."""
+
+    EVENT_REFUSED = "controller.event_refused"
+    """An Event could not be written and is let go; the status says the same."""
+
+    REPORT_REFUSED = "agent.report_refused"
+    """The node's report could not be written for the first time; it is tried again."""

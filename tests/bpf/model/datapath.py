@@ -54,6 +54,12 @@ from outgate.kernel.reasons import Reason
 from outgate.state.entries import Hook, NoGateway, ViaGateway
 
 
+def _learn_veth(flow: Flow, origin: Origin) -> None:
+    """Note where the pod is, of a flow that began outside."""
+    if not any(flow.macs):
+        flow.macs = origin.macs
+
+
 def _is_for_tunnel(seen: Seen, key: Tuple) -> bool:
     """UDP to the tunnel's port, or what may be that: not all headers were walked."""
     header = seen.read.header
@@ -110,13 +116,12 @@ class Datapath:
             flow = self.table.error_flow(seen.read, seen.quote)
             if flow is None:
                 return self._undecided(seen)
+            _learn_veth(flow, origin)
             return self._send_error(seen, flow, origin)
         flow = self.table.continued(seen.read) if seen.kind is Kind.FLOW else None
         if flow:
             self.table.touch(flow, tcp_bits(seen.read, is_reverse=False))
-            if not any(flow.macs):
-                # It began outside: only now the pod's veth is known.
-                flow.macs = origin.macs
+            _learn_veth(flow, origin)
             return self._send(seen, flow, origin)
         decided = self._decide(seen, key, origin)
         if isinstance(decided, Expected):

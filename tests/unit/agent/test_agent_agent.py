@@ -1,7 +1,7 @@
 """The agent whole, over a fake kernel and a source in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -21,11 +21,14 @@ from outgate.kernel.records import MetricDirection, MetricRecord
 from outgate.policy.model import (
     BadPolicy,
     Cluster,
+    ClusterChanges,
     EgressPolicy,
     Endpoint,
     GatewayAtAddress,
     Namespace,
     Node,
+    PodQuery,
+    Rule,
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
 from outgate.source.interface import KindStatistics
@@ -36,11 +39,13 @@ from outgate.state.entries import (
     Hook,
     InterfaceIndex,
     NodeName,
+    PolicyEntry,
     PolicyId,
     PolicyKey,
     TunnelKey,
 )
 from outgate.state.facts import Link, NodeFacts
+from outgate.state.snapshot import policy_rows
 
 NODE = NodeName("k8s-guide-worker2")
 GATEWAY = IPv4Address("172.18.0.5")
@@ -53,9 +58,9 @@ POLICY = EgressPolicy(
     uid="u",
     created="",
     id=PolicyId(7),
-    selectors=(Selector(),),
+    rules=(Rule(Selector()),),
     destinations=(ECHO,),
-    gateway=GatewayAtAddress(GATEWAY),
+    gateways=(GatewayAtAddress(GATEWAY),),
 )
 CLUSTER = Cluster(
     nodes=(Node(NODE, internal_addresses=(GATEWAY,)),),
@@ -77,11 +82,25 @@ class MemorySource:
         self.is_listed = True
         self.is_complete = True
         self.errors: Mapping[str, str] = {}
+        self._told = Cluster()
         self._changed = asyncio.Event()
 
     def change(self, cluster: Cluster, *, is_complete: bool = True) -> None:
         self.cluster, self.is_complete = cluster, is_complete
         self._changed.set()
+
+    def take_changes(self) -> ClusterChanges:
+        before, now = _objects(self._told), _objects(self.cluster)
+        self._told = self.cluster
+        gone = ClusterChanges(
+            **{kind: dict.fromkeys(objects, None) for kind, objects in before.items()}
+        )
+        for kind, objects in now.items():
+            getattr(gone, kind).update(objects)
+        return gone
+
+    def need_pods(self, queries: Set[PodQuery]) -> None:
+        self.needed = queries
 
     def statistics(self) -> tuple[KindStatistics, ...]:
         return ()
@@ -92,6 +111,17 @@ class MemorySource:
 
     async def run(self) -> None:
         await asyncio.Event().wait()
+
+
+def _objects(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """Return what is in a cluster by its kind and key."""
+    judged = (*cluster.policies, *cluster.bad_policies)
+    return {
+        "nodes": {node.name: node for node in cluster.nodes},
+        "namespaces": {space.name: space for space in cluster.namespaces},
+        "pods": {f"{pod.namespace}/{pod.name}": pod for pod in cluster.endpoints},
+        "policies": {f"{policy.kind}/{policy.name}": policy for policy in judged},
+    }
 
 
 class Bench:
@@ -112,7 +142,7 @@ class Bench:
         self.kernel.set_facts(replace(facts, links=(*facts.links, link)))
 
     async def is_attached(self, interface: str, hook: Hook) -> bool:
-        held = await self.kernel.observe()
+        held = (await self.kernel.observe()).snapshot
         return held.get(AttachmentKey(interface, hook)) is Attachment.CURRENT
 
     async def ask(self, path: str) -> Any:
@@ -127,6 +157,11 @@ class Bench:
                     if status["lastRound"] and status["lastRound"]["number"] >= number:
                         return status
                 await asyncio.sleep(0.01)
+
+
+async def rows(kernel: FakeKernel) -> dict[PolicyKey, PolicyEntry]:
+    """Return the policy rows that *kernel* holds."""
+    return dict(policy_rows((await kernel.observe()).snapshot))
 
 
 @asynccontextmanager
@@ -150,7 +185,7 @@ async def test_a_policy_reaches_the_kernel(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
         status = await bench.after_round(1)
 
-        assert ROW in await bench.kernel.observe()
+        assert ROW in await rows(bench.kernel)
         assert status["source"]["complete"] is True
         assert status["entries"]["policy"] == {"done": 1}
         assert status["failures"] == []
@@ -175,7 +210,7 @@ async def test_nothing_is_removed_while_the_source_fails(tmp_path: Path) -> None
         bench.source.change(replace(CLUSTER, policies=()), is_complete=False)
         status = await bench.after_round(2)
 
-        assert ROW in await bench.kernel.observe()
+        assert ROW in await rows(bench.kernel)
         assert status["entries"]["policy"] == {"kept": 1}
 
 
@@ -184,7 +219,7 @@ async def test_nothing_is_changed_before_the_first_list(tmp_path: Path) -> None:
         bench.source.is_listed = bench.source.is_complete = False
         await bench.after_round(1)
 
-        assert await bench.kernel.observe() == {}
+        assert (await bench.kernel.observe()).snapshot == {}
 
 
 async def test_a_new_pods_interface_gets_its_programs_while_the_source_fails(
@@ -206,14 +241,14 @@ async def test_a_new_agent_attaches_before_the_first_list_where_maps_are_filled(
     """The API is away: a new pod's covered traffic must be dropped, not leak."""
     async with running(tmp_path) as bench:
         await bench.after_round(1)
-    held = await bench.kernel.observe()
+    held = dict((await bench.kernel.observe()).snapshot)
     bench.kernel.restart()
     bench.add_pod_interface("veth1")
     async with running(tmp_path, bench) as again:
         again.source.is_listed = again.source.is_complete = False
         status = await again.after_round(1)
 
-        after = await again.kernel.observe()
+        after = (await again.kernel.observe()).snapshot
         assert {key: after[key] for key in held} == held
         assert await again.is_attached("veth1", Hook.FROM_CONTAINER)
         assert await again.is_attached("eth0", Hook.TO_NETDEV)
@@ -241,7 +276,7 @@ async def test_a_deleted_policy_leaves_the_kernel(tmp_path: Path) -> None:
         bench.source.change(replace(CLUSTER, policies=()))
         await bench.after_round(2)
 
-        assert ROW not in await bench.kernel.observe()
+        assert ROW not in await rows(bench.kernel)
 
 
 async def test_what_a_bad_policy_covered_stays(tmp_path: Path) -> None:
@@ -251,7 +286,7 @@ async def test_what_a_bad_policy_covered_stays(tmp_path: Path) -> None:
         bench.source.change(replace(CLUSTER, policies=(), bad_policies=(bad,)))
         await bench.after_round(2)
 
-        assert ROW in await bench.kernel.observe()
+        assert ROW in await rows(bench.kernel)
 
 
 async def test_a_new_pod_of_a_policy_that_is_bad_since_a_restart_stays_unknown(
@@ -261,7 +296,7 @@ async def test_a_new_pod_of_a_policy_that_is_bad_since_a_restart_stays_unknown(
     async with running(tmp_path) as bench:
         await bench.after_round(1)
     selected = Selector((Requirement("app", Operator.IN, frozenset({"a"})),))
-    bad = BadPolicy(POLICY.kind, "egress-all", "u", POLICY.id, (), (selected,))
+    bad = BadPolicy(POLICY.kind, "egress-all", "u", POLICY.id, (), (Rule(selected),))
     new, other = IPv4Address("10.0.2.87"), IPv4Address("10.0.2.88")
     pods = (
         *CLUSTER.endpoints,
@@ -274,8 +309,9 @@ async def test_a_new_pod_of_a_policy_that_is_bad_since_a_restart_stays_unknown(
         )
         status = await again.after_round(1)
 
-        held = await again.kernel.observe()
-        assert {EndpointKey(POD), EndpointKey(other), ROW} <= set(held)
+        held = (await again.kernel.observe()).snapshot
+        assert {EndpointKey(POD), EndpointKey(other)} <= set(held)
+        assert ROW in await rows(again.kernel)
         assert EndpointKey(new) not in held
         assert [problem["object"] for problem in status["problems"]] == [
             "Pod default/new"
@@ -283,19 +319,20 @@ async def test_a_new_pod_of_a_policy_that_is_bad_since_a_restart_stays_unknown(
 
 
 async def test_a_policy_that_was_never_good_holds_no_pod_back(tmp_path: Path) -> None:
-    bad = BadPolicy(POLICY.kind, "bad", "v", PolicyId(9), (), (Selector(),))
+    bad = BadPolicy(POLICY.kind, "bad", "v", PolicyId(9), (), (Rule(Selector()),))
     async with running(tmp_path) as bench:
         bench.source.cluster = replace(CLUSTER, bad_policies=(bad,))
         await bench.after_round(1)
 
-        assert EndpointKey(POD) in await bench.kernel.observe()
+        assert EndpointKey(POD) in (await bench.kernel.observe()).snapshot
 
 
 async def test_a_stop_leaves_everything_in_the_kernel(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
         await bench.after_round(1)
 
-    assert {ROW, TunnelKey()} <= set(await bench.kernel.observe())
+    assert ROW in await rows(bench.kernel)
+    assert TunnelKey() in (await bench.kernel.observe()).snapshot
 
 
 async def test_a_second_agent_of_a_node_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from outgate.kernel.guard import guard
 from outgate.state.entries import (
@@ -7,7 +7,7 @@ from outgate.state.entries import (
     EndpointFlag,
     EndpointKey,
     NodeKey,
-    PolicyKey,
+    RowsKey,
 )
 from outgate.state.plan import Put, Remove
 
@@ -20,13 +20,13 @@ PUTS = [
 
 
 def test_guard_withholds_only_the_pod_whose_row_failed() -> None:
-    withheld, _ = guard(PUTS, [PolicyKey(ONE, NETWORK)])
+    withheld, _ = guard(PUTS, [RowsKey(ONE)])
 
     assert withheld == [EndpointKey(ONE)]
 
 
 def test_guard_takes_back_the_pod_whose_row_failed() -> None:
-    _, taken_back = guard((), [PolicyKey(ONE, NETWORK)])
+    _, taken_back = guard((), [RowsKey(ONE)])
 
     assert taken_back == [Remove(EndpointKey(ONE))]
 
@@ -43,7 +43,7 @@ def test_guard_ignores_failures_that_hide_no_pod() -> None:
 
 def test_guard_takes_back_pods_of_both_families() -> None:
     six = IPv6Address("fd00::1")
-    failed = [PolicyKey(six, IPv6Network("::/0")), PolicyKey(ONE, NETWORK)]
+    failed = [RowsKey(six), RowsKey(ONE)]
 
     _, taken_back = guard((), failed)
 

@@ -24,6 +24,11 @@ from outgate.kubeapi.protocol import (
 from outgate.kubeapi.status import ApiError
 from outgate.kubeapi.watch import Watch
 
+STREAMED = {
+    "sendInitialEvents": "true",
+    "resourceVersionMatch": "NotOlderThan",
+    "allowWatchBookmarks": "true",
+}
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 
@@ -48,7 +53,7 @@ def label(objects: Objects, place: Location, name: str, **labels: str | None) ->
 def open_watch(
     objects: Objects, place: Location, shape: Shape = Shape.OBJECT, **query: str
 ) -> Watch:
-    wanted = parse_list_options(query, place.resource)
+    wanted = parse_list_options({"watch": "true", **query}, place.resource)
     return Watch(objects.storage, place, wanted, View(shape, NOW), lambda: NOW)
 
 
@@ -181,14 +186,59 @@ def test_watch_with_initial_events_marks_their_end(
     objects: Objects, place: Location
 ) -> None:
     make(objects, place, "a")
-    watch = open_watch(
-        objects, place, sendInitialEvents="true", allowWatchBookmarks="true"
-    )
+    watch = open_watch(objects, place, Shape.OBJECT, **STREAMED)
     lines = [json.loads(line) for line in watch.start()]
 
     assert [line["type"] for line in lines] == ["ADDED", "BOOKMARK"]
     annotations = lines[1]["object"]["metadata"]["annotations"]
     assert annotations == {"k8s.io/initial-events-end": "true"}
+
+
+@pytest.mark.parametrize("shape", [Shape.OBJECT, Shape.TABLE])
+def test_watch_with_initial_events_goes_on_after_them(
+    objects: Objects, place: Location, shape: Shape
+) -> None:
+    """Also from a version: what is there then comes first, as it is now."""
+    make(objects, place, "a")
+    since = str(objects.storage.version)
+    make(objects, place, "b")
+    watch = open_watch(
+        objects,
+        place,
+        shape,
+        **STREAMED,
+        resourceVersion=since,
+    )
+    begun = [json.loads(line)["type"] for line in watch.start()]
+    make(objects, place, "c")
+
+    assert begun == ["ADDED", "ADDED", "BOOKMARK"]
+    assert [json.loads(line)["type"] for line in watch.take()] == ["ADDED"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"watch": "1", "sendInitialEvents": "true"}, "resourceVersionMatch"),
+        ({"sendInitialEvents": "true"}, "sendInitialEvents"),
+        ({"watch": "1", "resourceVersionMatch": "Exact"}, "resourceVersionMatch"),
+        ({"resourceVersionMatch": "Exact"}, "resourceVersionMatch"),
+        (
+            {"resourceVersionMatch": "Newest", "resourceVersion": "1"},
+            "resourceVersionMatch",
+        ),
+    ],
+)
+def test_beginnings_that_the_real_api_refuses_are_refused(
+    place: Location, query: dict[str, str], field: str
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        parse_list_options(query, place.resource)
+
+    assert refused.value.code == 422
+    assert refused.value.message.startswith(
+        f'ListOptions.meta.k8s.io "" is invalid: {field}: '
+    )
 
 
 def test_watch_sees_objects_move_in_and_out_of_its_selector(

@@ -4,7 +4,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from outgate.lab.agents import agent_pod, nodes_without_agent
+from outgate.lab.agents import agent_pod, missing_agents, nodes_without_agent
+from outgate.lab.controllers import controller_pod, missing_controllers
 from outgate.lab.nodes import node_object, node_status
 from outgate.lab.overview import NodeLine, Overview, PodLine, describe
 from outgate.lab.scheduler import choose_node, is_unbound
@@ -70,6 +71,26 @@ def test_nodes_without_agent_counts_no_agent_that_is_going() -> None:
     pods[1]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
 
     assert nodes_without_agent(DEFAULT, pods) == [DEFAULT.nodes[1]]
+
+
+def test_missing_agents_are_one_for_each_node_without() -> None:
+    pods = [agent_pod(DEFAULT.nodes[0], LabSettings(), FOLDER, "x")]
+    made = missing_agents(DEFAULT, LabSettings(), FOLDER, pods)
+
+    assert [item["spec"]["nodeName"] for item in made] == [
+        "k8s-guide-worker",
+        "k8s-guide-worker2",
+    ]
+
+
+def test_controller_is_made_again_when_it_goes() -> None:
+    running = controller_pod(DEFAULT, FOLDER, "x")
+    going = {**running, "metadata": {**running["metadata"], "deletionTimestamp": "now"}}
+
+    assert missing_controllers(DEFAULT, FOLDER, [running]) == []
+    (made,) = missing_controllers(DEFAULT, FOLDER, [going])
+    assert made["spec"]["nodeName"] == "k8s-guide-control-plane"
+    assert made["metadata"]["name"] != "outgate-controller-x"
 
 
 def test_agent_pod_carries_the_gateway_path_and_the_pin_folder() -> None:

@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 
-from outgate.policy.model import BadPolicy, EgressPolicy, GatewayAtAddress, policy_id
-from outgate.policy.parse import parse_policy, refuse_kind
+from outgate.policy.model import (
+    BadPolicy,
+    EgressPolicy,
+    GatewayAtAddress,
+    Rule,
+    policy_id,
+)
+from outgate.policy.parse import POLICY_KINDS, is_policy, parse_policy
 from outgate.policy.selectors import Operator, Requirement, Selector
 
+HEAD = {"apiVersion": "cilium.io/v2alpha1", "kind": "CiliumEgressNATPolicy"}
+
 GOOD: dict[str, Any] = {
+    **HEAD,
     "metadata": {
         "name": "egress-all",
         "uid": "u-1",
@@ -25,7 +34,7 @@ GOOD: dict[str, Any] = {
 
 
 def _problems(spec: object, metadata: object = None) -> list[tuple[str, str]]:
-    parsed = parse_policy({"metadata": metadata or {"name": "p"}, "spec": spec})
+    parsed = parse_policy({**HEAD, "metadata": metadata or {"name": "p"}, "spec": spec})
     assert isinstance(parsed, BadPolicy)
     return [(problem.path, problem.message) for problem in parsed.problems]
 
@@ -40,9 +49,9 @@ def test_parse_good_policy() -> None:
         uid="u-1",
         created="2026-01-02T03:04:05Z",
         id=policy_id("u-1", "", "", ""),
-        selectors=(selector,),
+        rules=(Rule(selector),),
         destinations=(IPv4Network("172.18.0.0/16"), IPv4Network("10.0.0.0/8")),
-        gateway=GatewayAtAddress(IPv4Address("172.18.0.5")),
+        gateways=(GatewayAtAddress(IPv4Address("172.18.0.5")),),
     )
     assert expected == parse_policy(GOOD)
     assert before == GOOD, "the input was modified"
@@ -88,7 +97,7 @@ def test_parse_takes_any_spelling_of_ipv6() -> None:
         "destinationCIDRs": ["2001:DB8::0:0/32", "::/0", "10.0.0.0/8"],
         "egressSourceIP": "2001:0db8:0:0:0:0:0:5",
     }
-    policy = parse_policy({"metadata": {"name": "p"}, "spec": spec})
+    policy = parse_policy({**HEAD, "metadata": {"name": "p"}, "spec": spec})
 
     assert isinstance(policy, EgressPolicy)
     assert [str(network) for network in policy.destinations] == [
@@ -96,7 +105,7 @@ def test_parse_takes_any_spelling_of_ipv6() -> None:
         "::/0",
         "10.0.0.0/8",
     ]
-    assert policy.gateway == GatewayAtAddress(IPv6Address("2001:db8::5"))
+    assert policy.gateways == (GatewayAtAddress(IPv6Address("2001:db8::5")),)
 
 
 def test_parse_reports_all_problems_of_an_object() -> None:
@@ -158,27 +167,50 @@ def test_policy_id_is_never_0() -> None:
     assert policy_id("", "a", "b", "c") != policy_id("", "a", "b", "d")
 
 
-def test_refuse_kind_says_what_is_supported() -> None:
-    bad = refuse_kind("cilium.io/v2", "CiliumEgressGatewayPolicy", "a", "")
+def test_a_policy_of_another_version_says_which_there_is() -> None:
+    bad = parse_policy({**GOOD, "apiVersion": "cilium.io/v2"})
 
-    assert bad.problems[0].message == (
-        "CiliumEgressGatewayPolicy (cilium.io/v2) is not supported yet;"
-        " there is: CiliumEgressNATPolicy (cilium.io/v2alpha1)"
-    )
+    assert isinstance(bad, BadPolicy)
+    assert [(problem.path, problem.message) for problem in bad.problems] == [
+        (
+            "apiVersion",
+            "there is no CiliumEgressNATPolicy of 'cilium.io/v2';"
+            " write apiVersion: cilium.io/v2alpha1",
+        )
+    ]
+
+
+def test_only_policies_are_parsed() -> None:
+    assert all(is_policy(kind) for _, kind in POLICY_KINDS)
+    assert not is_policy("Service")
+    with pytest.raises(ValueError, match="'Service' is no kind of egress policies"):
+        parse_policy({**GOOD, "kind": "Service"})
+
+
+def test_parse_empty_rules_warns_that_no_pod_is_selected() -> None:
+    policy = parse_policy({**GOOD, "spec": {**GOOD["spec"], "egress": []}})
+
+    assert isinstance(policy, EgressPolicy)
+    assert [(warning.path, warning.message) for warning in policy.warnings] == [
+        (
+            "spec.egress",
+            "is empty, so no pod is selected; for all pods, add podSelector: {}",
+        )
+    ]
 
 
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
-        ([{"podSelector": {}}], (Selector(),)),
+        ([{"podSelector": {}}], (Rule(Selector()),)),
         ([{"podSelector": {}}, {}], ()),
     ],
 )
 def test_a_bad_policy_still_tells_whom_it_selects_unless_that_is_what_is_wrong(
-    rules: list[object], expected: tuple[Selector, ...]
+    rules: list[object], expected: tuple[Rule, ...]
 ) -> None:
     spec = {"egress": rules, "destinationCIDRs": ["x"], "egressSourceIP": "192.0.2.1"}
-    bad = parse_policy({"metadata": {"name": "a"}, "spec": spec})
+    bad = parse_policy({**HEAD, "metadata": {"name": "a"}, "spec": spec})
 
     assert isinstance(bad, BadPolicy)
-    assert bad.selectors == expected
+    assert bad.rules == expected

@@ -8,7 +8,7 @@ from outgate.errors import PolicyError
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.fields import Field
 from outgate.policy.model import Endpoint, Namespace
-from outgate.policy.selectors import parse_rule
+from outgate.policy.selectors import parse_pod_rule
 
 WEB = Endpoint("shop", "web-0", labels={"app": "web", "tier": "front"})
 SHOP = Namespace("shop", {"team": "blue", "kubernetes.io/metadata.name": "shop"})
@@ -16,7 +16,7 @@ SHOP = Namespace("shop", {"team": "blue", "kubernetes.io/metadata.name": "shop"}
 
 def _matches(rule: Any, pod: Endpoint = WEB, namespace: Namespace = SHOP) -> bool:
     problems: list[PolicyError] = []
-    selector = parse_rule(Field(rule, "rule", problems))
+    selector = parse_pod_rule(Field(rule, "rule", problems))
     assert problems == []
     assert selector is not None
     return selector.matches(identity_labels(pod, namespace))
@@ -113,7 +113,7 @@ def test_selector_refuses_with_the_path(
 ) -> None:
     problems: list[PolicyError] = []
     rule = {"podSelector": {"matchExpressions": [expression]}}
-    parse_rule(Field(rule, "r", problems))
+    parse_pod_rule(Field(rule, "r", problems))
     (problem,) = problems
 
     assert problem.path == f"r.podSelector.matchExpressions[0]{path}"

@@ -1,10 +1,16 @@
-from ipaddress import IPv4Address, ip_address
+import errno
+from ipaddress import IPv4Address, IPv4Network, ip_address
 
+from outgate.errors import KernelError
 from outgate.reconcile.status import EntryStatus, Ledger, State
 from outgate.state.entries import (
     Family,
     NodeEntry,
     NodeKey,
+    NoGateway,
+    PolicyId,
+    RowSet,
+    RowsKey,
     Seconds,
     TunnelDevice,
     TunnelKey,
@@ -14,7 +20,13 @@ from outgate.state.snapshot import Snapshot
 
 A, B = NodeKey(IPv4Address("172.18.0.4")), NodeKey(IPv4Address("172.18.0.5"))
 ENTRY = NodeEntry()
-REFUSED = OSError("no room")
+REFUSED = KernelError("write", errno.ENOSPC)
+POD = IPv4Address("10.0.1.42")
+ROWS = RowsKey(POD)
+ECHO, OTHER = IPv4Network("172.18.0.0/16"), IPv4Network("192.0.2.0/24")
+ONE_ROW = RowSet({ECHO: NoGateway(PolicyId(7))})
+TWO_ROWS = RowSet({ECHO: NoGateway(PolicyId(7)), OTHER: NoGateway(PolicyId(7))})
+POLICY = ("policy", Family.V4)
 
 
 def at(moment: float) -> Seconds:
@@ -28,16 +40,8 @@ def test_an_entry_is_pending_from_the_plan_to_the_outcome() -> None:
     ledger.finish([Put(A, ENTRY)], {}, at(11))
 
     assert planned == EntryStatus(State.PENDING, at(10))
-    assert ledger[A] == EntryStatus(State.DONE, at(11))
-
-
-def test_done_keeps_the_time_since_when() -> None:
-    ledger = Ledger()
-    for moment in (10, 20):
-        ledger.begin({A: ENTRY}, {A: ENTRY}, [], at(moment))
-        ledger.finish([], {}, at(moment))
-
-    assert ledger[A] == EntryStatus(State.DONE, at(10))
+    assert ledger[A] == EntryStatus(State.DONE, None)
+    assert not ledger.open
 
 
 def test_a_failure_has_an_error_and_a_next_attempt() -> None:
@@ -45,7 +49,9 @@ def test_a_failure_has_an_error_and_a_next_attempt() -> None:
     ledger.begin({A: ENTRY}, {}, [Put(A, ENTRY)], at(10))
     ledger.finish([Put(A, ENTRY)], {A: REFUSED}, at(10))
 
-    assert ledger[A] == EntryStatus(State.ERROR, at(10), "no room", 1, at(10.25))
+    assert ledger[A] == EntryStatus(
+        State.ERROR, at(10), "write: No space left on device", 1, at(10.25)
+    )
     assert ledger.next_attempt() == at(10.25)
 
 
@@ -55,7 +61,9 @@ def test_a_repeated_failure_keeps_its_age_and_waits_longer() -> None:
         ledger.begin({A: ENTRY}, {}, [Put(A, ENTRY)], at(moment))
         ledger.finish([Put(A, ENTRY)], {A: REFUSED}, at(moment))
 
-    assert ledger[A] == EntryStatus(State.ERROR, at(10), "no room", 2, at(10.75))
+    assert ledger[A] == EntryStatus(
+        State.ERROR, at(10), "write: No space left on device", 2, at(10.75)
+    )
 
 
 def test_an_attempt_before_its_time_does_not_lengthen_the_wait() -> None:
@@ -100,3 +108,61 @@ def test_entries_are_counted_by_family_too() -> None:
         ("node", Family.V6, State.DONE): 1,
         ("tunnel", None, State.DONE): 1,
     }
+
+
+def test_rows_of_a_pod_are_counted_one_by_one() -> None:
+    ledger = Ledger()
+    ledger.begin({ROWS: TWO_ROWS}, {}, [Put(ROWS, TWO_ROWS)], at(10))
+    planned = ledger.counts()
+    ledger.finish([Put(ROWS, TWO_ROWS)], {}, at(10))
+
+    assert planned == {(*POLICY, State.PENDING): 2}
+    assert ledger.counts() == {(*POLICY, State.DONE): 2}
+
+
+def test_only_refused_rows_are_counted_as_errors() -> None:
+    ledger = Ledger()
+    plan = [Put(ROWS, TWO_ROWS)]
+    ledger.begin({ROWS: TWO_ROWS}, {}, plan, at(10))
+    ledger.finish(plan, {ROWS: KernelError("write", errno.ENOSPC, rows=1)}, at(10))
+
+    assert ledger.counts() == {(*POLICY, State.ERROR): 1, (*POLICY, State.DONE): 1}
+
+
+def test_rows_that_are_kept_beside_wanted_ones_are_counted_as_kept() -> None:
+    ledger = Ledger()
+    ledger.begin({ROWS: ONE_ROW}, {ROWS: TWO_ROWS}, [], at(10))
+
+    assert ledger.counts() == {(*POLICY, State.KEPT): 1, (*POLICY, State.DONE): 1}
+    assert ledger.open == {ROWS: EntryStatus(State.KEPT, at(10))}
+
+
+def test_rows_stay_kept_when_wanted_ones_beside_them_were_written() -> None:
+    ledger = Ledger()
+    plan = [Put(ROWS, TWO_ROWS)]
+    ledger.begin({ROWS: ONE_ROW}, {}, plan, at(10))
+    ledger.finish(plan, {}, at(11))
+
+    assert ledger.counts() == {(*POLICY, State.KEPT): 1, (*POLICY, State.DONE): 1}
+
+
+def test_counts_follow_touched_keys() -> None:
+    ledger = Ledger()
+    before: Snapshot = {A: ENTRY, B: ENTRY, ROWS: TWO_ROWS}
+    ledger.begin(before, before, [], at(10))
+    ledger.begin({ROWS: ONE_ROW, A: ENTRY}, {ROWS: ONE_ROW}, [], at(11), {ROWS, B})
+
+    assert ledger.counts() == {
+        ("node", Family.V4, State.DONE): 1,
+        (*POLICY, State.DONE): 1,
+    }
+
+
+def test_what_is_touched_no_more_stays_open() -> None:
+    ledger = Ledger()
+    ledger.begin({A: ENTRY}, {}, [Put(A, ENTRY)], at(10))
+    ledger.finish([Put(A, ENTRY)], {A: REFUSED}, at(10))
+    ledger.begin({A: ENTRY, B: ENTRY}, {B: ENTRY}, [], at(11), {B})
+
+    assert set(ledger.open) == {A}
+    assert dict(ledger)[B].state is State.DONE

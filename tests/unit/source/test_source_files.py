@@ -104,19 +104,80 @@ def test_load_last_document_of_a_name_wins(tmp_path: Path) -> None:
     assert policy.destinations == (IPv4Network("203.0.113.0/24"),)
 
 
+GATEWAY_POLICY = """\
+apiVersion: cilium.io/%s
+kind: CiliumEgressGatewayPolicy
+metadata: {name: g, generation: 3}
+spec:
+  selectors: [{podSelector: {}}]
+  destinationCIDRs: [203.0.113.0/24]
+  egressGateway: {nodeSelector: {}}
+status: {gateways: [{node: n1, usable: false}]}
+"""
+
+
+def test_load_reads_policies_of_both_kinds_with_their_status(tmp_path: Path) -> None:
+    policy = POLICY % ("a", "203.0.113.0/24")
+    cluster = _load(tmp_path, policy, GATEWAY_POLICY % "v2")
+
+    assert sorted((p.kind, p.name, p.generation) for p in cluster.policies) == [
+        ("CiliumEgressGatewayPolicy", "g", 3),
+        ("CiliumEgressNATPolicy", "a", 0),
+    ]
+    assert [h.node for p in cluster.policies for h in p.health] == ["n1"]
+
+
 def test_load_lists_bad_policies(tmp_path: Path) -> None:
     policy = POLICY % ("a", "203.0.113.1/24")
-    later = (
-        "{apiVersion: cilium.io/v2, kind: CiliumEgressGatewayPolicy,"
-        " metadata: {name: g}}\n"
-    )
-    cluster = _load(tmp_path, policy, later)
+    cluster = _load(tmp_path, policy, GATEWAY_POLICY % "v2alpha1")
 
     assert cluster.policies == ()
-    assert [(bad.kind, bad.problems[0].path) for bad in cluster.bad_policies] == [
+    assert sorted((bad.kind, bad.problems[0].path) for bad in cluster.bad_policies) == [
+        ("CiliumEgressGatewayPolicy", "apiVersion"),
         ("CiliumEgressNATPolicy", "spec.destinationCIDRs[0]"),
-        ("CiliumEgressGatewayPolicy", "kind"),
     ]
+
+
+SERVICE_CIDR = """\
+apiVersion: networking.k8s.io/%s
+kind: ServiceCIDR
+metadata: {name: kubernetes}
+spec: {cidrs: [10.96.0.0/12, 'fd00:96::/112']}
+"""
+
+API_SERVER = """\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  {name: kubernetes, namespace: %s, labels: {kubernetes.io/service-name: kubernetes}}
+addressType: IPv4
+endpoints: [{addresses: [192.0.2.10]}, {addresses: [192.0.2.11, 192.0.2.10]}]
+"""
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_load_takes_service_networks_for_a_part_of_the_cluster(
+    tmp_path: Path, version: str
+) -> None:
+    cluster = _load(tmp_path, SERVICE_CIDR % version)
+
+    assert [str(network) for network in cluster.cluster_networks] == [
+        "10.96.0.0/12",
+        "fd00:96::/112",
+    ]
+
+
+def test_load_takes_the_api_server_for_a_part_of_the_cluster(tmp_path: Path) -> None:
+    cluster = _load(tmp_path, API_SERVER % "default")
+
+    assert [str(network) for network in cluster.cluster_networks] == [
+        "192.0.2.10/32",
+        "192.0.2.11/32",
+    ]
+
+
+def test_load_takes_no_other_service_for_the_api_server(tmp_path: Path) -> None:
+    assert _load(tmp_path, API_SERVER % "shop").cluster_networks == ()
 
 
 @pytest.mark.parametrize(

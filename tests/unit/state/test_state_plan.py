@@ -15,20 +15,21 @@ from outgate.state.entries import (
     NoGateway,
     PolicyId,
     PolicyKey,
+    RowSet,
+    RowsKey,
     Value,
     ViaGateway,
 )
-from outgate.state.plan import Put, Remove, diff
+from outgate.state.plan import Put, Remove, diff, keep_all
 
 POD = IPv4Address("10.0.1.7")
 NETWORK = IPv4Network("203.0.113.0/24")
 GATEWAY = IPv4Address("192.0.2.1")
 
 COVERED: tuple[Key, Value] = (CoveredKey(NETWORK), CoveredEntry(PolicyId(1)))
-ROW: tuple[Key, Value] = (
-    PolicyKey(POD, NETWORK),
-    ViaGateway(GATEWAY, GATEWAY, PolicyId(1)),
-)
+VIA = ViaGateway(GATEWAY, GATEWAY, PolicyId(1))
+ROW: tuple[Key, Value] = (RowsKey(POD), RowSet({NETWORK: VIA}))
+OTHER = IPv4Network("198.51.100.0/24")
 ENDPOINT: tuple[Key, Value] = (EndpointKey(POD), EndpointEntry(EndpointFlag.POD))
 ATTACHED: tuple[Key, Value] = (
     AttachmentKey("veth1", Hook.FROM_CONTAINER),
@@ -72,8 +73,8 @@ def test_diff_removes_in_the_reverse_order() -> None:
 
 def test_diff_adds_before_it_removes() -> None:
     other: tuple[Key, Value] = (
-        PolicyKey(POD, IPv4Network("198.51.100.0/24")),
-        ViaGateway(GATEWAY, GATEWAY, PolicyId(1)),
+        RowsKey(IPv4Address("10.0.1.8")),
+        RowSet({OTHER: VIA}),
     )
 
     assert diff(dict([other]), dict([ROW])) == (Put(*other), Remove(ROW[0]))
@@ -81,7 +82,7 @@ def test_diff_adds_before_it_removes() -> None:
 
 def test_diff_replaces_a_changed_value_with_one_put() -> None:
     key = ROW[0]
-    changed = NoGateway(PolicyId(1))
+    changed = RowSet({NETWORK: NoGateway(PolicyId(1))})
 
     assert diff({key: changed}, dict([ROW])) == (Put(key, changed),)
 
@@ -92,3 +93,43 @@ def test_diff_keeps_what_it_is_told_to_keep() -> None:
 
 def test_diff_of_equals_is_empty() -> None:
     assert diff(dict([ROW]), dict([ROW])) == ()
+
+
+def test_diff_looks_at_touched_keys_only() -> None:
+    assert diff(dict([COVERED, ROW]), {}, touched=[ROW[0]]) == (Put(*ROW),)
+    assert diff({}, dict([COVERED, ROW]), touched=[ROW[0]]) == (Remove(ROW[0]),)
+
+
+def test_diff_keeps_single_rows_beside_what_is_wanted() -> None:
+    bad, gone = IPv4Network("192.0.2.0/24"), IPv4Network("192.0.3.0/24")
+    of_bad, of_gone = NoGateway(PolicyId(2)), NoGateway(PolicyId(3))
+    actual: dict[Key, Value] = {RowsKey(POD): RowSet({bad: of_bad, gone: of_gone})}
+
+    def keep(key: object, value: object) -> bool:
+        return (key, value) == (PolicyKey(POD, bad), of_bad)
+
+    expected = Put(RowsKey(POD), RowSet({NETWORK: VIA, bad: of_bad}))
+    assert diff(dict([ROW]), actual, keep) == (expected,)
+    assert diff({}, actual, keep) == (Put(RowsKey(POD), RowSet({bad: of_bad})),)
+
+
+def test_diff_of_rows_that_are_all_kept_is_empty() -> None:
+    desired: dict[Key, Value] = {RowsKey(POD): RowSet({OTHER: VIA})}
+    actual: dict[Key, Value] = {RowsKey(POD): RowSet({OTHER: VIA, NETWORK: VIA})}
+
+    assert diff(desired, actual, keep_all) == ()
+
+
+def test_diff_gives_pods_of_one_fate_one_set_of_kept_rows() -> None:
+    pods = [RowsKey(POD + i) for i in range(3)]
+    wanted, there = RowSet({OTHER: VIA}), RowSet({NETWORK: VIA})
+    plan = diff(dict.fromkeys(pods, wanted), dict.fromkeys(pods, there), keep_all)
+
+    assert len({id(step.value) for step in plan if isinstance(step, Put)}) == 1
+
+
+def test_an_empty_set_of_rows_is_none() -> None:
+    empty: dict[Key, Value] = {RowsKey(POD): RowSet({})}
+
+    assert diff(empty, {}) == ()
+    assert diff(empty, dict([ROW])) == (Remove(ROW[0]),)

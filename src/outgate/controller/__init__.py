@@ -1,0 +1,1 @@
+"""One writer of what users read in policies: the controller beside the agents."""

@@ -1,0 +1,82 @@
+"""
+What a node's agent tells the controller about its node: an EgressNode's status.
+
+What it is: the value, and its JSON, which the agent writes; ``source.objects`` reads
+it back.  Equal reports have equal JSON, so that only changes are written.
+
+What it is not: the controller's answer; that is ``status.gateways`` of each policy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from outgate.state.entries import NodeName
+from outgate.state.facts import Link, NodeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReport:
+    """Whether all rows of one policy are in a node's kernel, and if not, why."""
+
+    kind: str
+    name: str
+    generation: int
+    is_programmed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """
+    One node as its own agent sees it.
+
+    *renew_time* is when the agent last said that it lives, as RFC 3339 in UTC with
+    microseconds.  *facts* hold the links that can carry egress IPs.  *policies* are
+    those with rows on the node, by uid.
+    """
+
+    node: NodeName
+    is_ready: bool
+    message: str = ""
+    version: str = ""
+    renew_time: str = ""
+    facts: NodeFacts = field(default_factory=NodeFacts)
+    policies: Mapping[str, PolicyReport] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the ``status`` of the EgressNode; cables of pods are left out."""
+        links = sorted(self.facts.links, key=lambda link: link.name)
+        routes = {
+            "ipv4": self.facts.default_interface,
+            "ipv6": self.facts.default_interface_v6,
+        }
+        return {
+            "renewTime": self.renew_time,
+            "ready": self.is_ready,
+            "message": self.message,
+            "version": self.version,
+            "interfaces": [
+                _link_to_json(link) for link in links if not link.peer_elsewhere
+            ],
+            "defaultRoute": {family: name for family, name in routes.items() if name},
+            "policies": [
+                {
+                    "kind": policy.kind,
+                    "name": policy.name,
+                    "uid": uid,
+                    "generation": policy.generation,
+                    "programmed": policy.is_programmed,
+                    "message": policy.message,
+                }
+                for uid, policy in sorted(self.policies.items())
+            ],
+        }
+
+
+def _link_to_json(link: Link) -> dict[str, object]:
+    """Return a link; the order of its addresses means something, it stays."""
+    return {
+        "name": link.name,
+        "altnames": sorted(link.altnames),
+        "addresses": [str(address) for address in link.addresses],
+    }

@@ -1,0 +1,19 @@
+"""What tests ask of an API on loopback."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from outgate.source.client import Client
+
+
+async def until(claim: Callable[[], object], seconds: float = 10.0) -> None:
+    """Return when *claim* holds; it is looked at between other tasks' steps."""
+    async with asyncio.timeout(seconds):
+        while not claim():  # noqa: ASYNC110 - nothing tells of all that is awaited
+            await asyncio.sleep(0.005)
+
+
+async def read(client: Client, path: str) -> Any:
+    """Return one object or list."""
+    return await client.request("GET", path)
