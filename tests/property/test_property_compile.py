@@ -16,8 +16,11 @@ from outgate.policy.model import (
     EgressPolicy,
     Endpoint,
     GatewayAtAddress,
+    GatewayHealth,
+    GatewayOnNodes,
     Namespace,
     Node,
+    Rule,
     policy_id,
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
@@ -27,11 +30,14 @@ from outgate.state.entries import (
     CoveredKey,
     EndpointEntry,
     EndpointKey,
+    Excluded,
     Family,
     InterfaceIndex,
     Key,
     NodeName,
+    NoGateway,
     PolicyKey,
+    RowsKey,
     TunnelDevice,
     TunnelKey,
     Value,
@@ -40,7 +46,7 @@ from outgate.state.entries import (
 )
 from outgate.state.facts import Link, NodeFacts
 from outgate.state.plan import Put, diff
-from outgate.state.snapshot import Snapshot, render
+from outgate.state.snapshot import Snapshot, policy_rows, render
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
 NODE_NAMES = [NodeName(f"n{index}") for index in range(3)]
@@ -76,63 +82,101 @@ selectors = st.builds(
 )
 
 
+node_selectors = st.sampled_from(
+    (
+        Selector(),
+        Selector((Requirement("egress", Operator.IN, frozenset({"a"})),)),
+        Selector((Requirement("egress", Operator.IN, frozenset({"a", "b"})),)),
+        Selector((Requirement("egress", Operator.EXISTS),)),
+    )
+)
+rules = st.builds(Rule, selectors, st.none() | node_selectors)
+egress_ips = st.sampled_from([*chain(*NODE_ADDRESSES), *LOST_ADDRESSES])
+gateways = st.one_of(
+    st.builds(GatewayOnNodes, node_selectors),
+    st.builds(GatewayOnNodes, node_selectors, st.sampled_from(("eth0", "wan", "no"))),
+    st.builds(GatewayOnNodes, node_selectors, st.just(""), egress_ips),
+)
+health = st.builds(
+    GatewayHealth,
+    st.sampled_from(NODE_NAMES),
+    st.booleans(),
+    st.lists(egress_ips, max_size=2).map(tuple),
+)
+
+
+@st.composite
+def policy(draw: st.DrawFn, index: int) -> EgressPolicy:
+    is_at_address = draw(st.booleans())
+    networks = st.lists(st.sampled_from(NETWORKS), max_size=4)
+    return EgressPolicy(
+        kind="CiliumEgressNATPolicy" if is_at_address else "CiliumEgressGatewayPolicy",
+        name=f"p{index}",
+        uid=f"u{index}",
+        created=draw(st.sampled_from(DATES)),
+        id=policy_id(f"u{index}", "", "", ""),
+        rules=tuple(draw(st.lists(rules, min_size=1, max_size=2))),
+        destinations=tuple(draw(networks)),
+        gateways=(GatewayAtAddress(draw(egress_ips)),)
+        if is_at_address
+        else tuple(draw(st.lists(gateways, min_size=1, max_size=3))),
+        excluded=() if is_at_address else tuple(draw(networks)),
+        health=tuple(draw(st.lists(health, max_size=2))),
+    )
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> tuple[EgressPolicy, ...]:
-    return tuple(
-        EgressPolicy(
-            kind="CiliumEgressNATPolicy",
-            name=f"p{index}",
-            uid=f"u{index}",
-            created=draw(st.sampled_from(DATES)),
-            id=policy_id(f"u{index}", "", "", ""),
-            selectors=(draw(selectors),),
-            destinations=tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=4))),
-            gateway=GatewayAtAddress(
-                draw(st.sampled_from([*chain(*NODE_ADDRESSES), *LOST_ADDRESSES]))
-            ),
-        )
-        for index in range(draw(st.integers(0, 4)))
+    return tuple(draw(policy(index)) for index in range(draw(st.integers(0, 4))))
+
+
+@st.composite
+def node(draw: st.DrawFn, index: int) -> Node:
+    addresses = NODE_ADDRESSES[index]
+    return Node(
+        NODE_NAMES[index],
+        draw(st.sampled_from([addresses, addresses[:1], addresses[1:]])),
+        labels=draw(st.sampled_from(({}, {"egress": "a"}, {"egress": "b"}))),
+        pod_networks=(
+            ip_network(f"10.0.{index}.0/24"),
+            ip_network(f"fd00:0:0:{index}::/64"),
+        ),
+        is_ready=draw(st.booleans()),
+        is_deleted=draw(st.booleans()),
+    )
+
+
+@st.composite
+def pod(draw: st.DrawFn, index: int) -> Endpoint:
+    return Endpoint(
+        namespace=draw(st.sampled_from(("default", "shop", "unknown"))),
+        name=f"pod{index}",
+        uid=f"uid{index}",
+        created=draw(st.sampled_from(DATES)),
+        addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=3))),
+        labels=draw(labels),
+        node=draw(st.sampled_from(NODE_NAMES)),
+        is_host_network=draw(st.booleans()),
+        is_terminating=draw(st.booleans()),
+        is_finished=draw(st.booleans()),
     )
 
 
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
-    nodes = tuple(
-        Node(
-            name,
-            draw(st.sampled_from([addresses, addresses[:1], addresses[1:]])),
-            pod_networks=(
-                ip_network(f"10.0.{index}.0/24"),
-                ip_network(f"fd00:0:0:{index}::/64"),
-            ),
-        )
-        for index, (name, addresses) in enumerate(
-            zip(NODE_NAMES, NODE_ADDRESSES, strict=True)
-        )
-    )
-    endpoints = tuple(
-        Endpoint(
-            namespace=draw(st.sampled_from(("default", "shop", "unknown"))),
-            name=f"pod{index}",
-            uid=f"uid{index}",
-            created=draw(st.sampled_from(DATES)),
-            addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=3))),
-            labels=draw(labels),
-            node=draw(st.sampled_from(NODE_NAMES)),
-            is_host_network=draw(st.booleans()),
-            is_terminating=draw(st.booleans()),
-            is_finished=draw(st.booleans()),
-        )
-        for index in range(draw(st.integers(0, 6)))
-    )
+    nodes = tuple(draw(node(index)) for index in range(len(NODE_NAMES)))
+    endpoints = tuple(draw(pod(index)) for index in range(draw(st.integers(0, 6))))
     namespaces = (Namespace("default"), Namespace("shop", {"app": "x"}))
     return Cluster(nodes, namespaces, endpoints, draw(policies()))
 
 
-def _compile(cluster: Cluster, index: int = 0) -> Compiled:
+def _facts(index: int) -> NodeFacts:
     link = Link("eth0", InterfaceIndex(2), addresses=NODE_ADDRESSES[index])
-    facts = NodeFacts((link,), "eth0")
-    return compile_node(cluster, NODE_NAMES[index], facts, TUNNEL)
+    return NodeFacts((link,), "eth0")
+
+
+def _compile(cluster: Cluster, index: int = 0) -> Compiled:
+    return compile_node(cluster, NODE_NAMES[index], _facts(index), TUNNEL)
 
 
 def _apply(plan: tuple[object, ...], actual: Snapshot) -> Snapshot:
@@ -176,11 +220,11 @@ def test_covered_pair_is_never_without_a_row_between_two_rounds(
 ) -> None:
     """After each single operation, a row that both rounds want is there."""
     actual, desired = _compile(before).snapshot, _compile(after).snapshot
-    wanted = {k for k in desired if isinstance(k, PolicyKey) and k in actual}
+    wanted = _pairs(desired) & _pairs(actual)
     held: dict[Key, Value] = dict(actual)
     for operation in diff(desired, actual):
         held = dict(_apply((operation,), held))
-        assert wanted <= held.keys()
+        assert wanted <= _pairs(held)
 
 
 @given(clusters(), clusters())
@@ -190,12 +234,12 @@ def test_new_pod_is_known_only_after_its_rows(before: Cluster, after: Cluster) -
     for operation in diff(desired, actual):
         held = dict(_apply((operation,), held))
         if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
-            of_pod = {
-                key
-                for key in desired
-                if isinstance(key, PolicyKey) and key.source == operation.key.address
-            }
-            assert of_pod <= held.keys()
+            rows = RowsKey(operation.key.address)
+            assert held.get(rows) == desired.get(rows)
+
+
+def _pairs(snapshot: Snapshot) -> set[PolicyKey]:
+    return {key for key, _ in policy_rows(snapshot)}
 
 
 @given(clusters(), policies())
@@ -225,8 +269,8 @@ def _selected_addresses(
         for pod in cluster.endpoints
         if pod.namespace in namespaces
         for policy in found
-        for selector in policy.selectors
-        if selector.matches(identity_labels(pod, namespaces[pod.namespace]))
+        for rule in policy.rules
+        if rule.pods.matches(identity_labels(pod, namespaces[pod.namespace]))
         for address in pod.addresses
     }
 
@@ -235,43 +279,51 @@ def _rows_except(snapshot: Snapshot, sources: set[Address]) -> Snapshot:
     return {
         key: value
         for key, value in snapshot.items()
-        if isinstance(key, PolicyKey) and key.source not in sources
+        if isinstance(key, RowsKey) and key.source not in sources
     }
 
 
 @given(clusters())
 def test_pods_node_and_gateway_agree(cluster: Cluster) -> None:
-    """Where a pod's node sends it, the gateway has the same row."""
+    """Where a pod's node sends it, the gateway has the same row, or must drop it."""
     snapshots = [_compile(cluster, index).snapshot for index in range(3)]
-    for snapshot in snapshots:
-        for key, value in snapshot.items():
-            if isinstance(key, PolicyKey) and isinstance(value, ViaGateway):
+    tables = [dict(policy_rows(snapshot)) for snapshot in snapshots]
+    for table in tables:
+        for key, entry in table.items():
+            if isinstance(entry, ViaGateway):
                 (gateway,) = (
                     index
                     for index, addresses in enumerate(NODE_ADDRESSES)
-                    if value.tunnel_endpoint in addresses
+                    if entry.tunnel_endpoint in addresses
                 )
-                assert snapshots[gateway][key] == value
+                there = tables[gateway][key]
+                assert not isinstance(there, NoGateway | Excluded)
+                assert there.tunnel_endpoint == entry.tunnel_endpoint
+                assert there.policy == entry.policy
 
 
 @given(clusters())
 def test_every_row_is_of_a_covered_network(cluster: Cluster) -> None:
+    """An excluded one needs not be: nothing there is to be dropped."""
     snapshot = _compile(cluster).snapshot
 
-    for key in snapshot:
-        if isinstance(key, PolicyKey):
-            assert CoveredKey(key.destination) in snapshot
+    for key, entry in policy_rows(snapshot):
+        assert isinstance(entry, Excluded) or CoveredKey(key.destination) in snapshot
 
 
 @given(clusters())
 def test_every_row_survives_its_bytes(cluster: Cluster) -> None:
     """So none mixes families, and none needs an endpoint that it has no room for."""
-    for key, value in _compile(cluster).snapshot.items():
-        if not isinstance(key, TunnelKey | AttachmentKey):
-            name, encoded = encode_key(key)
-            row = decode_entry(name, encoded, encode_value(key, value))
+    snapshot = _compile(cluster).snapshot
+    rows = [
+        (key, value)
+        for key, value in snapshot.items()
+        if not isinstance(key, TunnelKey | AttachmentKey | RowsKey)
+    ]
+    for key, value in (*rows, *policy_rows(snapshot)):
+        name, encoded = encode_key(key)
 
-            assert row == (key, value)
+        assert decode_entry(name, encoded, encode_value(key, value)) == (key, value)
 
 
 @given(clusters(), st.sampled_from(Family))
@@ -282,6 +334,7 @@ def test_what_a_policy_says_of_one_family_changes_no_row_of_the_other(
         replace(
             policy,
             destinations=tuple(d for d in policy.destinations if d.version == family),
+            excluded=tuple(d for d in policy.excluded if d.version == family),
         )
         for policy in cluster.policies
     )
@@ -294,14 +347,14 @@ def _rows_of(snapshot: Snapshot, family: Family) -> Snapshot:
     return {
         key: value
         for key, value in snapshot.items()
-        if isinstance(key, PolicyKey) and key_family(key) is family
+        if isinstance(key, RowsKey) and key_family(key) is family
     }
 
 
 @given(clusters())
 def test_address_of_the_other_family_has_no_row(cluster: Cluster) -> None:
     snapshot = _compile(cluster).snapshot
-    covered = {key.source for key in snapshot if isinstance(key, PolicyKey)}
+    covered = {key.source for key in snapshot if isinstance(key, RowsKey)}
     marked = {
         key.address
         for key, value in snapshot.items()
