@@ -7,7 +7,7 @@ security boundary.  ``outside`` starts such a process, ``enter`` is its first ac
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -56,6 +56,18 @@ def pod_cables(count: int) -> Iterator[None]:
             yield
         finally:
             holder.kill()
+
+
+@contextmanager
+def link_settings() -> Iterator[Callable[[str], None]]:
+    """Give a function that sets one link after another, as ``ip link set`` does."""
+    with subprocess.Popen(
+        ("ip", "-batch", "-"), stdin=subprocess.PIPE, text=True, bufsize=1
+    ) as setter:
+        assert setter.stdin
+        lines = setter.stdin
+        yield lambda setting: print("link set", setting, file=lines)
+        lines.close()
 
 
 def _run(*command: str) -> None:

@@ -33,6 +33,8 @@ CHANGE_TARGET_MS = 20.0
 LOG_TAIL = 4000
 """Characters of an agent's log to show when its stage failed."""
 
+IDLE = ("idle", "empty-rounds", "heartbeats")
+
 SMALLER = (10, 100)
 """How many times smaller the clusters are that the idle rounds are compared in."""
 
@@ -69,7 +71,7 @@ def measure(is_quick: bool, logs: Path) -> list[Result]:
         else {}
     )
     last = world.ordinary_node
-    steps = ("pods", "policies", "idle", "heartbeats")
+    steps = ("pods", "policies", *IDLE)
     node = Plan(world, last, steps, **sizes)
     gateway = Plan(world, 0, (*steps[:2], "unknown-pods", *steps[2:], "churn"), **sizes)
     results = [
@@ -130,6 +132,7 @@ _LATENCIES = {
 
 _PLAIN = {
     "idle-cpu": ("idle_cpu_ms_per_s", "ms/s"),
+    "empty-round-cpu": ("empty_round_cpu_ms", "ms"),
     "heartbeats-cpu": ("heartbeats_cpu_ms_per_s", "ms/s"),
     "churn-cpu": ("churn_cpu_share", "CPUs"),
     "churn-server-cpu": ("churn_server_cpu_share", "CPUs"),
@@ -171,7 +174,7 @@ def _idle_results(full: Plan, known: Sequence[Result], logs: Path) -> list[Resul
         times: replace(
             full,
             world=world_of(full.world.nodes // times),
-            steps=("idle", "heartbeats"),
+            steps=IDLE,
         )
         for times in SMALLER
     }
@@ -184,7 +187,7 @@ def _idle_results(full: Plan, known: Sequence[Result], logs: Path) -> list[Resul
     results = []
     for times, run in runs.items():
         found = run.result()
-        for name in ("idle-cpu", "heartbeats-cpu"):
+        for name in ("idle-cpu", "empty-round-cpu", "heartbeats-cpu"):
             key, unit = _PLAIN[name]
             value = round(found[key], 4)
             case = f"scale/gateway/{name}-in-1/{times}-cluster"

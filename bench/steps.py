@@ -10,12 +10,19 @@ the last of its rows (and no longer those that must be gone) in the kernel's map
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
+from pathlib import Path
 
+from bench import isolation
 from bench.stage import SETTLE_SECONDS, Stage
 from bench.world import Pod, Policy, Rows
+from outgate.agent.ask import ask
 
 HEARTBEAT_SECONDS = 300
 """How often each node reports while nothing changes (nodeStatusReportFrequency)."""
+
+EMPTY_ROUNDS = 50
+EMPTY_ROUND_SECONDS = 0.05
+STATUS_SOCKET = Path("/run/outgate/agent.sock")
 
 CHURN_PROBE_SECONDS = 0.1
 CHURN_SEED = 4
@@ -138,6 +145,25 @@ def hear_heartbeats(stage: Stage) -> None:
     stage.server.control.ask("wait")
 
 
+def look_for_nothing(stage: Stage) -> None:
+    """Measure rounds in which the agent is called and nothing has to be done."""
+    before, used = _rounds(), stage.agent.cost.cpu_seconds()
+    with isolation.link_settings() as set_link:
+        for turn in range(EMPTY_ROUNDS):
+            set_link(f"dev wire mtu {1400 + turn % 2}")
+            time.sleep(EMPTY_ROUND_SECONDS)
+    used = stage.agent.cost.cpu_seconds() - used
+    rounds = max(_rounds() - before, 1)
+    stage.found["empty_round_cpu_ms"] = used * 1e3 / rounds
+    stage.settle()
+
+
+def _rounds() -> int:
+    """Return how many rounds the agent has made, as it tells it itself."""
+    number: int = ask(STATUS_SOCKET, "/status")["lastRound"]["number"]
+    return number
+
+
 def _cpu_share(stage: Stage) -> float:
     """Return CPU seconds of the agent per second, over the plan's quiet time."""
     before, started = stage.agent.cost.cpu_seconds(), time.monotonic()
@@ -179,6 +205,7 @@ STEPS: dict[str, Callable[[Stage], None]] = {
     "unknown-pods": widen_policies,
     "rows": replace_policy,
     "idle": stay_quiet,
+    "empty-rounds": look_for_nothing,
     "heartbeats": hear_heartbeats,
     "churn": churn,
 }
