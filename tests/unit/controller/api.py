@@ -21,7 +21,7 @@ async def until_read(
 ) -> Any:
     """Return an object or list once *claim* holds of it."""
     async with asyncio.timeout(seconds):
-        while not claim(found := await read(client, path)):
+        while not claim(found := await read(client, path)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found
 

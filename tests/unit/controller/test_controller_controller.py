@@ -123,6 +123,10 @@ def is_ready(status: dict[str, Any]) -> bool:
     return bool(status.get("summary", {}).get("ready") == "True")
 
 
+def has_egress_ip(status: dict[str, Any]) -> bool:
+    return bool(status.get("summary", {}).get("egressIPs", "-") != "-")
+
+
 async def test_controller_tells_what_became_of_a_policy(url: str, world: World) -> None:
     policy = await world.apply(gateway_policy())
     async with running(url, "a"):
@@ -164,7 +168,7 @@ async def test_controller_moves_pods_from_an_agent_that_fell_silent(
 ) -> None:
     await world.apply(gateway_policy())
     async with running(url, "a"):
-        await world.until(lambda s: s.get("summary", {}).get("egressIPs") != "-" and s)
+        await world.until(has_egress_ip)
         world.agents["n2"].is_alive = False
         status = await world.until(
             lambda s: (
@@ -184,7 +188,7 @@ async def test_controllers_write_one_at_a_time(url: str, world: World) -> None:
     async with running(url, "a") as one:
         await until(lambda: one.controller.is_leader)
         async with running(url, "b") as other:
-            await world.until(lambda s: s.get("summary", {}).get("egressIPs") != "-")
+            await world.until(has_egress_ip)
             await until(lambda: other.controller.why_not_ready() == ())
 
             assert not other.controller.is_leader
@@ -211,7 +215,7 @@ async def test_controller_shows_a_bad_policy_and_what_stays_in_force(
     """Some APIs admit what we cannot use: an older CRD had no such rule."""
     await world.apply(gateway_policy(interface="eth0"))
     async with running(url, "a"):
-        await world.until(lambda s: s.get("summary", {}).get("egressIPs") != "-" and s)
+        await world.until(has_egress_ip)
         await world.client.request(
             "PATCH",
             f"{GATEWAYS}/web",
