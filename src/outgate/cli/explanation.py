@@ -110,15 +110,11 @@ def _miss_lines(told: Explanation) -> list[str]:
 
 
 def _bad_lines(told: Explanation) -> list[str]:
-    lines = [
+    return [
         f"- {problem.object}: {problem.path}: {problem.message}"
         for bad in told.bad_policies
         for problem in bad.problems
     ]
-    if not lines:
-        return []
-    kept = "an earlier version of a bad policy stays in force; this answer is without"
-    return [*lines, kept]
 
 
 def _row_json(row: Row) -> Json:

@@ -63,8 +63,11 @@ class Outcome(StrEnum):
     NO_GATEWAY = "no-gateway"
     NO_EGRESS_IP = "no-egress-ip"
     NOT_COVERED = "not-covered"
-    UNKNOWN = "unknown-pod"
-    """Nobody can say whether policies cover the pod, so what they cover is dropped."""
+    UNKNOWN = "unknown"
+    """
+    Nobody can say: the pod's node does not know it, and drops what policies cover, or
+    a policy is bad that may cover it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,12 @@ def explain(
     )
     if told.reason:
         return told
+    if told.row is None and cluster.bad_policies:
+        names = ", ".join(f"{bad.kind} {bad.name}" for bad in cluster.bad_policies)
+        reason = (
+            f"{names}: bad now, but an earlier version may be in force and cover it"
+        )
+        return replace(told, outcome=Outcome.UNKNOWN, reason=reason)
     if told.row is None:
         return replace(told, reason=_nobody_covers(selecting, destination))
     return _judge(told, told.row, cluster, facts)
@@ -256,6 +265,14 @@ def _nobody_covers(selecting: list[EgressPolicy], destination: Address) -> str:
 def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Explanation:
     """Return what the row means, as its gateway will see it."""
     policy = next(p for p in cluster.policies if p.id == row.entry.policy)
+    if isinstance(row.entry, Excluded):
+        reason = f"{policy.reference} excludes {row.destination}: it leaves as if"
+        return replace(
+            told,
+            outcome=Outcome.EXCLUDED,
+            policy=policy,
+            reason=f"{reason} no policy covered it",
+        )
     candidates = candidates_for(policy, told.pod, cluster.nodes)
     gateway = next((c.node for c in candidates if c.is_chosen), None)
     told = replace(told, policy=policy, candidates=candidates, gateway=gateway)
@@ -282,11 +299,6 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
             reason = f"{by}, but no node can be its gateway: dropped"
             return replace(told, outcome=Outcome.NO_GATEWAY, reason=reason)
         case Excluded():
-            reason = f"{policy.reference} excludes {row.destination}: it leaves as if"
-            return replace(
-                told,
-                outcome=Outcome.EXCLUDED,
-                reason=f"{reason} no policy covered it",
-            )
+            raise AssertionError("a gateway excludes what the pod's node sends to it")
         case _:
             assert_never(entry)

@@ -226,6 +226,15 @@ def test_bad_policies_are_told_to_be_left_out() -> None:
     assert "not judged - CiliumEgressGatewayPolicy but: spec.destin" in result.stdout
 
 
+def test_bad_policy_that_may_cover_the_pod_leaves_the_answer_open() -> None:
+    """Agents keep its last good version in force, which nobody here has."""
+    bad = EXCLUDED.replace("172.18.0.0/16", "172.18.0.1/16")
+    answer = told("net-tshoot-2", ECHO, policies=bad)
+
+    assert answer["outcome"] == "unknown"
+    assert answer["reason"].startswith("CiliumEgressGatewayPolicy but: bad now")
+
+
 def test_names_of_destinations_are_refused_with_the_mend() -> None:
     error = ask("net-tshoot-2", "example.com").exception
 
