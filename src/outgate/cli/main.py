@@ -34,6 +34,7 @@ class Lazy:
 
 COMMANDS = {
     "agent": Lazy("outgate.cli.agent", "app"),
+    "controller": Lazy("outgate.cli.controller", "app"),
     "status": Lazy("outgate.cli.show", "status_app"),
     "monitor": Lazy("outgate.cli.monitor", "app"),
     "map": Lazy("outgate.cli.show", "map_app"),
