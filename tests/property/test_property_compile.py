@@ -106,10 +106,10 @@ def test_new_pod_is_known_only_after_its_rows(before: Cluster, after: Cluster) -
         held = dict(_apply((operation,), held))
         if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
             source = operation.key.address
-            assert _rows_of(desired, source) <= _rows_of(held, source)
+            assert _fate_of(desired, source) <= _fate_of(held, source)
 
 
-def _rows_of(snapshot: Snapshot, source: Address) -> set[tuple[Network, PolicyEntry]]:
+def _fate_of(snapshot: Snapshot, source: Address) -> set[tuple[Network, PolicyEntry]]:
     rows = snapshot.get(RowsKey(source))
     return set(rows.items()) if isinstance(rows, RowSet) else set()
 
