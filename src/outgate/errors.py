@@ -47,11 +47,17 @@ class KernelError(OutgateError):
 
 
 class SourceError(OutgateError):
-    """The source of desired state failed: retried, and nothing is removed meanwhile."""
+    """
+    The source of desired state failed: retried, and nothing is removed meanwhile.
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    *status* is HTTP's, 0 for no answer; *retry_after* is for how many seconds the
+    server wants to be left alone.
+    """
+
+    def __init__(self, message: str, status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class ConfigError(OutgateError):

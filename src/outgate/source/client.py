@@ -8,26 +8,36 @@ What it is not: it knows no kinds, keeps no objects and never retries: ``watch``
 decides when to ask again, callers of single requests decide for themselves.
 """
 
-import ssl
-import tempfile
+import os
+import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import msgspec
 
-from outgate.errors import ConfigError, SourceError
+from outgate.errors import SourceError
 from outgate.source.connection import ClientCertificate, Connection
+from outgate.source.credentials import Credentials
+from outgate.source.proxies import choose_proxy
 
 __all__ = ["Client", "ClientCertificate", "Connection"]
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 
-IDLE_SECONDS = 150.0
-"""A watch silent for longer is half-open: it must be longer than its timeoutSeconds."""
+DEAD_PEER_SECONDS = 30
+"""How long a host may not acknowledge anything before its connections are dead."""
+
+READ_BUFFER = 256 * 1024
+"""Bytes of one answer that may wait for us, before its server is made to wait."""
+
+UNAUTHORIZED = 401
 
 
 class Client:
@@ -35,8 +45,9 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._credentials = Credentials(connection)
         self._session: aiohttp.ClientSession | None = None
-        self._tls: ssl.SSLContext | bool = True
+        self._proxy: str | None = None
 
     @property
     def connection(self) -> Connection:
@@ -44,10 +55,15 @@ class Client:
         return self._connection
 
     async def __aenter__(self) -> Self:
-        if self._connection.server.startswith("https:"):
-            self._tls = tls_context(self._connection)
+        self._credentials.check()
+        self._proxy = self._connection.proxy or choose_proxy(
+            self._connection.server, os.environ
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), auto_decompress=True
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=_open_socket),
+            # Bytes are cheaper than packing them on one side and unpacking here.
+            headers={"Accept-Encoding": "identity"},
+            read_bufsize=READ_BUFFER,
         )
         return self
 
@@ -99,10 +115,21 @@ class Client:
         except msgspec.DecodeError as e:
             raise SourceError(f"{method} {path}: answer is no JSON: {e}") from e
 
-    async def fetch(self, path: str, params: Mapping[str, str]) -> bytes:
-        """Return the undecoded answer to a GET, for typed decoding of large lists."""
+    async def fetch(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        *,
+        seconds: float = REQUEST_SECONDS,
+        idle: float = REQUEST_SECONDS,
+    ) -> bytes:
+        """
+        Return the undecoded answer to a GET, for typed decoding of large lists.
+
+        It must be whole after *seconds*, and the server not silent for *idle* of them.
+        """
         limits = aiohttp.ClientTimeout(
-            total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS
+            total=seconds, sock_connect=min(CONNECT_SECONDS, seconds), sock_read=idle
         )
         async with self._open("GET", path, params, limits) as response:
             return await response.read()
@@ -111,26 +138,26 @@ class Client:
         self, path: str, params: Mapping[str, str]
     ) -> AsyncIterator[bytes]:
         """Yield the lines of a watch; ``watch`` without the news of its opening."""
-        async with self.watch(path, params) as lines:
-            async for line in lines:
-                yield line
+        async with self.watch(path, params) as batches:
+            async for lines in batches:
+                for line in lines:
+                    yield line
 
     @asynccontextmanager
     async def watch(
         self, path: str, params: Mapping[str, str]
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
         """
         Open a watch; inside, the server has accepted it and its lines can be read.
 
-        Shape: lines come without their line ends and may have any length.  A last
-        piece without a line end was cut in the middle: it is left out.
+        Shape: lines come as many at once as have arrived, without their line ends, and
+        may have any length.  A last piece without a line end was cut in the middle: it
+        is left out.
 
-        Errors: ``SourceError`` when the server refuses, breaks off, or is silent
-        for ``IDLE_SECONDS``.
+        Errors: ``SourceError`` when the server refuses or breaks off.  How long it may
+        be silent is the caller's to say.
         """
-        limits = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS
-        )
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         async with self._open("GET", path, params, limits) as response:
             yield _lines(response)
 
@@ -145,25 +172,33 @@ class Client:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise RuntimeError("the client is used outside of its context")
+        token = await self._credentials.token()
         try:
-            async with self._session.request(
-                method,
-                self._connection.server.rstrip("/") + path,
-                params=params,
-                data=data,
-                headers={**self._credentials(), **(headers or {})},
-                timeout=limits,
-                ssl=self._tls,
-                server_hostname=self._connection.server_name,
-                allow_redirects=False,
-            ) as response:
-                if not 200 <= response.status < 300:
-                    reason = _refusal(await response.read(), response.reason)
-                    status = response.status
-                    raise SourceError(f"{method} {path}: {status}: {reason}", status)
-                yield response
+            for is_last in (False, True):
+                async with session.request(
+                    method,
+                    self._connection.server.rstrip("/") + path,
+                    params=params,
+                    data=data,
+                    headers={**_authorization(token), **(headers or {})},
+                    timeout=limits,
+                    ssl=await self._credentials.tls() or True,
+                    server_hostname=self._connection.server_name,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                ) as response:
+                    if 200 <= response.status < 300:
+                        yield response
+                        return
+                    error = await _refused(f"{method} {path}", response)
+                if is_last or error.status != UNAUTHORIZED:
+                    raise error
+                if not await self._credentials.renew(token):
+                    raise error
+                token = await self._credentials.token()
         except aiohttp.ClientPayloadError as e:
             raise SourceError(f"{method} {path}: the answer was cut short") from e
         except TimeoutError as e:
@@ -172,51 +207,76 @@ class Client:
             reason = str(e) or type(e).__name__
             raise SourceError(f"{method} {path}: {reason}") from e
 
-    def _credentials(self) -> dict[str, str]:
-        token = self._connection.token
-        if self._connection.token_file is not None:
-            try:
-                token = self._connection.token_file.read_text().strip()
-            except OSError as e:
-                path = self._connection.token_file
-                raise SourceError(f"read token file {path}: {e.strerror}") from e
-        return {"Authorization": f"Bearer {token}"} if token else {}
 
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
     pieces: list[bytes] = []
     async for chunk in response.content.iter_any():
-        head, *rest = chunk.split(b"\n")
+        head, *more = chunk.split(b"\n")
         pieces.append(head)
-        for start in rest:
-            line = b"".join(pieces)
-            pieces = [start]
-            if line:
-                yield line
+        if more:
+            lines = [b"".join(pieces), *more[:-1]]
+            pieces = [more[-1]]
+            yield [line for line in lines if line]
 
 
-def tls_context(connection: Connection) -> ssl.SSLContext:
-    """Return how to check the server's certificate and which one we show."""
+def _open_socket(
+    address: tuple[int, int, int, str, tuple[Any, ...]],
+) -> socket.socket:
+    """
+    Return a socket that tells when the host at its other end is gone.
+
+    Without this a watch, which only reads, waits for ever for a host that lost power:
+    keepalive asks while nothing is sent, the user timeout counts what is not
+    acknowledged (tcp(7)).
+    """
+    family, kind, protocol, _, _ = address
+    opened = socket.socket(family, kind, protocol)
+    every = DEAD_PEER_SECONDS // 6
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_PEER_SECONDS // 2)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, every)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    opened.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000
+    )
+    return opened
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def _refused(what: str, response: aiohttp.ClientResponse) -> SourceError:
+    """Return the error that an answer other than 2xx means."""
+    reason = _refusal(await response.read(), response.reason)
+    wait = retry_after(response.headers, time.time())
+    message = f"{what}: {response.status}: {reason}"
+    return SourceError(message, response.status, wait)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float:
+    """
+    Return for how many seconds a server wants to be left alone, 0 if it did not say.
+
+    Shape: ``Retry-After`` is seconds or a date (RFC 9110, section 10.2.3).  A date is
+    taken against the server's own ``Date``, because clocks differ; *now* (seconds of
+    the wall clock) serves where that is missing.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    wanted = _read_date(text)
+    if wanted is None:
+        return 0.0
+    told = _read_date(headers.get("Date", ""))
+    return max(0.0, wanted.timestamp() - (told.timestamp() if told else now))
+
+
+def _read_date(text: str) -> datetime | None:
     try:
-        context = ssl.create_default_context(
-            cafile=connection.ca_file, cadata=connection.ca_data
-        )
-        if connection.client_certificate is not None:
-            _load_certificate(context, connection.client_certificate)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"certificates for {connection.server}: {e}") from e
-    if connection.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _load_certificate(context: ssl.SSLContext, own: ClientCertificate) -> None:
-    """Show *own* to the server; OpenSSL reads it from a file only, so make one."""
-    with tempfile.NamedTemporaryFile("w", prefix="outgate-") as file:
-        file.write(f"{own.certificate}\n{own.key}")
-        file.flush()
-        context.load_cert_chain(file.name)
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return None
 
 
 def _refusal(raw: bytes, reason: str | None) -> str:

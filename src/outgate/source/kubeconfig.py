@@ -2,10 +2,11 @@
 Find the API server and our credentials: kubeconfig files, or the pod's own account.
 
 What it is: the rules that ``kubectl`` follows for ``$KUBECONFIG``, contexts, inline
-data and files, as far as tokens and client certificates go.
+data and files: tokens, client certificates, credential plugins, proxies.
 
-What it is not: a runner of credential plugins (``exec``, ``auth-provider``): they
-are refused with a message that says so.  Called by the agent and the lab.
+What it is not: the keeper of what changes (``credentials``) or the runner of plugins
+(``plugin``).  What Kubernetes itself has given up (``auth-provider``, passwords) is
+refused with the mend.  Called by the agent, the controller and the lab.
 """
 
 import base64
@@ -17,9 +18,24 @@ import msgspec
 import yaml
 
 from outgate.errors import ConfigError
-from outgate.source.connection import ClientCertificate, Connection
+from outgate.source.connection import (
+    CertificateFiles,
+    ClientCertificate,
+    Connection,
+    ExecPlugin,
+)
+from outgate.source.plugin import API_VERSIONS
+from outgate.source.proxies import check_proxy
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_FOR_PLUGINS = "client.authentication.k8s.io/exec"
+"""The extension of a cluster that is passed to plugins as it is."""
+
+
+class _Extension(msgspec.Struct):
+    name: str
+    extension: object = None
 
 
 class _Cluster(msgspec.Struct, rename="kebab"):
@@ -28,6 +44,23 @@ class _Cluster(msgspec.Struct, rename="kebab"):
     certificate_authority_data: str = ""
     insecure_skip_tls_verify: bool = False
     tls_server_name: str = ""
+    proxy_url: str = ""
+    extensions: list[_Extension] | None = None
+
+
+class _Variable(msgspec.Struct):
+    name: str
+    value: str = ""
+
+
+class _Exec(msgspec.Struct, rename="camel"):
+    command: str = ""
+    api_version: str = ""
+    args: list[str] | None = None
+    env: list[_Variable] | None = None
+    install_hint: str = ""
+    provide_cluster_info: bool = False
+    interactive_mode: str = ""
 
 
 class _User(msgspec.Struct, rename="kebab"):
@@ -38,7 +71,7 @@ class _User(msgspec.Struct, rename="kebab"):
     client_key: str = ""
     client_key_data: str = ""
     username: str = ""
-    exec: object = None
+    exec: _Exec | None = None
     auth_provider: object = None
 
 
@@ -153,10 +186,10 @@ def _join(
 ) -> Connection:
     base, cluster = located_cluster
     folder, user = located_user
-    if user.exec is not None or user.auth_provider is not None:
+    if user.auth_provider is not None:
         raise ConfigError(
-            f"{who} uses a credential plugin, which is not supported yet; use a token"
-            " or a client certificate"
+            f"{who} has an auth-provider, which Kubernetes has removed; use exec with"
+            " the credential plugin of your cloud, a token, or a client certificate"
         )
     if user.username:
         raise ConfigError(
@@ -164,6 +197,7 @@ def _join(
         )
     ca = cluster.certificate_authority
     inline_ca = cluster.certificate_authority_data
+    proxy = cluster.proxy_url
     return Connection(
         server=cluster.server,
         token=user.token or None,
@@ -171,36 +205,96 @@ def _join(
         ca_file=base / ca if ca and not inline_ca else None,
         ca_data=_decode(inline_ca, "certificate-authority-data") or None,
         client_certificate=_certificate(folder, user, who),
+        plugin=_plugin(base, cluster, folder, user.exec, who) if user.exec else None,
         server_name=cluster.tls_server_name or None,
         insecure=cluster.insecure_skip_tls_verify,
+        proxy=check_proxy(proxy, f"{who}: proxy-url") if proxy else None,
     )
 
 
-def _certificate(folder: Path, user: _User, who: str) -> ClientCertificate | None:
-    certificate = _text(
-        folder,
-        user.client_certificate,
-        user.client_certificate_data,
-        "client-certificate",
+def _plugin(
+    base: Path, cluster: _Cluster, folder: Path, asked: _Exec, who: str
+) -> ExecPlugin:
+    if not asked.command:
+        raise ConfigError(f"{who}: exec.command is empty; name the program to run")
+    if asked.api_version not in API_VERSIONS:
+        raise ConfigError(
+            f"{who}: exec.apiVersion {asked.api_version!r} is not supported; use one of"
+            f" {', '.join(API_VERSIONS)}"
+        )
+    if asked.interactive_mode == "Always":
+        raise ConfigError(
+            f"{who}: exec.interactiveMode is Always, but there is no terminal to ask"
+            " on; use IfAvailable or Never"
+        )
+    has_folder = os.sep in asked.command
+    return ExecPlugin(
+        api_version=asked.api_version,
+        command=str(folder / asked.command) if has_folder else asked.command,
+        arguments=tuple(asked.args or ()),
+        environment={variable.name: variable.value for variable in asked.env or ()},
+        install_hint=asked.install_hint,
+        cluster=_tell_cluster(base, cluster) if asked.provide_cluster_info else None,
     )
-    key = _text(folder, user.client_key, user.client_key_data, "client-key")
-    if not certificate and not key:
+
+
+def _tell_cluster(base: Path, cluster: _Cluster) -> dict[str, object]:
+    """Return what a plugin is told of the cluster, with the authority inline."""
+    file, ca = cluster.certificate_authority, cluster.certificate_authority_data
+    if file and not ca:
+        text = _read_text(base / file, "certificate-authority")
+        ca = base64.b64encode(text.encode()).decode()
+    told: dict[str, object] = {
+        "server": cluster.server,
+        "tls-server-name": cluster.tls_server_name,
+        "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
+        "certificate-authority-data": ca,
+        "proxy-url": cluster.proxy_url,
+        "config": next(
+            (e.extension for e in cluster.extensions or () if e.name == _FOR_PLUGINS),
+            None,
+        ),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _certificate(
+    folder: Path, user: _User, who: str
+) -> ClientCertificate | CertificateFiles | None:
+    """Return the certificate of *user*; as files when both halves are files."""
+    has_certificate = bool(user.client_certificate or user.client_certificate_data)
+    has_key = bool(user.client_key or user.client_key_data)
+    if not has_certificate and not has_key:
         return None
-    if not certificate or not key:
-        missing = "client-key" if certificate else "client-certificate"
+    if not has_certificate or not has_key:
+        missing = "client-key" if has_certificate else "client-certificate"
         raise ConfigError(f"{who} has no {missing} to go with the other half")
-    return ClientCertificate(certificate, key)
+    if not user.client_certificate_data and not user.client_key_data:
+        return CertificateFiles(
+            folder / user.client_certificate, folder / user.client_key
+        )
+    return ClientCertificate(
+        _text(
+            folder,
+            user.client_certificate,
+            user.client_certificate_data,
+            "client-certificate",
+        ),
+        _text(folder, user.client_key, user.client_key_data, "client-key"),
+    )
 
 
 def _text(folder: Path, file: str, inline: str, field: str) -> str:
     if inline:
         return _decode(inline, f"{field}-data")
-    if not file:
-        return ""
+    return _read_text(folder / file, field)
+
+
+def _read_text(path: Path, field: str) -> str:
     try:
-        return (folder / file).read_text()
+        return path.read_text()
     except OSError as e:
-        raise ConfigError(f"{field} {folder / file}: {e.strerror}") from e
+        raise ConfigError(f"{field} {path}: {e.strerror}") from e
 
 
 def _decode(inline: str, field: str) -> str:

@@ -1,144 +1,123 @@
 """
-The cluster from a Kubernetes API: nodes, namespaces, pods, egress policies.
+The cluster from a Kubernetes API: nodes, namespaces, pods, egress policies, networks.
 
-What it is: one task per kind that drives the pure machine of ``watch`` with
-``client``, and the ``Cluster`` they add up to.
+What it is: one informer per kind, and what changed in all of them since the last look.
+A node follows its own pods and, as a gateway, those that its policies select.
 
 What it is not: a place where anything is decided about lists, errors or policies.
-Every agent watches all pods for now; only a gateway needs more than its own, so a
-later version gives nodes a field selector.
 
-Who calls it: the agent, through ``interface.Source``.
+Who calls it: the agent and the controller, through ``interface.Source``.
 """
 
 import asyncio
-import random
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from outgate.errors import SourceError
-from outgate.policy.model import (
-    BadPolicy,
-    Cluster,
-    EgressPolicy,
-    Endpoint,
-    Namespace,
-    Node,
-)
+from outgate.policy.model import ClusterChanges, Endpoint, PodQuery
 from outgate.source.client import Client
-from outgate.source.history import PolicyHistory
+from outgate.source.informer import Informer, OnChange
 from outgate.source.interface import KindStatistics
-from outgate.source.objects import (
-    NamespaceObject,
-    NodeObject,
-    PodObject,
-    PolicyObject,
+from outgate.source.kinds import (
+    API_SERVERS,
+    GATEWAY_POLICIES,
+    NAMESPACES,
+    NAT_POLICIES,
+    NODES,
+    PODS,
+    SERVICE_NETWORKS,
 )
-from outgate.source.watch import Failure, FetchPage, OpenWatch, Reflection, Wait
-from outgate.source.wire import Kind, decoder
+from outgate.source.peer import Peer
+from outgate.source.pods import SelectedPods
+from outgate.source.timing import DEFAULT_TIMING, Timing
+from outgate.source.wire import Kind
 from outgate.state.entries import Network, NodeName
 
 T = TypeVar("T")
 
-PAGE_SIZE = 500
-WATCH_SECONDS = 120
-"""How long one watch lasts; shorter than ``client.IDLE_SECONDS``."""
-
-NODES = Kind("nodes", "/api/v1/nodes", decoder(NodeObject))
-NAMESPACES = Kind("namespaces", "/api/v1/namespaces", decoder(NamespaceObject))
-PODS = Kind("pods", "/api/v1/pods", decoder(PodObject))
-POLICIES = Kind(
-    "ciliumegressnatpolicies",
-    "/apis/cilium.io/v2alpha1/ciliumegressnatpolicies",
-    decoder(PolicyObject),
-    may_be_missing=True,
-)
-
-
-@dataclass(slots=True)
-class _Watched(Generic[T]):
-    """A kind and what is known of it."""
-
-    kind: Kind[T]
-    reflection: Reflection[T] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reflection = Reflection(may_be_missing=self.kind.may_be_missing)
+SETTINGS = "settings"
+"""The key of the cluster networks that were configured."""
 
 
 class KubernetesSource:
-    """A ``Source`` behind *client*, which must be open while ``run`` runs."""
+    """
+    A ``Source`` behind *client*, which must be open while ``run`` runs.
+
+    *node* is whose pods are followed at any rate; None: all pods.
+    """
 
     def __init__(
         self,
         client: Client,
-        node: NodeName,
+        node: NodeName | None,
         cluster_networks: Iterable[Network] = (),
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.node = node
         self._client = client
-        self._cluster_networks = tuple(cluster_networks)
-        self._nodes: _Watched[Node] = _Watched(NODES)
-        self._namespaces: _Watched[Namespace] = _Watched(NAMESPACES)
-        self._pods: _Watched[Endpoint] = _Watched(PODS)
-        self._policies: _Watched[EgressPolicy | BadPolicy] = _Watched(POLICIES)
-        self._history = PolicyHistory()
+        self._timing = timing
+        self._peer = Peer(client, timing)
         self._changed = asyncio.Event()
-        self._cluster: Cluster | None = None
+        self._changes = ClusterChanges()
+        own = {"fieldSelector": f"spec.nodeName={node}"} if node else {}
+        self._pods = SelectedPods(self._make_pods, own, self._note_pods)
+        nodes = frozenset({str(node)} if node else ())
+        self._kinds: tuple[Informer[Any], ...] = (
+            self._make(NODES, lambda c: c.nodes, anchors=nodes),
+            self._make(
+                NAMESPACES,
+                lambda c: c.namespaces,
+                anchors=frozenset({"kube-system"}),
+            ),
+            self._make(NAT_POLICIES, lambda c: c.policies, "CiliumEgressNATPolicy/"),
+            self._make(
+                GATEWAY_POLICIES, lambda c: c.policies, "CiliumEgressGatewayPolicy/"
+            ),
+            self._make(SERVICE_NETWORKS, lambda c: c.networks, "ServiceCIDR/"),
+            self._make(
+                API_SERVERS,
+                lambda c: c.networks,
+                "EndpointSlice/",
+                {"labelSelector": "kubernetes.io/service-name=kubernetes"},
+            ),
+            self._pods.base,
+        )
+        if networks := tuple(cluster_networks):
+            self._changes.networks[SETTINGS] = networks
 
-    @property
-    def cluster(self) -> Cluster:
-        """Return the cluster as known now; see ``interface.Source``."""
-        if self._cluster is None:
-            policies, bad_policies = self._history.split(
-                self._policies.reflection.items.values()
-            )
-            self._cluster = Cluster(
-                nodes=_by_key(self._nodes),
-                namespaces=_by_key(self._namespaces),
-                endpoints=_by_key(self._pods),
-                policies=policies,
-                bad_policies=bad_policies,
-                cluster_networks=self._cluster_networks,
-            )
-        return self._cluster
+    def take_changes(self) -> ClusterChanges:
+        """Return what changed since the last call; see ``interface.Source``."""
+        taken, self._changes = self._changes, ClusterChanges()
+        return taken
+
+    def need_pods(self, queries: Set[PodQuery]) -> None:
+        """Say which pods are needed beside those of this node."""
+        self._pods.need(queries)
 
     @property
     def is_listed(self) -> bool:
         """Return whether every kind had its first full list, ever."""
-        return all(watched.reflection.is_listed for watched in self._kinds())
+        return all(informer.is_listed for informer in self._kinds)
 
     @property
     def is_complete(self) -> bool:
-        """Return whether that is so and no kind is failing."""
-        return all(watched.reflection.is_complete for watched in self._kinds())
+        """Return whether that is so, no kind is failing, and no pods are awaited."""
+        is_well = all(informer.is_complete for informer in self._kinds)
+        return is_well and self._pods.is_complete
 
     @property
     def errors(self) -> Mapping[str, str]:
         """Return why kinds are failing, by kind; empty while all is well."""
-        return {
-            watched.kind.name: watched.reflection.error
-            for watched in self._kinds()
-            if watched.reflection.error is not None
-        }
+        rows = self.statistics()
+        return {row.kind: row.error for row in rows if row.error is not None}
 
     def statistics(self) -> tuple[KindStatistics, ...]:
-        """Return one row per kind."""
-        return tuple(
-            KindStatistics(
-                kind=watched.kind.name,
-                objects=len(watched.reflection.items),
-                is_listed=watched.reflection.is_listed,
-                lists=watched.reflection.lists,
-                watches=watched.reflection.watches,
-                events=watched.reflection.events,
-                failures=watched.reflection.failures,
-                error=watched.reflection.error,
-            )
-            for watched in self._kinds()
-        )
+        """Return one row per kind; the pods of all queries are one kind."""
+        rows = [informer.statistics() for informer in self._kinds]
+        selected = [i.statistics() for i in self._pods.queries.values()]
+        if selected:
+            rows.append(_add_up("selected pods", selected))
+        return tuple(rows)
 
     async def wait_changed(self) -> None:
         """Return when the cluster or its completeness may have changed."""
@@ -147,62 +126,75 @@ class KubernetesSource:
 
     async def run(self) -> None:
         """Keep the cluster current until cancelled; failures are state, not raised."""
-        async with asyncio.TaskGroup() as group:
-            for watched in self._kinds():
-                group.create_task(self._drive(watched), name=watched.kind.name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in self._kinds:
+                    if informer is not self._pods.base:
+                        group.create_task(informer.run(), name=informer.kind.name)
+                self._pods.start(group)
+                group.create_task(self._peer.follow(self._interrupt), name="peer")
+        finally:
+            self._peer.close()
 
-    def _kinds(self) -> tuple[_Watched[Any], ...]:
-        return self._nodes, self._namespaces, self._pods, self._policies
+    def _interrupt(self, reason: str) -> None:
+        for informer in (*self._kinds, *self._pods.queries.values()):
+            informer.interrupt(reason)
 
-    async def _drive(self, watched: _Watched[T]) -> None:
-        reflection = watched.reflection
-        while True:
-            try:
-                match reflection.next_step(time.monotonic()):
-                    case Wait(seconds):
-                        await asyncio.sleep(seconds)
-                    case FetchPage(token):
-                        await self._fetch_page(watched, token)
-                    case OpenWatch(version):
-                        await self._watch(watched, version)
-            except SourceError as e:
-                self._note(_fail(reflection, Failure(e.status, str(e))))
+    def _make(
+        self,
+        kind: Kind[T],
+        part: Callable[[ClusterChanges], dict[str, T | None]],
+        prefix: str = "",
+        selector: Mapping[str, str] | None = None,
+        anchors: Set[str] = frozenset(),
+    ) -> Informer[T]:
+        """Return an informer whose changes go to *part*, keys with *prefix*."""
 
-    async def _fetch_page(self, watched: _Watched[T], token: str) -> None:
-        params = {"limit": str(PAGE_SIZE)}
-        if token:
-            params["continue"] = token
-        raw = await self._client.fetch(watched.kind.path, params)
-        self._note(watched.reflection.receive_page(watched.kind.decode_page(raw)))
-
-    async def _watch(self, watched: _Watched[T], version: str) -> None:
-        reflection = watched.reflection
-        params = {
-            "watch": "true",
-            "resourceVersion": version,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(WATCH_SECONDS),
-        }
-        async with self._client.watch(watched.kind.path, params) as lines:
-            self._note(reflection.receive_opened(time.monotonic()))
-            async for line in lines:
-                event = watched.kind.decode_event(line)
-                if isinstance(event, Failure):
-                    self._note(_fail(reflection, event))
-                    return
-                self._note(reflection.receive_event(event))
-        reflection.receive_end(time.monotonic(), random.random())
-
-    def _note(self, has_changed: bool) -> None:
-        if has_changed:
-            self._cluster = None
+        def note(keys: Collection[str]) -> None:
+            changes = part(self._changes)
+            for key in keys:
+                changes[prefix + key] = informer.get(key)
             self._changed.set()
 
+        informer = Informer(
+            self._client,
+            kind,
+            note,
+            selector=selector,
+            anchors=anchors,
+            peer=self._peer,
+            timing=self._timing,
+        )
+        return informer
 
-def _fail(reflection: Reflection[T], failure: Failure) -> bool:
-    return reflection.receive_failure(failure, time.monotonic(), random.random())
+    def _make_pods(
+        self, namespace: str, selector: Mapping[str, str], on_change: OnChange
+    ) -> Informer[Endpoint]:
+        path = f"/api/v1/namespaces/{namespace}/pods" if namespace else PODS.path
+        return Informer(
+            self._client,
+            replace(PODS, path=path),
+            on_change,
+            selector=selector,
+            peer=self._peer,
+            timing=self._timing,
+        )
+
+    def _note_pods(self, keys: Collection[str]) -> None:
+        for key in keys:
+            self._changes.pods[key] = self._pods.get(key)
+        self._changed.set()
 
 
-def _by_key(watched: _Watched[T]) -> tuple[T, ...]:
-    items = watched.reflection.items
-    return tuple(items[key] for key in sorted(items))
+def _add_up(kind: str, rows: Iterable[KindStatistics]) -> KindStatistics:
+    rows = tuple(rows)
+    return KindStatistics(
+        kind=kind,
+        objects=sum(row.objects for row in rows),
+        is_listed=all(row.is_listed for row in rows),
+        lists=sum(row.lists for row in rows),
+        watches=sum(row.watches for row in rows),
+        events=sum(row.events for row in rows),
+        failures=sum(row.failures for row in rows),
+        error=next((row.error for row in rows if row.error is not None), None),
+    )

@@ -4,24 +4,30 @@ Answers of an API server, decoded: list pages and watch events, for ``watch``.
 What it is: typed partial decoding with msgspec; one object that cannot be decoded
 makes its whole answer a failure, because half an answer must not look like one.
 
-What it is not: HTTP (``client``) or decisions (``watch``).
+What it is not: HTTP (``client``) or decisions (``watch``).  Which fields of an object
+are decoded is said in ``objects``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from outgate.errors import SourceError
+from outgate.source.answers import Bookmark, Deleted, Event, Failure, Stored
 from outgate.source.objects import Metadata
-from outgate.source.watch import Bookmark, Deleted, Event, Failure, Page, Stored
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
+Raw = bytes | msgspec.Raw
+"""JSON text; a ``msgspec.Raw`` is a view of a larger one, not a copy."""
 
-class _Object(Protocol[T_co]):
+_ENDS_LIST = "k8s.io/initial-events-end"
+
+
+class Readable(Protocol[T_co]):
     """What a Struct of ``objects`` offers."""
 
     metadata: Metadata
@@ -44,13 +50,36 @@ class _Event(msgspec.Struct, gc=False):
     object: msgspec.Raw
 
 
+class _Details(msgspec.Struct, rename="camel", gc=False):
+    retry_after_seconds: float = 0.0
+
+
 class _Status(msgspec.Struct, gc=False):
     code: int = 0
     message: str = ""
+    details: _Details | None = None
 
 
 class _Bare(msgspec.Struct, gc=False):
     metadata: Metadata
+
+
+class _MarkMetadata(msgspec.Struct, rename="camel", gc=False):
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+
+class _Mark(msgspec.Struct, gc=False):
+    metadata: _MarkMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class RawPage:
+    """One answer to a list whose items are not decoded yet."""
+
+    items: Sequence[msgspec.Raw]
+    resource_version: str
+    continue_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,60 +87,75 @@ class Kind(Generic[T]):
     """
     One kind of objects to watch: its name, its URL path, and how it is decoded.
 
-    *may_be_missing* is for kinds that a CRD brings.
+    *may_be_missing* is for kinds that a CRD brings or that old servers lack;
+    *former_path* is where such servers have it.
     """
 
     name: str
     path: str
-    decode: Callable[[bytes], tuple[Metadata, T]]
+    decode: Callable[[Raw], tuple[Metadata, T]]
     may_be_missing: bool = False
+    former_path: str = ""
 
-    def decode_page(self, raw: bytes) -> Page[T]:
+    def read_page(self, raw: bytes) -> RawPage:
         """Return one answer to a list; ``SourceError`` when it cannot be read."""
         try:
             page = _LIST.decode(raw)
-            items = tuple(self._decode_item(bytes(item)) for item in page.items or ())
         except msgspec.DecodeError as e:
             raise SourceError(f"list of {self.name}: {e}") from e
-        return Page(
-            items, page.metadata.resource_version, page.metadata.continue_token or ""
+        metadata = page.metadata
+        return RawPage(
+            page.items or (), metadata.resource_version, metadata.continue_token or ""
         )
+
+    def decode_items(self, raws: Sequence[Raw]) -> list[Stored[T]]:
+        """Return the objects of a list; ``SourceError`` when one cannot be read."""
+        try:
+            return [self._decode_stored(raw) for raw in raws]
+        except msgspec.DecodeError as e:
+            raise SourceError(f"list of {self.name}: {e}") from e
 
     def decode_event(self, line: bytes) -> Event[T] | Failure:
         """Return one line of a watch; ``SourceError`` when it cannot be read."""
         try:
             event = _EVENT.decode(line)
-            return self._decode_event(event.type, bytes(event.object))
+            return self._decode_event(event.type, event.object)
         except msgspec.DecodeError as e:
             raise SourceError(f"watch of {self.name}: {e}") from e
 
-    def _decode_event(self, event_type: str, raw: bytes) -> Event[T] | Failure:
+    def _decode_event(self, event_type: str, raw: Raw) -> Event[T] | Failure:
         match event_type:
             case "ADDED" | "MODIFIED":
-                metadata, value = self.decode(raw)
-                return Stored(metadata.key, value, metadata.resource_version or "")
+                return self._decode_stored(raw)
             case "DELETED":
                 metadata = _BARE.decode(raw).metadata
-                return Deleted(metadata.key, metadata.resource_version or "")
+                version = metadata.resource_version or ""
+                return Deleted(metadata.key, version, metadata.uid or "")
             case "BOOKMARK":
-                metadata = _BARE.decode(raw).metadata
-                return Bookmark(metadata.resource_version or "")
+                mark = _MARK.decode(raw).metadata
+                ends_list = (mark.annotations or {}).get(_ENDS_LIST) == "true"
+                return Bookmark(mark.resource_version, ends_list)
             case "ERROR":
                 status = _STATUS.decode(raw)
-                return Failure(status.code, f"watch of {self.name}: {status.message}")
+                wait = status.details.retry_after_seconds if status.details else 0.0
+                message = f"watch of {self.name}: {status.message}"
+                return Failure(status.code, message, wait)
             case _:
                 raise SourceError(f"watch of {self.name}: unknown event {event_type!r}")
 
-    def _decode_item(self, raw: bytes) -> tuple[str, T]:
+    def _decode_stored(self, raw: Raw) -> Stored[T]:
         metadata, value = self.decode(raw)
-        return metadata.key, value
+        if not metadata.name:
+            raise SourceError(f"an object of {self.name} has no name")
+        version = metadata.resource_version or ""
+        return Stored(metadata.key, value, version, metadata.uid or "")
 
 
-def decoder(struct: type[_Object[T]]) -> Callable[[bytes], tuple[Metadata, T]]:
+def decoder(struct: type[Readable[T]]) -> Callable[[Raw], tuple[Metadata, T]]:
     """Return a function from JSON of one object to its metadata and model value."""
     typed = msgspec.json.Decoder(struct)
 
-    def decode(raw: bytes) -> tuple[Metadata, T]:
+    def decode(raw: Raw) -> tuple[Metadata, T]:
         found = typed.decode(raw)
         return found.metadata, found.to_model()
 
@@ -122,3 +166,4 @@ _LIST = msgspec.json.Decoder(_List)
 _EVENT = msgspec.json.Decoder(_Event)
 _STATUS = msgspec.json.Decoder(_Status)
 _BARE = msgspec.json.Decoder(_Bare)
+_MARK = msgspec.json.Decoder(_Mark)

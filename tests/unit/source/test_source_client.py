@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from outgate.errors import SourceError
-from outgate.source.client import Client, Connection
+from outgate.source.client import Client, Connection, retry_after
 
 
 async def _echo(request: web.Request) -> web.Response:
@@ -156,3 +156,28 @@ async def test_stream_cut_short_says_so(server: str) -> None:
 
 def test_connection_never_shows_its_token() -> None:
     assert "secret" not in repr(Connection("https://api", token="secret"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "soon"}, 0),
+        ({"Retry-After": "-7"}, 0),
+        (
+            {
+                "Retry-After": "Fri, 02 Jan 2026 03:04:15 GMT",
+                "Date": "Fri, 02 Jan 2026 03:04:05 GMT",
+            },
+            10,
+        ),
+        ({"Retry-After": "Thu, 01 Jan 1970 00:01:40 GMT"}, 90),
+        ({"Retry-After": "Thu, 01 Jan 1970 00:00:01 GMT"}, 0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(
+    headers: dict[str, str], seconds: float
+) -> None:
+    """A date counts from the server's own clock: ours may be wrong."""
+    assert retry_after(headers, now=10) == seconds

@@ -7,7 +7,12 @@ import pytest
 
 from outgate.errors import ConfigError
 from outgate.source import kubeconfig
-from outgate.source.connection import ClientCertificate, Connection
+from outgate.source.connection import (
+    CertificateFiles,
+    ClientCertificate,
+    Connection,
+    ExecPlugin,
+)
 
 HEAD = """\
 apiVersion: v1
@@ -56,15 +61,87 @@ def test_load_named_context_with_inline_certificates(tmp_path: Path) -> None:
     assert expected == kubeconfig.load(path, "far")
 
 
-def test_load_reads_certificate_files_beside_the_kubeconfig(tmp_path: Path) -> None:
-    (tmp_path / "me.crt").write_text("CRT")
-    (tmp_path / "me.key").write_text("KEY")
+def test_load_finds_certificate_files_beside_the_kubeconfig(tmp_path: Path) -> None:
+    """They are read when they are needed: others replace them while we run."""
     path = _write(
         tmp_path / "c",
         "users: [{name: me, user: {client-certificate: me.crt, client-key: me.key}}]",
     )
 
-    assert kubeconfig.load(path).client_certificate == ClientCertificate("CRT", "KEY")
+    expected = CertificateFiles(tmp_path / "me.crt", tmp_path / "me.key")
+    assert expected == kubeconfig.load(path).client_certificate
+
+
+EXEC = """\
+users:
+- name: me
+  user:
+    exec:
+      apiVersion: client.authentication.k8s.io/v1
+      command: ./bin/login
+      args: [token, --cluster=x]
+      env: [{name: PROFILE, value: p}]
+      installHint: install login
+      interactiveMode: IfAvailable
+      provideClusterInfo: true
+"""
+
+
+def test_load_reads_a_credential_plugin(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("PEM")
+    plugin = kubeconfig.load(_write(tmp_path / "c", EXEC)).plugin
+
+    assert plugin == ExecPlugin(
+        "client.authentication.k8s.io/v1",
+        str(tmp_path / "bin/login"),
+        ("token", "--cluster=x"),
+        {"PROFILE": "p"},
+        "install login",
+        {
+            "server": "https://127.0.0.1:6443",
+            "certificate-authority-data": base64.b64encode(b"PEM").decode(),
+        },
+    )
+
+
+def test_load_looks_for_a_plugin_without_a_folder_in_the_path(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("PEM")
+    plugin = kubeconfig.load(
+        _write(tmp_path / "c", EXEC.replace("./bin/login", "login"))
+    ).plugin
+
+    assert plugin is not None
+    assert plugin.command == "login"
+
+
+OTHER = "users: [{name: other, user: {token: t}}]"
+
+
+def test_load_reads_the_proxy_and_the_name_to_check(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    path.write_text(
+        HEAD.replace("tls-verify: true", "tls-verify: false")
+        .replace('"https://far/k8s",', '"https://far/k8s", proxy-url: "http://p:3128",')
+        .replace("insecure", "tls-server-name: api, insecure")
+        + OTHER
+    )
+    connection = kubeconfig.load(path, "far")
+
+    assert (connection.proxy, connection.server_name) == ("http://p:3128", "api")
+    assert not connection.insecure
+
+
+def test_load_refuses_a_proxy_that_it_cannot_speak_with(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    path.write_text(
+        HEAD.replace(
+            '"https://far/k8s"', '"https://far/k8s", proxy-url: "socks5://p:1"'
+        )
+        + OTHER
+    )
+
+    with pytest.raises(ConfigError, match=r"proxy-url: 'socks5://p:1' .* HTTP proxy"):
+        kubeconfig.load(path, "far")
 
 
 def test_load_joins_the_files_of_the_environment(
@@ -98,7 +175,11 @@ def test_load_in_a_pod_uses_its_service_account(
 @pytest.mark.parametrize(
     ("users", "message"),
     [
-        ("users: [{name: me, user: {exec: {command: x}}}]", "credential plugin"),
+        ("users: [{name: me, user: {exec: {command: x}}}]", "exec.apiVersion ''"),
+        (EXEC.replace("io/v1", "io/v1alpha1"), "use one of client.authentication"),
+        (EXEC.replace("IfAvailable", "Always"), "use IfAvailable or Never"),
+        (EXEC.replace("./bin/login", "''"), "name the program to run"),
+        ("users: [{name: me, user: {auth-provider: {name: x}}}]", "use exec with"),
         ("users: [{name: me, user: {username: x}}]", "use a token or a certificate"),
         ("users: []", "'me', who is not there"),
         (
