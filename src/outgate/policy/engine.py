@@ -97,11 +97,14 @@ class Engine:
         self._node_addresses: set[Address] = set()
         self._networks: set[Network] = set(EVERYTHING)
         self._is_own_stale = True
+        self._are_egress_ips_stale = False
         self._problems: tuple[Problem, ...] | None = None
         self._pod_queries: frozenset[PodQuery] | None = None
 
     def change(self, changes: ClusterChanges) -> None:
         """Take objects that came, changed or went."""
+        if changes == ClusterChanges():
+            return
         for key, policy in changes.policies.items():
             self._selection.put_policy(key, self._book.put(key, policy))
         for source, networks in changes.networks.items():
@@ -129,11 +132,13 @@ class Engine:
         """Bring ``desired`` up to date; return the keys touched since the last call."""
         for change in self._book.decide(self._facts):
             self._settle_policy(change)
+            self._are_egress_ips_stale = True
         for key in self._selection.take_touched()[0]:
             self._addresses |= self._addresses_of(key)
         if self._is_own_stale:
             self._settle_own()
-        self._settle_egress_ips()
+        if self._are_egress_ips_stale:
+            self._settle_egress_ips()
         addresses, self._addresses = self._addresses, set()
         for address in addresses:
             self._settle_address(address)
@@ -290,6 +295,7 @@ class Engine:
         self._attached = tuple(wanted)
 
     def _settle_egress_ips(self) -> None:
+        self._are_egress_ips_stale = False
         egress_ips = self._book.egress_ips
         self._addresses |= egress_ips ^ self._egress_ips
         self._egress_ips = egress_ips

@@ -123,8 +123,8 @@ def _change(engine: Engine, **changes: Any) -> frozenset[Key]:
 
 
 def _rows(engine: Engine, address: str = "10.0.1.7") -> dict[str, PolicyEntry]:
-    rows = engine.desired.get(RowsKey(ip_address(address)), {})
-    assert isinstance(rows, RowSet | dict)
+    rows = engine.desired.get(RowsKey(ip_address(address)), RowSet({}))
+    assert isinstance(rows, RowSet)
     return {str(network): entry for network, entry in rows.items()}
 
 
@@ -180,7 +180,7 @@ def test_egress_ip_is_followed_when_it_comes_and_goes() -> None:
 
     assert RowsKey(ip_address("10.0.1.7")) in touched
     assert _rows(engine) == {str(WORLD): via}
-    assert engine.problems == ()
+    assert not engine.problems
     engine.observe(_facts())
     engine.settle()
     assert _rows(engine) == lost
@@ -258,9 +258,7 @@ def test_excluded_network_competes_with_other_policies(
         "excludes", created=dates[not is_excluding_older], excluded=(PART,)
     )
     engine = _engine(ONE, covers, excludes)
-    winner, loser = (
-        (excludes, covers) if is_excluding_older else (covers, excludes)
-    )
+    winner, loser = (excludes, covers) if is_excluding_older else (covers, excludes)
     field = "destinationCIDRs[0]" if is_excluding_older else "excludedCIDRs[0]"
     entry = _rows(engine)[str(PART)]
 
@@ -345,7 +343,7 @@ def test_gateway_holds_rows_of_its_own_share_only() -> None:
             }
         )
 
-    assert served[0] and served[1]
+    assert all(served)
     assert served[0].isdisjoint(served[1])
 
 
@@ -398,9 +396,9 @@ def test_change_of_a_policys_status_touches_nothing() -> None:
     _change(engine, policies={f"{_policy().kind}/p": _policy(generation=3)})
     health = (GatewayHealth(THREE, is_usable=False),)
 
-    assert _change(engine, policies={f"{_policy().kind}/p": _policy(health=health)}) == (
-        frozenset()
-    )
+    assert _change(
+        engine, policies={f"{_policy().kind}/p": _policy(health=health)}
+    ) == (frozenset())
     assert _change(engine) == frozenset()
 
 

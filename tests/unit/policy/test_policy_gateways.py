@@ -67,7 +67,7 @@ def test_first_matching_node_by_name_is_the_gateway() -> None:
 
 
 @pytest.mark.parametrize("fault", [{"is_ready": False}, {"is_deleted": True}])
-def test_node_that_cannot_do_the_job_comes_last(fault: dict[str, bool]) -> None:
+def test_node_that_cannot_do_the_job_comes_last(fault: Any) -> None:
     first, bad = NODES[1], replace(NODES[0], **fault)
     (chosen,) = choose(_policy(), NodeIndex((bad, first)))
 
