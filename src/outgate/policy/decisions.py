@@ -32,6 +32,7 @@ from outgate.policy.never import is_never_routed
 from outgate.policy.nodes import NodeIndex
 from outgate.state.entries import (
     Address,
+    CoveredEntry,
     Family,
     Network,
     NodeName,
@@ -97,6 +98,7 @@ class Fate:
     seniority: tuple[bool, str, str, str]
     seats: tuple[Seat, ...]
     reach: Reach
+    covered: CoveredEntry
 
     def seat_of(self, pod: str) -> int:
         """Return the index of the seat that the *pod* (its key) leaves through."""
@@ -167,6 +169,7 @@ def decide(
         seniority=policy.seniority,
         seats=tuple(seats),
         reach=reach,
+        covered=CoveredEntry(policy.id),
     )
     return Decision(fate, tuple(problems))
 

@@ -374,6 +374,16 @@ def test_reused_address_never_inherits_in_any_order(is_new_first: bool) -> None:
     )
 
 
+def test_pod_that_stays_holds_an_address_before_a_newer_one_that_goes() -> None:
+    engine = _engine(ONE, _policy())
+    going = _pod(
+        "going", "10.0.1.7", labels={}, created="2026-03-01", is_terminating=True
+    )
+    _change(engine, pods={"default/going": going})
+
+    assert set(_rows(engine)) == {str(WORLD)}
+
+
 def test_pod_that_keeps_its_name_leaves_its_old_address() -> None:
     engine = _engine(ONE, _policy())
     _change(engine, pods={"default/web": _pod("web", "10.0.1.8", uid="another")})
