@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.kernel.maps import decode_row, encode_key, encode_value
+from outgate.kernel.maps import decode_entry, decode_row, encode_key, encode_value
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.model import (
@@ -210,15 +210,15 @@ def test_every_row_is_of_a_covered_network(cluster: Cluster) -> None:
 def test_every_row_survives_its_bytes(cluster: Cluster) -> None:
     """So none mixes families, and none needs an endpoint that it has no room for."""
     snapshot = _compile(cluster).snapshot
-    rows = [
-        (key, value)
-        for key, value in snapshot.items()
-        if not isinstance(key, TunnelKey | AttachmentKey | RowsKey)
-    ]
-    for key, value in (*rows, *policy_rows(snapshot)):
-        name, encoded = encode_key(key)
-
-        assert decode_row(name, encoded, encode_value(key, value)) == (key, value)
+    for key, value in snapshot.items():
+        if not isinstance(key, TunnelKey | AttachmentKey | RowsKey):
+            name, encoded = encode_key(key)
+            row = decode_entry(name, encoded, encode_value(key, value))
+            assert row == (key, value)
+    for policy_key, entry in policy_rows(snapshot):
+        name, encoded = encode_key(policy_key)
+        found = decode_row(name, encoded, encode_value(policy_key, entry))
+        assert found == (policy_key, entry)
 
 
 @given(clusters(), st.sampled_from(Family))
