@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.kernel.maps import decode_entry, encode_key, encode_value
+from outgate.kernel.maps import decode_row, encode_key, encode_value
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.model import (
@@ -191,7 +191,7 @@ def test_every_row_survives_its_bytes(cluster: Cluster) -> None:
     for key, value in (*rows, *policy_rows(snapshot)):
         name, encoded = encode_key(key)
 
-        assert decode_entry(name, encoded, encode_value(key, value)) == (key, value)
+        assert decode_row(name, encoded, encode_value(key, value)) == (key, value)
 
 
 @given(clusters(), st.sampled_from(Family))
