@@ -16,6 +16,7 @@ from outgate.kubeapi.kinds import BUILT_IN_KINDS, Kind
 from outgate.kubeapi.schema import Schema
 from outgate.kubeapi.status import Cause
 from outgate.kubeapi.typetable import built_in_schema
+from outgate.kubeapi.validations import RuleError
 from outgate.kubeapi.wire import JsonObject
 
 _BUILT_IN_GROUPS = frozenset(kind.group for kind in BUILT_IN_KINDS)
@@ -83,6 +84,8 @@ def _schema_faults(node: JsonObject, path: str) -> list[Cause]:
     """Whether *node* is a schema at all; nothing else would find out in time."""
     try:
         Schema(node, built_in_schema("ObjectMeta")).compile()
+    except RuleError as error:
+        return [_invalid(f"{path}{error.path}", error.rule, str(error))]
     except ValueError as error:
         return [_invalid(path, "", str(error))]
     return _mark_faults(node, path)

@@ -4,7 +4,7 @@ Structural schemas: unknown fields, defaults, validation.
 What it is: the three passes that a body goes through before it is stored, the same
 for built-in kinds and for custom ones. Validation itself is ``jsonschema-rs``; this
 module words its findings as Kubernetes does.
-What it is not: CEL. Rules under ``x-kubernetes-validations`` are not evaluated.
+What it is not: CEL; rules are the work of ``validations``, which this module asks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema_rs
 
 from outgate.kubeapi.status import Cause
+from outgate.kubeapi.validations import Rules, compile_rules
 from outgate.kubeapi.wire import JsonObject
 
 _KEPT = (
@@ -36,8 +37,31 @@ _KEPT = (
     "format",
 )
 _CHECKED_FORMATS = ("ipv4", "ipv6", "cidr", "date-time", "uuid")
-_TYPE_NAMES = {str: "string", bool: "boolean", dict: "object", list: "array"}
+_TYPE_NAMES = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    dict: "object",
+    list: "array",
+}
 _ROOT_KEYS = ("apiVersion", "kind", "metadata")
+_BLOCKING = frozenset(
+    {
+        "FieldValueRequired",
+        "FieldValueTypeInvalid",
+        "FieldValueNotSupported",
+        "FieldValueTooMany",
+        "FieldValueTooLong",
+    }
+)
+"""Faults after which the API does not evaluate rules: they could make no sense."""
+
+_NOT_CHECKED = Cause(
+    "FieldValueInvalid",
+    'Invalid value: "null": some validation rules were not checked because the object '
+    "was invalid; correct the existing errors to complete validation",
+    "<nil>",
+)
 
 
 def is_int_or_string(node: JsonObject) -> bool:
@@ -54,6 +78,7 @@ class Schema:
     def __init__(self, node: JsonObject, metadata: JsonObject) -> None:
         self.node = _with_root(node, metadata)
         self._validator: Any = None
+        self._rules = Rules("object")
 
     def prune(self, obj: JsonObject) -> list[str]:
         """Remove fields that the schema does not know; returns their paths."""
@@ -69,8 +94,10 @@ class Schema:
         """
         Make ready to validate; built-in schemas do so at their first use.
 
-        Errors: ``ValueError`` for a schema that is none, which only a CRD can bring.
+        Errors: ``ValueError`` for a schema that is none, which only a CRD can bring;
+        ``RuleError``, which is one, for a rule in it.
         """
+        self._rules = compile_rules(self.node)
         try:
             self._validator = jsonschema_rs.Draft7Validator(
                 _plain(self.node),
@@ -84,7 +111,12 @@ class Schema:
         """Everything in *obj* that breaks the schema, in the order of its fields."""
         if self._validator is None:
             self.compile()
-        return [_cause(error) for error in self._validator.iter_errors(obj)]
+        faults = [_cause(error) for error in self._validator.iter_errors(obj)]
+        if self._rules.is_empty:
+            return faults
+        if any(fault.reason in _BLOCKING for fault in faults):
+            return [*faults, _NOT_CHECKED]
+        return [*faults, *self._rules.faults(obj, self.node)]
 
 
 def _with_root(node: JsonObject, metadata: JsonObject) -> JsonObject:
@@ -198,6 +230,12 @@ def _cause(error: Any) -> Cause:
         options = ", ".join(f'"{option}"' for option in fault.options)
         text = f"Unsupported value: {_quote(given)}: supported values: {options}"
         return Cause("FieldValueNotSupported", text, path)
+    if isinstance(fault, jsonschema_rs.ValidationErrorKind.MaxItems):
+        text = f"Too many: {len(given)}: must have at most {fault.limit} items"
+        return Cause("FieldValueTooMany", text, path)
+    if isinstance(fault, jsonschema_rs.ValidationErrorKind.MaxLength):
+        text = f"Too long: may not be more than {fault.limit} bytes"
+        return Cause("FieldValueTooLong", text, path)
     if isinstance(fault, jsonschema_rs.ValidationErrorKind.Pattern):
         rule = f"should match '{fault.pattern}'"
     else:

@@ -32,7 +32,7 @@ _RULE_FIELDS = ("namespaceSelector", "podSelector", "nodeSelector")
 _GATEWAY_FIELDS = ("nodeSelector", "interface", "egressIP")
 
 INTERFACE_NAME = re.compile(r"[^/\s]{1,127}")
-"""A name or altname of a link, as the kernel takes them (ALTIFNAMSIZ)."""
+"""A name or altname of a link, of the kernel's ALTIFNAMSIZ at most."""
 
 
 def parse_gateway_spec(spec: Field) -> PolicySpec:
@@ -112,7 +112,7 @@ def _parse_gateway(field: Field) -> GatewayOnNodes | None:
 
 def _parse_interface(field: Field) -> str:
     text = "" if field.is_absent else field.text()
-    if text and (not INTERFACE_NAME.fullmatch(text) or text in (".", "..")):
+    if text and not INTERFACE_NAME.fullmatch(text):
         field.refuse(
             f"{text!r} is no interface name; use at most 127 characters without blanks"
             " and '/', as `ip link` shows it"

@@ -78,10 +78,12 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object and where it stood, for messages."""
+    """One object and where it stood, for messages: *number* counts from 1 in *file*."""
 
     place: str
     value: Mapping[str, object]
+    file: str = ""
+    number: int = 0
 
 
 def load_cluster(
@@ -126,36 +128,56 @@ def build_cluster(
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Yield the objects of a file, of stdin, or of a folder's files by name."""
-    name = "standard input" if path == STANDARD_INPUT else str(path)
+    """
+    Yield the objects of a file, of stdin, or of a folder's files by name.
+
+    Errors: as ``load_cluster``, after the objects that could be read.
+    """
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if file.suffix in SUFFIXES and file.is_file():
+                yield from read_documents(file)
+        return
+    name = name_of(path)
+    for number, value in enumerate(read_yaml(path), 1):
+        if value is not None:
+            place = f"{name}, document {number}"
+            yield from _flatten(value, Document(place, {}, name, number))
+
+
+def read_yaml(path: Path) -> Iterator[object]:
+    """
+    Yield what the documents of one file hold, whatever that is; ``-`` is stdin.
+
+    Errors: ``SourceError`` when it cannot be read or is no YAML.
+    """
     try:
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.suffix in SUFFIXES and file.is_file():
-                    yield from read_documents(file)
-            return
         text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text()
-        for number, value in enumerate(yaml.load_all(text, _Loader), 1):
-            if value is not None:
-                yield from _flatten(Document(f"{name}, document {number}", value))
+        yield from yaml.load_all(text, _Loader)
     except OSError as e:
-        raise SourceError(f"{name}: {e.strerror}") from e
+        raise SourceError(f"{name_of(path)}: {e.strerror}") from e
     except (yaml.YAMLError, ValueError) as e:
         # PyYAML lets the ValueError of a number like 0x_ through.
-        raise SourceError(f"{name}: no YAML: {e}") from e
+        raise SourceError(f"{name_of(path)}: no YAML: {e}") from e
 
 
-def _flatten(document: Document) -> Iterator[Document]:
-    """Yield the items of a List, or the document itself."""
-    value = document.value
+def name_of(path: Path) -> str:
+    """Return what messages call *path*."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
+
+def _flatten(value: object, place: Document) -> Iterator[Document]:
+    """Yield *value* at *place*, or its items if it is a List."""
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
-        raise SourceError(f"{document.place}: no Kubernetes object: it has no kind")
+        raise SourceError(f"{place.place}: no Kubernetes object: it has no kind")
     items = value.get("items")
-    if not str(value["kind"]).endswith("List") or not isinstance(items, list):
-        yield document
+    if not value["kind"].endswith("List") or not isinstance(items, list):
+        yield replace(place, value=value)
         return
     for index, item in enumerate(items):
-        yield from _flatten(Document(f"{document.place}, items[{index}]", item))
+        yield from _flatten(
+            item, replace(place, place=f"{place.place}, items[{index}]")
+        )
 
 
 def _decode(document: Document) -> tuple[tuple[str, str], _Model] | None:

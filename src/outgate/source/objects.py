@@ -10,8 +10,7 @@ What it is not: a judge of policies.  A policy's spec stays undecoded JSON until
 """
 
 import sys
-from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from zlib import crc32
 
 import msgspec
@@ -26,6 +25,7 @@ from outgate.policy.model import (
 )
 from outgate.policy.parse import parse_policy
 from outgate.policy.reports import NodeReport, PolicyReport
+from outgate.source.addresses import read_addresses, read_networks
 from outgate.source.sharing import share_labels
 from outgate.state.entries import Address, InterfaceIndex, Network, NodeName
 from outgate.state.facts import Link, NodeFacts
@@ -84,7 +84,7 @@ class _NodeStatus(msgspec.Struct, gc=False):
     conditions: list[_Condition] | None = None
 
     def addresses_of(self, kind: str) -> tuple[Address, ...]:
-        return _addresses(a.address for a in self.addresses or () if a.type == kind)
+        return read_addresses(a.address for a in self.addresses or () if a.type == kind)
 
 
 class NodeObject(msgspec.Struct, gc=False):
@@ -103,7 +103,7 @@ class NodeObject(msgspec.Struct, gc=False):
             internal_addresses=status.addresses_of(INTERNAL),
             external_addresses=status.addresses_of(EXTERNAL),
             labels=self.metadata.shared_labels,
-            pod_networks=_networks(cidrs),
+            pod_networks=read_networks(cidrs),
             is_ready=all(
                 condition.status == "True"
                 for condition in status.conditions or ()
@@ -163,7 +163,7 @@ class PodObject(msgspec.Struct, gc=False):
             name=self.metadata.name,
             uid=self.metadata.uid or "",
             created=self.metadata.creation_timestamp or "",
-            addresses=_addresses(texts),
+            addresses=read_addresses(texts),
             labels=self.metadata.shared_labels,
             node=NodeName(sys.intern(spec.node_name or "")),
             is_host_network=bool(spec.host_network),
@@ -225,7 +225,7 @@ class ServiceCIDRObject(msgspec.Struct, gc=False):
 
     def to_model(self) -> tuple[Network, ...]:
         """Return networks that are inside the cluster."""
-        return _networks((self.spec and self.spec.cidrs) or ())
+        return read_networks((self.spec and self.spec.cidrs) or ())
 
 
 class _SliceEndpoint(msgspec.Struct, gc=False):
@@ -245,7 +245,7 @@ class EndpointSliceObject(msgspec.Struct, gc=False):
             return ()
         found = self.endpoints or ()
         texts = [text for endpoint in found for text in endpoint.addresses or ()]
-        return tuple(dict.fromkeys(ip_network(a) for a in _addresses(texts)))
+        return tuple(dict.fromkeys(ip_network(a) for a in read_addresses(texts)))
 
 
 class _Interface(msgspec.Struct, gc=False):
@@ -299,7 +299,7 @@ class EgressNodeObject(msgspec.Struct, gc=False):
                     Link(
                         name=interface.name,
                         index=InterfaceIndex(position),
-                        addresses=_addresses(interface.addresses or ()),
+                        addresses=read_addresses(interface.addresses or ()),
                         altnames=tuple(interface.altnames or ()),
                     )
                     for position, interface in enumerate(status.interfaces or (), 1)
@@ -318,43 +318,3 @@ class EgressNodeObject(msgspec.Struct, gc=False):
                 for policy in status.policies or ()
             },
         )
-
-
-def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
-    """
-    Return what can be read as an address that others reach.
-
-    Left out, a pod's address is unknown to the datapath: what it sends to covered
-    networks is dropped.
-    """
-    found = []
-    for text in texts:
-        try:
-            address = ip_address(text)
-        except ValueError:
-            continue
-        if not (isinstance(address, IPv6Address) and _is_local_ipv6(address)):
-            found.append(address)
-    return tuple(found)
-
-
-def _is_local_ipv6(address: IPv6Address) -> bool:
-    """Return whether *address* means something on one link or one host only."""
-    return (
-        address.is_link_local
-        or address.is_loopback
-        or address.is_multicast
-        or address.is_unspecified
-        or address.scope_id is not None
-        or address.ipv4_mapped is not None
-    )
-
-
-def _networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    found: list[Network] = []
-    for text in texts:
-        try:
-            found.append(ip_network(text, strict=False))
-        except ValueError:
-            continue
-    return tuple(found)

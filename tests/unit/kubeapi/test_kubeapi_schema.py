@@ -103,8 +103,8 @@ def test_faults_of_a_good_object_are_none() -> None:
         ({}, "spec.cidr: Required value"),
         (
             {"cidr": 5},
-            'spec.cidr: Invalid value: "number": spec.cidr in body must be of type '
-            'string: "number"',
+            'spec.cidr: Invalid value: "integer": spec.cidr in body must be of type '
+            'string: "integer"',
         ),
         (
             {"cidr": "10.0.0.0/8", "mode": "c"},
