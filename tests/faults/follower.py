@@ -43,6 +43,13 @@ class Follower:
                 await self.source.wait_changed()
                 self.look()
 
+    async def while_looking(self, is_met: Callable[[], bool]) -> None:
+        """Look again and again until *is_met*, which may be about something else."""
+        async with asyncio.timeout(10):
+            while not is_met():
+                self.look()
+                await asyncio.sleep(0.005)
+
     async def until_complete(self) -> None:
         """Wait until everything is listed and all is well."""
         await self.until(lambda: self.source.is_complete)
