@@ -1,7 +1,12 @@
 # Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
 PYTHON := .venv/bin/python
 
+<<<<<<< HEAD
+.PHONY: setup egress-setup egress-down test test-kernel check bench bpf fuzz stories \
+  clean help
+=======
 .PHONY: setup egress-setup egress-down test test-apiserver test-kernel check bpf fuzz stories clean help
+>>>>>>> issue4
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -28,6 +33,10 @@ check:
 	.venv/bin/ruff check --quiet --output-format concise .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+## make bench          measure on this machine: a table, numbers, charts (CASES=scale; root)
+bench: bpf
+	$(PYTHON) -m bench.run $(CASES)
 
 ## make bpf            compile the datapath (what changed)
 bpf:

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -22,14 +22,22 @@ from outgate.kernel.maps import MapName
 from outgate.kernel.objects import program_name
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.settings import DatapathSettings, GatewayPath
+from outgate.reconcile import ports
 from outgate.state.entries import (
+    Address,
     Family,
     Hook,
     InterfaceIndex,
-    PolicyKey,
+    Key,
+    Network,
+    PolicyEntry,
+    RowSet,
+    RowsKey,
     TunnelDevice,
+    Value,
 )
 from outgate.state.facts import Link, NodeFacts
+from outgate.state.snapshot import Snapshot
 
 ROOT = Path(__file__).parents[2]
 PIN_DIR = BPF_FS / "outgate"
@@ -59,7 +67,7 @@ class Side(Protocol):
     async def restart(self, kernel: AnyKernel) -> AnyKernel: ...
     async def add_link(self, kernel: AnyKernel, name: str) -> None: ...
     async def remove_link(self, kernel: AnyKernel, name: str) -> None: ...
-    def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None: ...
+    def leave_no_room_for(self, kernel: AnyKernel, key: RowsKey) -> None: ...
 
 
 class FakeSide:
@@ -90,7 +98,7 @@ class FakeSide:
         links = tuple(link for link in kernel.facts.links if link.name != name)
         kernel.set_facts(NodeFacts(links))
 
-    def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None:
+    def leave_no_room_for(self, kernel: AnyKernel, key: RowsKey) -> None:
         assert isinstance(kernel, FakeKernel)
         kernel.refuse(key, KernelError("write map", errno.ENOSPC))
 
@@ -117,11 +125,21 @@ class LinuxSide:
     async def remove_link(self, kernel: AnyKernel, name: str) -> None:
         ip("link", "del", name)
 
-    def leave_no_room_for(self, kernel: AnyKernel, key: PolicyKey) -> None:
+    def leave_no_room_for(self, kernel: AnyKernel, key: RowsKey) -> None:
         with PinnedMap(PIN_DIR / MapName.EGRESS_V4) as opened:
             for i in range(4):
                 source = IPv4Address(i).packed
                 opened.put(b"\x20\0\0\0" + source + bytes(4), bytes(16))
+
+
+def rows(source: Address, entries: Mapping[Network, PolicyEntry]) -> tuple[Key, Value]:
+    """Return the entry of a pod with these rows."""
+    return RowsKey(source), RowSet(entries)
+
+
+async def held_by(kernel: ports.Kernel) -> Snapshot:
+    """Return what *kernel* holds now, which does not change with it."""
+    return dict((await kernel.observe()).snapshot)
 
 
 def isolated(body: Callable[[], Awaitable[None]]) -> None:

@@ -13,6 +13,7 @@ from contract.isolation import skip_without
 from contract.kernel_sides import (
     PIN_DIR,
     SETTINGS,
+    held_by,
     ip,
     isolated,
     send_until,
@@ -106,11 +107,11 @@ def test_one_lost_filter_of_two_makes_a_hook_stale_until_it_is_mended(
     async def body() -> None:
         kernel = await attached(UPLINK)
         tc("filter", "del", "dev", "v0", "egress", "prio", lost)
-        before = await kernel.observe()
+        before = await held_by(kernel)
         await attach(kernel, UPLINK)
 
         assert before == {UPLINK: STALE}
-        assert await kernel.observe() == {UPLINK: CURRENT}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
         assert shown("egress") == ["to_netdev_v4", "to_netdev_v6"]
 
     isolated(body)
@@ -160,7 +161,7 @@ def test_a_qdisc_that_sees_nothing_leave_is_refused_with_the_mend() -> None:
 
         assert set(failures) == {UPLINK}
         assert "tc qdisc del dev v0 ingress" in str(failures[UPLINK])
-        assert await kernel.observe() == {ARRIVING: CURRENT}
+        assert await held_by(kernel) == {ARRIVING: CURRENT}
         assert shown("ingress") == ["from_netdev_v4", "from_netdev_v6"]
 
         tc("qdisc", "del", "dev", "v0", "ingress")
@@ -197,12 +198,12 @@ def test_the_kernel_tells_when_somebody_takes_filters_away(flush: str) -> None:
         await kernel.wait_changed()
         tc(*flush.split())
         async with asyncio.timeout(5):
-            while await kernel.observe():
+            while await held_by(kernel):
                 await kernel.wait_changed()
         await attach(kernel, UPLINK)
         running.cancel()
 
-        assert await kernel.observe() == {UPLINK: CURRENT}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
 
     isolated(body)
 
@@ -213,10 +214,10 @@ def test_an_attachment_follows_a_renamed_interface() -> None:
         for change in (("down",), ("name", "uplink.7")):
             ip("link", "set", "v0", *change)
         renamed: Snapshot = {AttachmentKey("uplink.7", UPLINK.hook): CURRENT}
-        failures = await kernel.apply(diff(renamed, await kernel.observe()))
+        failures = await kernel.apply(diff(renamed, await held_by(kernel)))
 
         assert failures == {}
-        assert await kernel.observe() == renamed
+        assert await held_by(kernel) == renamed
 
     isolated(body)
 
@@ -231,13 +232,13 @@ def test_another_way_takes_over_before_the_former_one_ends(
     async def body() -> None:
         (await attach(await started(former), UPLINK)).close()
         kernel = await start(way=to)
-        before = await kernel.observe()
+        before = await held_by(kernel)
         seen = count_at_end(former, monkeypatch)
         await attach(kernel, UPLINK)
 
         assert before == {UPLINK: STALE}
         assert seen == [4]
-        assert await kernel.observe() == {UPLINK: CURRENT}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
         assert len(shown("egress")) + len(tcx_programs()) == 2
 
     isolated(body)
@@ -254,7 +255,7 @@ def test_auto_chooses_classifiers_where_the_kernel_has_no_tcx(
         kernel = await attach(await started(AttachWay.AUTO), UPLINK)
 
         assert len(observe_filters()) == 2
-        assert await kernel.observe() == {UPLINK: CURRENT}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
 
     isolated(body)
 

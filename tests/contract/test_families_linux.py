@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from contract.kernel_sides import PIN_DIR, SETTINGS, TUNNEL, Side, ip, isolated, start
-from outgate.kernel import netlink
+from contract.kernel_sides import (
+    PIN_DIR,
+    SETTINGS,
+    TUNNEL,
+    Side,
+    held_by,
+    ip,
+    isolated,
+    start,
+)
+from outgate.kernel import devices, netlink
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
@@ -35,7 +44,8 @@ from outgate.state.entries import (
     NoEgressIP,
     NoGateway,
     PolicyId,
-    PolicyKey,
+    RowSet,
+    RowsKey,
     TunnelKey,
     ViaGateway,
 )
@@ -56,10 +66,15 @@ MIXED: Snapshot = {
     IpcacheKey(ip_network("fd00:10:3::/64")): IpcacheEntry(CLUSTER, GATEWAY_6),
     CoveredKey(ECHO): CoveredEntry(POLICY),
     CoveredKey(ECHO_6): CoveredEntry(POLICY),
-    PolicyKey(POD, ECHO): ViaGateway(GATEWAY, GATEWAY, POLICY),
-    PolicyKey(POD_6, ECHO_6): ViaGateway(GATEWAY_6, GATEWAY, POLICY),
-    PolicyKey(POD_6, ip_network("2001:db8::9/128")): Excluded(POLICY),
-    PolicyKey(POD_6, ip_network("::/0")): NoEgressIP(GATEWAY_6, POLICY),
+    RowsKey(POD): RowSet({ECHO: ViaGateway(GATEWAY, GATEWAY, POLICY)}),
+    RowsKey(POD_6): RowSet(
+        {
+            ECHO_6: ViaGateway(GATEWAY_6, GATEWAY, POLICY),
+            ip_network("2001:db8::9/128"): Excluded(POLICY),
+            ip_network("2001:db8::8/128"): ViaGateway(None, GATEWAY_6, POLICY),
+            ip_network("::/0"): NoEgressIP(GATEWAY_6, POLICY),
+        }
+    ),
     EndpointKey(GATEWAY): EndpointEntry(EndpointFlag.HOST),
     EndpointKey(GATEWAY_6): EndpointEntry(EndpointFlag.HOST, is_egress_ip=True),
     EndpointKey(POD): EndpointEntry(EndpointFlag.POD, is_other_family=True),
@@ -83,20 +98,20 @@ def add_veth() -> None:
 
 
 async def converge(kernel: LinuxKernel, desired: Snapshot) -> None:
-    assert await kernel.apply(diff(desired, await kernel.observe())) == {}
+    assert await kernel.apply(diff(desired, await held_by(kernel))) == {}
 
 
 def test_entries_of_both_families_are_observed_as_they_were_put(side: Side) -> None:
     async def body(side: Side) -> None:
         kernel = await side.start()
         failures = await kernel.apply(diff(MIXED, {}))
-        seen = render(await kernel.observe())
-        again = diff(MIXED, await kernel.observe())
+        seen = render(await held_by(kernel))
+        again = diff(MIXED, await held_by(kernel))
         await kernel.apply(diff({}, MIXED))
 
         assert (failures, again) == ({}, ())
         assert seen == render(MIXED)
-        assert await kernel.observe() == {}
+        assert await held_by(kernel) == {}
 
     side.run(body)
 
@@ -111,15 +126,15 @@ def test_a_pod_stays_unknown_while_an_ipv6_row_of_it_is_refused() -> None:
                 opened.put(
                     b"\x80\0\0\0" + bytes(15) + bytes([i]) + bytes(16), bytes(40)
                 )
-        row, pod = PolicyKey(POD_6, ECHO_6), EndpointKey(POD_6)
+        row, pod = RowsKey(POD_6), EndpointKey(POD_6)
         known = EndpointEntry(EndpointFlag.POD)
         four = Put(EndpointKey(POD), known)
         failures = await kernel.apply(
-            [Put(row, NoGateway(POLICY)), four, Put(pod, known)]
+            [Put(row, RowSet({ECHO_6: NoGateway(POLICY)})), four, Put(pod, known)]
         )
 
         assert set(failures) == {row, pod}
-        assert set(await kernel.observe()) == {four.key}
+        assert set(await held_by(kernel)) == {four.key}
 
     isolated(body)
 
@@ -150,7 +165,7 @@ def test_an_ipv6_address_counts_when_something_may_leave_under_it() -> None:
         ip("address", "add", "172.18.0.5/16", "dev", "v0")
         ip("-6", "route", "add", "default", "via", "fe80::1", "dev", "v0")
         ip("-6", "route", "add", "unreachable", "default", "metric", "4096")
-        facts = (await netlink.observe(TUNNEL.name)).facts
+        facts = devices.observe(TUNNEL.name).facts
         found = {link.name: {str(a) for a in link.addresses} for link in facts.links}
 
         assert found["v0"] == {"172.18.0.5", "2001:db8::1", "2001:db8::3"}
@@ -284,11 +299,15 @@ def test_ipv6_tunnels_leave_from_an_address_of_the_node_object() -> None:
 def test_policy_generation_counts_batches_that_touch_policy_rows() -> None:
     async def body() -> None:
         kernel = await start()
-        row, network = PolicyKey(POD_6, ECHO_6), CoveredKey(ECHO_6)
+        row, network = RowsKey(POD_6), CoveredKey(ECHO_6)
+        four, six = (
+            RowSet({ECHO: NoGateway(POLICY)}),
+            RowSet({ECHO_6: NoGateway(POLICY)}),
+        )
         seen = []
         for operations in (
             [Put(network, CoveredEntry(POLICY))],
-            [Put(row, NoGateway(POLICY)), Put(PolicyKey(POD, ECHO), NoGateway(POLICY))],
+            [Put(row, six), Put(RowsKey(POD), four)],
             [Remove(row)],
             [Remove(network)],
         ):
@@ -325,7 +344,7 @@ def test_generations_start_anew() -> None:
         with PinnedMap(PIN_DIR / MapName.CONFIG) as opened:
             last = RuntimeConfig(policy_generation=2**16 - 1)
             opened.put(CONFIG_KEY.pack(0), last.encode())
-        await kernel.apply([Put(PolicyKey(POD, ECHO), NoGateway(POLICY))])
+        await kernel.apply([Put(RowsKey(POD), RowSet({ECHO: NoGateway(POLICY)}))])
 
         assert runtime_config() == replace(last, policy_generation=0)
 

@@ -13,7 +13,7 @@ from bpf.packets import HOST_MAC, UDP_NAME, outbound
 from bpf.uplink import build_uplink
 from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
 from contract.isolation import skip_without_root
-from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
+from contract.kernel_sides import PIN_DIR, SETTINGS, held_by, ip, isolated, start
 from outgate.kernel import syscall
 from outgate.kernel.links import FOLDER, pin_name
 from outgate.kernel.linux import LinuxKernel
@@ -110,7 +110,7 @@ def test_a_link_that_a_dying_agent_left_unfinished_ends_with_the_next_one() -> N
         names = [pin_name(FORWARD_GUARD, family) for family in Family]
         for name in names:
             (folder / name).rename(folder / f"next_{name}")
-        before = await kernel.observe()
+        before = await held_by(kernel)
         await guarded(kernel)
 
         assert FORWARD_GUARD not in before
@@ -145,7 +145,7 @@ async def guarded(former: LinuxKernel | None, world: World = IPV4) -> LinuxKerne
     operations.append(Put(FORWARD_GUARD, Attachment.CURRENT))
 
     assert await kernel.apply(operations) == {}
-    assert (await kernel.observe())[FORWARD_GUARD] is Attachment.CURRENT
+    assert (await held_by(kernel))[FORWARD_GUARD] is Attachment.CURRENT
     return kernel
 
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 from ipaddress import IPv4Address, IPv4Network
 
-from contract.kernel_sides import Side
+from contract.kernel_sides import Side, held_by
 from outgate.reconcile import ports
 from outgate.state.entries import (
     FORWARD_GUARD,
@@ -26,7 +26,8 @@ from outgate.state.entries import (
     NoEgressIP,
     NoGateway,
     PolicyId,
-    PolicyKey,
+    RowSet,
+    RowsKey,
     TunnelDevice,
     TunnelKey,
     ViaGateway,
@@ -45,10 +46,14 @@ FULL: Snapshot = {
     IpcacheKey(IPv4Network("0.0.0.0/0")): IpcacheEntry(WORLD, None),
     IpcacheKey(IPv4Network("10.0.2.0/24")): IpcacheEntry(Identity(3), GATEWAY),
     CoveredKey(ECHO): CoveredEntry(POLICY),
-    PolicyKey(POD, ECHO): ViaGateway(GATEWAY, GATEWAY, POLICY),
-    PolicyKey(POD, IPv4Network("172.18.0.9/32")): Excluded(POLICY),
-    PolicyKey(POD, IPv4Network("192.0.2.0/24")): NoGateway(POLICY),
-    PolicyKey(POD, IPv4Network("0.0.0.0/0")): NoEgressIP(GATEWAY, POLICY),
+    RowsKey(POD): RowSet(
+        {
+            ECHO: ViaGateway(GATEWAY, GATEWAY, POLICY),
+            IPv4Network("172.18.0.9/32"): Excluded(POLICY),
+            IPv4Network("192.0.2.0/24"): NoGateway(POLICY),
+            IPv4Network("0.0.0.0/0"): NoEgressIP(GATEWAY, POLICY),
+        }
+    ),
     EndpointKey(GATEWAY): EndpointEntry(EndpointFlag.HOST, is_egress_ip=True),
     EndpointKey(POD): EndpointEntry(EndpointFlag.POD),
     AttachmentKey("veth.7", Hook.FROM_CONTAINER): Attachment.CURRENT,
@@ -59,7 +64,7 @@ ATTACHED = AttachmentKey("v0", Hook.TO_NETDEV)
 
 async def converge(kernel: ports.Kernel, desired: Snapshot) -> None:
     """Bring *kernel* to *desired*, and expect no failure."""
-    failures = await kernel.apply(diff(desired, await kernel.observe()))
+    failures = await kernel.apply(diff(desired, await held_by(kernel)))
 
     assert failures == {}
 
@@ -68,7 +73,7 @@ def test_a_new_kernel_holds_nothing(side: Side) -> None:
     async def body(side: Side) -> None:
         kernel = await side.start()
 
-        assert await kernel.observe() == {}
+        assert await held_by(kernel) == {}
 
     side.run(body)
 
@@ -79,7 +84,7 @@ def test_observe_returns_each_kind_of_entry_as_it_was_put(side: Side) -> None:
         await side.add_link(kernel, "veth.7")
         await converge(kernel, FULL)
 
-        assert render(FULL) == render(await kernel.observe())
+        assert render(FULL) == render(await held_by(kernel))
 
     side.run(body)
 
@@ -90,7 +95,7 @@ def test_a_second_plan_after_apply_is_empty(side: Side) -> None:
         await side.add_link(kernel, "veth.7")
         await converge(kernel, FULL)
 
-        assert diff(FULL, await kernel.observe()) == ()
+        assert diff(FULL, await held_by(kernel)) == ()
 
     side.run(body)
 
@@ -102,7 +107,7 @@ def test_remove_takes_everything_back(side: Side) -> None:
         await converge(kernel, FULL)
         await converge(kernel, {})
 
-        assert await kernel.observe() == {}
+        assert await held_by(kernel) == {}
 
     side.run(body)
 
@@ -120,11 +125,13 @@ def test_remove_of_what_is_not_there_succeeds(side: Side) -> None:
 def test_put_overwrites(side: Side) -> None:
     async def body(side: Side) -> None:
         kernel = await side.start()
-        key = PolicyKey(POD, ECHO)
-        await converge(kernel, {key: ViaGateway(GATEWAY, GATEWAY, POLICY)})
-        await converge(kernel, {key: NoGateway(POLICY)})
+        key = RowsKey(POD)
+        await converge(kernel, {key: RowSet({ECHO: ViaGateway(None, GATEWAY, POLICY)})})
+        after: Snapshot = {key: RowSet({ECHO: NoGateway(POLICY)})}
+        await converge(kernel, after)
 
-        assert await kernel.observe() == {key: NoGateway(POLICY)}
+        assert await held_by(kernel) == after
+        assert await held_by(await side.restart(kernel)) == after
 
     side.run(body)
 
@@ -145,7 +152,7 @@ def test_a_failed_operation_does_not_stop_the_others(side: Side) -> None:
         assert {key: error.errno for key, error in failures.items()} == {
             lost: errno.ENODEV
         }
-        assert set(await kernel.observe()) == {NodeKey(GATEWAY), ATTACHED}
+        assert set(await held_by(kernel)) == {NodeKey(GATEWAY), ATTACHED}
 
     side.run(body)
 
@@ -159,7 +166,7 @@ def test_an_attachment_whose_link_went_is_not_current(side: Side) -> None:
         await converge(kernel, {ATTACHED: Attachment.CURRENT})
         await side.remove_link(kernel, "v0")
 
-        assert (await kernel.observe()).get(ATTACHED) in (None, Attachment.STALE)
+        assert (await held_by(kernel)).get(ATTACHED) in (None, Attachment.STALE)
 
     side.run(body)
 
@@ -173,7 +180,7 @@ def test_an_attachment_follows_a_link_that_comes_back(side: Side) -> None:
         await side.add_link(kernel, "v0")
         await converge(kernel, {ATTACHED: Attachment.CURRENT})
 
-        assert await kernel.observe() == {ATTACHED: Attachment.CURRENT}
+        assert await held_by(kernel) == {ATTACHED: Attachment.CURRENT}
 
     side.run(body)
 
@@ -184,7 +191,7 @@ def test_a_new_agent_finds_the_entries_of_the_former_one(side: Side) -> None:
         await converge(kernel, {NodeKey(GATEWAY): NodeEntry()})
         kernel = await side.restart(kernel)
 
-        assert await kernel.observe() == {NodeKey(GATEWAY): NodeEntry()}
+        assert await held_by(kernel) == {NodeKey(GATEWAY): NodeEntry()}
 
     side.run(body)
 
@@ -195,11 +202,11 @@ def test_a_new_agent_replaces_the_program_of_a_former_link(side: Side) -> None:
         await side.add_link(kernel, "v0")
         await converge(kernel, {ATTACHED: Attachment.CURRENT})
         kernel = await side.restart(kernel)
-        before = await kernel.observe()
+        before = await held_by(kernel)
         await converge(kernel, {ATTACHED: Attachment.CURRENT})
 
         assert before == {ATTACHED: Attachment.STALE}
-        assert await kernel.observe() == {ATTACHED: Attachment.CURRENT}
+        assert await held_by(kernel) == {ATTACHED: Attachment.CURRENT}
 
     side.run(body)
 
@@ -209,11 +216,11 @@ def test_the_guard_needs_no_interface(side: Side) -> None:
         kernel = await side.start()
         await converge(kernel, {FORWARD_GUARD: Attachment.CURRENT})
 
-        assert await kernel.observe() == {FORWARD_GUARD: Attachment.CURRENT}
+        assert await held_by(kernel) == {FORWARD_GUARD: Attachment.CURRENT}
 
         await converge(kernel, {})
 
-        assert await kernel.observe() == {}
+        assert await held_by(kernel) == {}
 
     side.run(body)
 
@@ -224,9 +231,9 @@ def test_a_new_agent_replaces_the_guard_of_a_former_one(side: Side) -> None:
         seen = []
         for _ in range(3):
             await converge(kernel, {FORWARD_GUARD: Attachment.CURRENT})
-            seen.append(await kernel.observe())
+            seen.append(await held_by(kernel))
             kernel = await side.restart(kernel)
-            seen.append(await kernel.observe())
+            seen.append(await held_by(kernel))
 
         assert (
             seen
@@ -243,19 +250,19 @@ def test_a_new_agent_replaces_the_guard_of_a_former_one(side: Side) -> None:
 def test_a_pod_stays_unknown_while_a_row_of_it_is_refused(side: Side) -> None:
     async def body(side: Side) -> None:
         kernel = await side.start()
-        key = PolicyKey(POD, ECHO)
+        key = RowsKey(POD)
         side.leave_no_room_for(kernel, key)
         other = EndpointKey(GATEWAY)
         operations = [
-            Put(key, NoGateway(POLICY)),
+            Put(key, RowSet({ECHO: NoGateway(POLICY)})),
             Put(EndpointKey(POD), EndpointEntry(EndpointFlag.POD)),
             Put(other, EndpointEntry(EndpointFlag.HOST)),
         ]
         failures = await kernel.apply(operations)
 
         assert set(failures) == {key, EndpointKey(POD)}
-        assert other in await kernel.observe()
-        assert EndpointKey(POD) not in await kernel.observe()
+        assert other in await held_by(kernel)
+        assert EndpointKey(POD) not in await held_by(kernel)
 
     side.run(body)
 
@@ -264,12 +271,12 @@ def test_a_known_pod_becomes_unknown_when_a_new_row_is_refused(side: Side) -> No
     async def body(side: Side) -> None:
         kernel = await side.start()
         await converge(kernel, {EndpointKey(POD): EndpointEntry(EndpointFlag.POD)})
-        key = PolicyKey(POD, ECHO)
+        key = RowsKey(POD)
         side.leave_no_room_for(kernel, key)
-        failures = await kernel.apply([Put(key, NoGateway(POLICY))])
+        failures = await kernel.apply([Put(key, RowSet({ECHO: NoGateway(POLICY)}))])
 
         assert set(failures) == {key}
-        assert EndpointKey(POD) not in await kernel.observe()
+        assert EndpointKey(POD) not in await held_by(kernel)
 
     side.run(body)
 

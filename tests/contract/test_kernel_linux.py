@@ -14,13 +14,14 @@ from contract.kernel_sides import (
     PIN_DIR,
     SETTINGS,
     TUNNEL,
+    held_by,
     ip,
     isolated,
     send_until,
     start,
 )
 from outgate.errors import KernelError
-from outgate.kernel import netlink, syscall
+from outgate.kernel import devices, syscall
 from outgate.kernel.collector import COLLECT
 from outgate.kernel.datapath import (
     PROGRAM_FOLDER,
@@ -139,10 +140,10 @@ def test_an_attachment_follows_a_renamed_interface_without_a_gap() -> None:
         await kernel.apply([Put(UPLINK, Attachment.CURRENT)])
         ip("link", "set", "v0", "name", "uplink.7")
         renamed: Snapshot = {AttachmentKey("uplink.7", UPLINK.hook): Attachment.CURRENT}
-        failures = await kernel.apply(diff(renamed, await kernel.observe()))
+        failures = await kernel.apply(diff(renamed, await held_by(kernel)))
 
         assert failures == {}
-        assert await kernel.observe() == renamed
+        assert await held_by(kernel) == renamed
 
     isolated(body)
 
@@ -153,10 +154,10 @@ def test_a_removed_pin_directory_is_made_again() -> None:
         kernel = await start()
         shutil.rmtree(PIN_DIR)
         desired: Snapshot = {UPLINK: Attachment.CURRENT}
-        failures = await kernel.apply(diff(desired, await kernel.observe()))
+        failures = await kernel.apply(diff(desired, await held_by(kernel)))
 
         assert failures == {}
-        assert await kernel.observe() == desired
+        assert await held_by(kernel) == desired
 
     isolated(body)
 
@@ -206,11 +207,11 @@ def test_a_tunnel_device_that_is_otherwise_is_made_anew() -> None:
     async def body() -> None:
         ip("link", "add", TUNNEL.name, "type", "vxlan", "id", "7", "dstport", "4789")
         kernel = await start()
-        before = await kernel.observe()
+        before = await held_by(kernel)
         await kernel.apply([Put(TunnelKey(), TUNNEL)])
 
         assert before == {}
-        assert await kernel.observe() == {TunnelKey(): TUNNEL}
+        assert await held_by(kernel) == {TunnelKey(): TUNNEL}
 
     isolated(body)
 
@@ -237,7 +238,7 @@ def test_facts_name_the_default_interface() -> None:
         ip("address", "add", "172.18.0.5/16", "dev", "v0")
         ip("link", "set", "v0", "up")
         ip("route", "add", "default", "via", "172.18.0.1")
-        facts: NodeFacts = (await netlink.observe(TUNNEL.name)).facts
+        facts: NodeFacts = devices.observe(TUNNEL.name).facts
         found = {link.name: [str(a) for a in link.addresses] for link in facts.links}
 
         assert facts.default_interface == "v0"

@@ -16,6 +16,7 @@ from contract.kernel_sides import (
     TUNNEL,
     compile_objects,
     compile_tiny,
+    held_by,
     ip,
     isolated,
     start,
@@ -93,7 +94,7 @@ def test_a_taken_tunnel_port_is_answered_with_the_setting() -> None:
             failures = await kernel.apply([Put(TunnelKey(), TUNNEL)])
 
         assert "tunnel-port" in str(failures[TunnelKey()])
-        assert await kernel.observe() == {}
+        assert await held_by(kernel) == {}
 
     isolated(body)
 
@@ -162,7 +163,7 @@ def test_a_kernel_that_refuses_the_guard_keeps_the_other_hooks(
 
         assert set(failures) == {FORWARD_GUARD}
         assert "needs Linux 6.6 with BPF links" in str(failures[FORWARD_GUARD])
-        assert await kernel.observe() == {UPLINK: Attachment.CURRENT}
+        assert await held_by(kernel) == {UPLINK: Attachment.CURRENT}
 
     isolated(body)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from contract.isolation import skip_without
-from contract.kernel_sides import PIN_DIR, SETTINGS, ip, isolated, start
+from contract.kernel_sides import PIN_DIR, SETTINGS, held_by, ip, isolated, start
 from outgate.kernel import syscall
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.links import FOLDER, pin_name
@@ -54,11 +54,11 @@ def test_one_lost_program_of_two_makes_a_hook_stale_until_it_is_mended(
         kernel = await with_link()
         await attach(kernel, UPLINK)
         (PIN_DIR / FOLDER / pin_name(UPLINK, lost)).unlink()
-        before = await kernel.observe()
+        before = await held_by(kernel)
         await attach(kernel, UPLINK)
 
         assert before == {UPLINK: STALE}
-        assert await kernel.observe() == {UPLINK: CURRENT}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
         assert attached() == pinned()
 
     isolated(body)
@@ -101,13 +101,13 @@ def test_a_link_of_a_former_version_ends_once_both_families_are_attached(
     async def body() -> None:
         kernel = await with_link()
         pin_former(key)
-        before = await kernel.observe()
+        before = await held_by(kernel)
         seen_at_detach = watch_detach(monkeypatch)
         await attach(kernel, key)
 
         assert before == {key: STALE}
         assert seen_at_detach == [3]
-        assert await kernel.observe() == {key: CURRENT}
+        assert await held_by(kernel) == {key: CURRENT}
         assert names() == [pin_name(key, family) for family in Family]
 
     isolated(body)

@@ -12,6 +12,7 @@ from contract.kernel_sides import (
     SETTINGS,
     compile_objects,
     compile_tiny,
+    held_by,
     ip,
     isolated,
     start,
@@ -36,7 +37,8 @@ from outgate.state.entries import (
     IpcacheKey,
     NoGateway,
     PolicyId,
-    PolicyKey,
+    RowSet,
+    RowsKey,
 )
 from outgate.state.plan import diff
 from outgate.state.snapshot import Snapshot
@@ -49,7 +51,7 @@ UPLINK: Snapshot = {AttachmentKey("v0", Hook.TO_NETDEV): Attachment.CURRENT}
 STALE: Snapshot = dict.fromkeys(UPLINK, Attachment.STALE)
 OF_POLICY: Snapshot = {
     CoveredKey(NETWORK): CoveredEntry(POLICY),
-    PolicyKey(POD, NETWORK): NoGateway(POLICY),
+    RowsKey(POD): RowSet({NETWORK: NoGateway(POLICY)}),
 }
 KNOWN: Snapshot = {EndpointKey(POD): EndpointEntry(EndpointFlag.POD)}
 NODE: Snapshot = {IpcacheKey(ip_network("172.18.0.5/32")): IpcacheEntry(HOST, None)}
@@ -74,7 +76,7 @@ async def become_the_other(
 
 
 async def converge(kernel: LinuxKernel, desired: Snapshot) -> None:
-    assert await kernel.apply(diff(desired, await kernel.observe())) == {}
+    assert await kernel.apply(diff(desired, await held_by(kernel))) == {}
 
 
 def attached() -> tuple[int, ...]:
@@ -100,12 +102,12 @@ def test_former_programs_go_on_until_the_new_rows_are_there(
         await become_the_other(other, tmp_path, monkeypatch)
         before = attached()
         kernel = await start()
-        opened, held = attached(), await kernel.observe()
+        opened, held = attached(), await held_by(kernel)
         await converge(kernel, EVERYTHING)
 
         assert opened == before
         assert held == {**OF_POLICY, **KNOWN, **STALE}
-        assert await kernel.observe() == EVERYTHING
+        assert await held_by(kernel) == EVERYTHING
         assert not set(attached()) & set(before)
         assert pins()[MapName.IPCACHE] == (24, 24)
         assert not [name for name in pins() if name.startswith("former_")]
@@ -125,9 +127,9 @@ def test_maps_are_not_taken_for_filled_when_rows_of_policies_are_lost(
         former.close()
         objects = compile_tiny(tmp_path, OTHER_ROOM)
         monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
-        held = await (await start()).observe()
+        held = await held_by(await start())
 
-        assert EVERYTHING.keys() - held.keys() == {PolicyKey(POD, NETWORK), *NODE}
+        assert EVERYTHING.keys() - held.keys() == {RowsKey(POD), *NODE}
 
     isolated(body)
 

@@ -15,7 +15,7 @@ import pytest
 from bpf.uplink import UPLINK
 from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
 from contract.isolation import CLONE_NEWNET, skip_without
-from contract.kernel_sides import ip, isolated, start
+from contract.kernel_sides import held_by, ip, isolated, start
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.reasons import Reason
@@ -156,7 +156,7 @@ async def hooked(way: AttachWay, world: World) -> LinuxKernel:
     operations += [Put(key, Attachment.CURRENT) for key in HOOKS]
 
     assert await kernel.apply(operations) == {}
-    found = await kernel.observe()
+    found = await held_by(kernel)
     assert {found[key] for key in HOOKS} == {Attachment.CURRENT}
     return kernel
 

@@ -2,8 +2,6 @@
 
 import random
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
-from itertools import chain
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,125 +12,39 @@ from outgate.policy.endpoints import identity_labels
 from outgate.policy.model import (
     Cluster,
     EgressPolicy,
-    Endpoint,
-    GatewayAtAddress,
-    Namespace,
-    Node,
     policy_id,
 )
-from outgate.policy.selectors import Operator, Requirement, Selector
 from outgate.state.entries import (
     Address,
     AttachmentKey,
     CoveredKey,
     EndpointEntry,
     EndpointKey,
+    Excluded,
     Family,
-    InterfaceIndex,
     Key,
-    NodeName,
+    NoGateway,
     PolicyKey,
-    TunnelDevice,
+    RowsKey,
     TunnelKey,
     Value,
     ViaGateway,
     key_family,
 )
-from outgate.state.facts import Link, NodeFacts
 from outgate.state.plan import Put, diff
-from outgate.state.snapshot import Snapshot, render
-
-TUNNEL = TunnelDevice("outgate_vx", 4789)
-NODE_NAMES = [NodeName(f"n{index}") for index in range(3)]
-NODE_ADDRESSES: list[tuple[Address, Address]] = [
-    (ip_address(f"192.0.2.{n}"), ip_address(f"2001:db8::{n}")) for n in (1, 2, 3)
-]
-LOST_ADDRESSES = [ip_address("192.0.2.99"), ip_address("2001:db8::99")]
-POD_ADDRESSES = [
-    ip_address(form.format(n, p))
-    for form in ("10.0.{}.{}", "fd00:0:0:{}::{}")
-    for n in range(3)
-    for p in range(3)
-]
-NETWORKS = [
-    ip_network(text)
-    for text in (
-        *("0.0.0.0/0", "203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8"),
-        *("::/0", "2001:db8:ff::/48", "2001:db8:ff::9/128", "ff00::/8"),
-    )
-]
-KEYS, VALUES = ("app", "tier"), ("a", "b", "")
-DATES = ("", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
-
-labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
-requirements = st.builds(
-    Requirement,
-    key=st.sampled_from(KEYS),
-    operator=st.sampled_from(Operator),
-    values=st.frozensets(st.sampled_from(VALUES), min_size=1),
+from outgate.state.snapshot import Snapshot, policy_rows, render
+from property.worlds import (
+    NODE_ADDRESSES,
+    NODE_NAMES,
+    TUNNEL,
+    clusters,
+    facts_of,
+    policies,
 )
-selectors = st.builds(
-    Selector, st.lists(requirements, max_size=2).map(lambda found: tuple(found))
-)
-
-
-@st.composite
-def policies(draw: st.DrawFn) -> tuple[EgressPolicy, ...]:
-    return tuple(
-        EgressPolicy(
-            kind="CiliumEgressNATPolicy",
-            name=f"p{index}",
-            uid=f"u{index}",
-            created=draw(st.sampled_from(DATES)),
-            id=policy_id(f"u{index}", "", "", ""),
-            selectors=(draw(selectors),),
-            destinations=tuple(draw(st.lists(st.sampled_from(NETWORKS), max_size=4))),
-            gateway=GatewayAtAddress(
-                draw(st.sampled_from([*chain(*NODE_ADDRESSES), *LOST_ADDRESSES]))
-            ),
-        )
-        for index in range(draw(st.integers(0, 4)))
-    )
-
-
-@st.composite
-def clusters(draw: st.DrawFn) -> Cluster:
-    nodes = tuple(
-        Node(
-            name,
-            draw(st.sampled_from([addresses, addresses[:1], addresses[1:]])),
-            pod_networks=(
-                ip_network(f"10.0.{index}.0/24"),
-                ip_network(f"fd00:0:0:{index}::/64"),
-            ),
-        )
-        for index, (name, addresses) in enumerate(
-            zip(NODE_NAMES, NODE_ADDRESSES, strict=True)
-        )
-    )
-    endpoints = tuple(
-        Endpoint(
-            namespace=draw(st.sampled_from(("default", "shop", "unknown"))),
-            name=f"pod{index}",
-            uid=f"uid{index}",
-            created=draw(st.sampled_from(DATES)),
-            addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=3))),
-            labels=draw(labels),
-            node=draw(st.sampled_from(NODE_NAMES)),
-            is_host_network=draw(st.booleans()),
-            is_terminating=draw(st.booleans()),
-            is_finished=draw(st.booleans()),
-        )
-        for index in range(draw(st.integers(0, 6)))
-    )
-    namespaces = (Namespace("default"), Namespace("shop", {"app": "x"}))
-    return Cluster(nodes, namespaces, endpoints, draw(policies()))
 
 
 def _compile(cluster: Cluster, index: int = 0) -> Compiled:
-    link = Link("eth0", InterfaceIndex(2), addresses=NODE_ADDRESSES[index])
-    facts = NodeFacts((link,), "eth0")
-    return compile_node(cluster, NODE_NAMES[index], facts, TUNNEL)
+    return compile_node(cluster, NODE_NAMES[index], facts_of(index), TUNNEL)
 
 
 def _apply(plan: tuple[object, ...], actual: Snapshot) -> Snapshot:
@@ -176,11 +88,11 @@ def test_covered_pair_is_never_without_a_row_between_two_rounds(
 ) -> None:
     """After each single operation, a row that both rounds want is there."""
     actual, desired = _compile(before).snapshot, _compile(after).snapshot
-    wanted = {k for k in desired if isinstance(k, PolicyKey) and k in actual}
+    wanted = _pairs(desired) & _pairs(actual)
     held: dict[Key, Value] = dict(actual)
     for operation in diff(desired, actual):
         held = dict(_apply((operation,), held))
-        assert wanted <= held.keys()
+        assert wanted <= _pairs(held)
 
 
 @given(clusters(), clusters())
@@ -190,12 +102,12 @@ def test_new_pod_is_known_only_after_its_rows(before: Cluster, after: Cluster) -
     for operation in diff(desired, actual):
         held = dict(_apply((operation,), held))
         if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
-            of_pod = {
-                key
-                for key in desired
-                if isinstance(key, PolicyKey) and key.source == operation.key.address
-            }
-            assert of_pod <= held.keys()
+            rows = RowsKey(operation.key.address)
+            assert held.get(rows) == desired.get(rows)
+
+
+def _pairs(snapshot: Snapshot) -> set[PolicyKey]:
+    return {key for key, _ in policy_rows(snapshot)}
 
 
 @given(clusters(), policies())
@@ -225,8 +137,8 @@ def _selected_addresses(
         for pod in cluster.endpoints
         if pod.namespace in namespaces
         for policy in found
-        for selector in policy.selectors
-        if selector.matches(identity_labels(pod, namespaces[pod.namespace]))
+        for rule in policy.rules
+        if rule.pods.matches(identity_labels(pod, namespaces[pod.namespace]))
         for address in pod.addresses
     }
 
@@ -235,43 +147,51 @@ def _rows_except(snapshot: Snapshot, sources: set[Address]) -> Snapshot:
     return {
         key: value
         for key, value in snapshot.items()
-        if isinstance(key, PolicyKey) and key.source not in sources
+        if isinstance(key, RowsKey) and key.source not in sources
     }
 
 
 @given(clusters())
 def test_pods_node_and_gateway_agree(cluster: Cluster) -> None:
-    """Where a pod's node sends it, the gateway has the same row."""
+    """Where a pod's node sends it, the gateway has the same row, or must drop it."""
     snapshots = [_compile(cluster, index).snapshot for index in range(3)]
-    for snapshot in snapshots:
-        for key, value in snapshot.items():
-            if isinstance(key, PolicyKey) and isinstance(value, ViaGateway):
+    tables = [dict(policy_rows(snapshot)) for snapshot in snapshots]
+    for table in tables:
+        for key, entry in table.items():
+            if isinstance(entry, ViaGateway):
                 (gateway,) = (
                     index
                     for index, addresses in enumerate(NODE_ADDRESSES)
-                    if value.tunnel_endpoint in addresses
+                    if entry.tunnel_endpoint in addresses
                 )
-                assert snapshots[gateway][key] == value
+                there = tables[gateway][key]
+                assert not isinstance(there, NoGateway | Excluded)
+                assert there.tunnel_endpoint == entry.tunnel_endpoint
+                assert there.policy == entry.policy
 
 
 @given(clusters())
 def test_every_row_is_of_a_covered_network(cluster: Cluster) -> None:
+    """An excluded one needs not be: nothing there is to be dropped."""
     snapshot = _compile(cluster).snapshot
 
-    for key in snapshot:
-        if isinstance(key, PolicyKey):
-            assert CoveredKey(key.destination) in snapshot
+    for key, entry in policy_rows(snapshot):
+        assert isinstance(entry, Excluded) or CoveredKey(key.destination) in snapshot
 
 
 @given(clusters())
 def test_every_row_survives_its_bytes(cluster: Cluster) -> None:
     """So none mixes families, and none needs an endpoint that it has no room for."""
-    for key, value in _compile(cluster).snapshot.items():
-        if not isinstance(key, TunnelKey | AttachmentKey):
-            name, encoded = encode_key(key)
-            row = decode_entry(name, encoded, encode_value(key, value))
+    snapshot = _compile(cluster).snapshot
+    rows = [
+        (key, value)
+        for key, value in snapshot.items()
+        if not isinstance(key, TunnelKey | AttachmentKey | RowsKey)
+    ]
+    for key, value in (*rows, *policy_rows(snapshot)):
+        name, encoded = encode_key(key)
 
-            assert row == (key, value)
+        assert decode_entry(name, encoded, encode_value(key, value)) == (key, value)
 
 
 @given(clusters(), st.sampled_from(Family))
@@ -282,6 +202,7 @@ def test_what_a_policy_says_of_one_family_changes_no_row_of_the_other(
         replace(
             policy,
             destinations=tuple(d for d in policy.destinations if d.version == family),
+            excluded=tuple(d for d in policy.excluded if d.version == family),
         )
         for policy in cluster.policies
     )
@@ -294,14 +215,14 @@ def _rows_of(snapshot: Snapshot, family: Family) -> Snapshot:
     return {
         key: value
         for key, value in snapshot.items()
-        if isinstance(key, PolicyKey) and key_family(key) is family
+        if isinstance(key, RowsKey) and key_family(key) is family
     }
 
 
 @given(clusters())
 def test_address_of_the_other_family_has_no_row(cluster: Cluster) -> None:
     snapshot = _compile(cluster).snapshot
-    covered = {key.source for key in snapshot if isinstance(key, PolicyKey)}
+    covered = {key.source for key in snapshot if isinstance(key, RowsKey)}
     marked = {
         key.address
         for key, value in snapshot.items()

@@ -16,13 +16,17 @@ from typing import Protocol
 import structlog
 
 from outgate.agent.config import AgentConfig
+from outgate.agent.memory import expect_many_objects, set_aside
+from outgate.agent.node_report import report_node
 from outgate.agent.report import Counting, Report
+from outgate.agent.reporter import Reporter
 from outgate.agent.server import Answers, lock_node, serving
 from outgate.agent.target import CompiledTarget
 from outgate.errors import OutgateError
 from outgate.kernel.datapath import jiffies_per_second
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.policy.model import Problem
+from outgate.policy.reports import NodeReport
 from outgate.reconcile import ports
 from outgate.reconcile.loop import Pace, Reconciler, Round
 from outgate.reconcile.retry import delay
@@ -63,7 +67,14 @@ class NodeKernel(ports.Kernel, Counting, Protocol):
 class Agent:
     """One node's agent over any *kernel* and *source*."""
 
-    def __init__(self, config: AgentConfig, kernel: NodeKernel, source: Source) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        kernel: NodeKernel,
+        source: Source,
+        client: Client | None = None,
+    ) -> None:
+        """Make the agent; with a *client* it reports what it observes there."""
         self._config = config
         self._kernel = kernel
         self._source = source
@@ -75,6 +86,8 @@ class Agent:
         self._loop = Reconciler(
             kernel, self._target, self._note_round, Pace(self._clock)
         )
+        self._reporter = None if client is None else self._make_reporter(client)
+        self._is_set_aside = False
         self._told = _Told()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,6 +104,8 @@ class Agent:
                     group.create_task(self._follow_kernel(), name="kernel"),
                     group.create_task(self._loop.run(), name="reconcile"),
                 ]
+                if self._reporter is not None:
+                    tasks.append(group.create_task(self._reporter.run(), name="report"))
                 await stop.wait()
                 for task in tasks:
                     task.cancel()
@@ -109,6 +124,19 @@ class Agent:
                     error="; ".join(str(error) for error in errors.exceptions),
                 )
             await asyncio.sleep(delay(max(attempts, 1)))
+
+    def _make_reporter(self, client: Client) -> Reporter:
+        engine = self._target.engine
+        return Reporter(client, self._node_report, lambda: engine.is_candidate)
+
+    def _node_report(self) -> NodeReport:
+        return report_node(
+            self._config.node,
+            self._kernel.facts,
+            self._target.engine,
+            self._loop.ledger,
+            self._report.vitals(self._loop, self._clock()),
+        )
 
     def _answers(self) -> Answers:
         def now() -> float:
@@ -129,6 +157,9 @@ class Agent:
         if done.error is not None:
             log.warning(Event.ROUND_FAILED, round=done.number, error=done.error)
             return
+        if done.is_complete and not self._is_set_aside:
+            self._is_set_aside = True
+            set_aside()
         write = log.info if done.added or done.removed or done.failed else log.debug
         write(
             Event.ROUND,
@@ -182,6 +213,7 @@ async def run_agent(config: AgentConfig) -> None:
 
     Errors: an OutgateError when it cannot start.
     """
+    expect_many_objects()
     configure_logs(config.log_format)
     structlog.contextvars.bind_contextvars(node=config.node)
     connection = load(config.kubeconfig, config.context)
@@ -193,7 +225,7 @@ async def run_agent(config: AgentConfig) -> None:
     )
     async with Client(connection) as client:
         source = KubernetesSource(client, config.node, config.cluster_networks)
-        agent = Agent(config, LinuxKernel(kernel_config), source)
+        agent = Agent(config, LinuxKernel(kernel_config), source, client)
         await agent.run(_stop_on_signals())
 
 

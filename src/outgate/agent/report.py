@@ -24,7 +24,6 @@ from outgate.state.entries import (
     PolicyKey,
     RowsKey,
     Value,
-    family_of,
     key_family,
 )
 from outgate.state.snapshot import lines, render_key, render_value, sort_key
@@ -128,7 +127,9 @@ class Report:
 
     def _policy_names(self) -> dict[int, str]:
         """Return policies as users write them, by the datapath's number; 0 is none."""
-        return {0: "", **self._target.engine.policy_names}
+        names: dict[int, str] = {0: ""}
+        names.update(self._target.engine.policy_names.items())
+        return names
 
     def policies(self) -> dict[str, Any]:
         """Return what each number stands for that the datapath has for a policy."""
@@ -206,11 +207,10 @@ class Report:
     ) -> dict[str, Any]:
         kind, subject = render_key(key)
         due = status.next_attempt
-        is_row = isinstance(key, PolicyKey)
         return {
             "kind": kind,
             "key": subject,
-            "family": family_of(key.source) if is_row else key_family(key),
+            "family": key_family(_owner(key)),
             "wanted": None if value is None else render_value(value),
             "state": status.state,
             "age": None if status.since is None else now - status.since,

@@ -34,10 +34,12 @@ class Lazy:
 
 COMMANDS = {
     "agent": Lazy("outgate.cli.agent", "app"),
+    "controller": Lazy("outgate.cli.controller", "app"),
     "status": Lazy("outgate.cli.show", "status_app"),
     "monitor": Lazy("outgate.cli.monitor", "app"),
     "map": Lazy("outgate.cli.show", "map_app"),
     "policy": Lazy("outgate.cli.policy", "app"),
+    "explain": Lazy("outgate.cli.explain", "app"),
     "datapath": Lazy("outgate.cli.datapath", "app"),
     "lab": Lazy("outgate.cli.lab", "app", extra="lab"),
 }

@@ -12,8 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
-from outgate.kernel.maps import DECODERS, MapName
-from outgate.kernel.maps import decode_entry as decode_planned
+from outgate.kernel.maps import PLANNED_MAPS, MapName, decode_row
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
     CollectorRecord,
@@ -36,6 +35,7 @@ from outgate.state.entries import (
     NodeEntry,
     NoEgressIP,
     NoGateway,
+    PolicyEntry,
     PolicyId,
     Value,
     ViaGateway,
@@ -96,7 +96,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def map_rows(name: MapName, rows: Sequence[tuple[bytes, bytes]]) -> list[MapRow]:
     """Return the rows of map *name* as text, sorted by key."""
-    if name in DECODERS:
+    if name in PLANNED_MAPS:
         found = [_planned_row(name, key, value) for key, value in rows]
         return [row for _, row in sorted(found, key=lambda pair: pair[0])]
     return sorted(
@@ -114,7 +114,7 @@ def _written_row(name: MapName, key: bytes, value: bytes) -> MapRow:
 
 
 def _planned_row(name: MapName, key: bytes, value: bytes) -> tuple[Any, MapRow]:
-    entry = decode_planned(name, key, value)
+    entry = decode_row(name, key, value)
     if entry is None:
         return (1, key), MapRow(key.hex(" "), value.hex(" "))
     kind, subject = render_key(entry[0])
@@ -125,13 +125,13 @@ def _planned_row(name: MapName, key: bytes, value: bytes) -> tuple[Any, MapRow]:
     return (0, sort_key(entry[0])), row
 
 
-def _entry_text(value: Value) -> str:
+def _entry_text(value: Value | PolicyEntry) -> str:
     match value:
         case IpcacheEntry(identity, endpoint):
             # The middle number is the field's encryption key; there is none.
             return f"{identity} 0 {endpoint or '0.0.0.0'}"
         case ViaGateway(egress_ip, endpoint, policy):
-            return f"{egress_ip} {endpoint} {policy_text(policy)}"
+            return f"{egress_ip or '-'} {endpoint} {policy_text(policy)}"
         case NoEgressIP(endpoint, policy):
             return f"no egress IP at {endpoint} {policy_text(policy)}"
         case Excluded(policy) | NoGateway(policy):

@@ -25,7 +25,6 @@ from outgate.state.entries import (
     Hook,
     InterfaceIndex,
 )
-from outgate.state.snapshot import Snapshot
 
 LOOPBACK = 1
 """The first interface of every network namespace."""
@@ -56,7 +55,7 @@ class Attachments:
 
     def observe(
         self, programs: Mapping[Hook, Pair], indexes: Mapping[str, InterfaceIndex]
-    ) -> Snapshot:
+    ) -> Mapping[AttachmentKey, Attachment]:
         """Return what is attached; *programs* are ours, *indexes* those of now."""
         found: dict[AttachmentKey, set[Attached]] = {}
         for one in (*links.observe_links(self._pin_dir), *clsact.observe_filters()):

@@ -1,25 +1,25 @@
 """
 The real kernel of this node: observed and changed through the doors beside this file.
 
-Satisfies ``reconcile.ports.Kernel`` by shape.  Each round reads maps, links and
-devices anew; what is remembered of rows saves the decoding of the same bytes.  What
-it holds open are the programs that this agent loaded (a link is current when it runs
-one of those) and the maps.
+Satisfies ``reconcile.ports.Kernel`` by shape.  All is read once; after that what was
+written is remembered (``kernel.held``), and checked against the maps by audits.  Links,
+addresses and attachments are looked at again after each event, and with each audit.
+What it holds open are the programs that this agent loaded (a link is current when it
+runs one of those) and the maps.
 
 Everything acts on the network namespace and the mounts of the calling thread.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address
 from itertools import groupby
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import netlink, nft, sysctl
+from outgate.kernel import devices, netlink, nft, sysctl
 from outgate.kernel.attachments import Attachments
+from outgate.kernel.audit import PERIOD_SECONDS, ROWS_AT_ONCE, Auditor, Rest, rest
 from outgate.kernel.collector import (
     COLLECTORS,
     Collection,
@@ -27,18 +27,15 @@ from outgate.kernel.collector import (
     start_collectors,
 )
 from outgate.kernel.datapath import close_programs, load_pair
+from outgate.kernel.entrytable import EntryTables
 from outgate.kernel.guard import guard, withheld_error
+from outgate.kernel.held import Held
 from outgate.kernel.hooks import AttachWay
-from outgate.kernel.maps import (
-    DECODERS,
-    MapName,
-    decode_entry,
-    encode_key,
-    encode_value,
-)
+from outgate.kernel.maps import EGRESS, ENTRY_MAPS, MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
+from outgate.kernel.rowtable import RowTable
 from outgate.kernel.settings import (
     CONFIG_KEY,
     DatapathSettings,
@@ -48,28 +45,20 @@ from outgate.kernel.settings import (
 from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,
-    HOST,
-    Address,
+    Attachment,
     AttachmentKey,
     EndpointKey,
-    Family,
     Hook,
     InterfaceIndex,
-    IpcacheEntry,
     IpcacheKey,
     Key,
-    PolicyKey,
+    RowsKey,
     TunnelDevice,
     TunnelKey,
-    Value,
-    family_of,
 )
-from outgate.state.facts import Link, NodeFacts
+from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
-from outgate.state.snapshot import Snapshot
-
-TUNNEL_OVERHEAD = {Family.V4: 50, Family.V6: 70}
-"""Bytes of outer IP, UDP, VXLAN and inner Ethernet headers (RFC 7348, section 5)."""
+from outgate.state.snapshot import Observation
 
 STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
@@ -78,7 +67,6 @@ GENERATIONS = 2**16
 """Generations of routes and of policies start anew after so many."""
 
 Failures = dict[Key, KernelError]
-Entry = tuple[Key, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +91,12 @@ class LinuxKernel:
         self._programs: dict[Hook, Pair] = {}
         self._attachments = Attachments(config.pin_dir, config.attach)
         self._maps: dict[MapName, PinnedMap] = {}
-        self._decoded: dict[MapName, dict[tuple[bytes, bytes], Entry | None]] = {}
+        self._held = Held()
+        self._attached: Mapping[AttachmentKey, Attachment] = {}
+        self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._is_followed = False
+        self._is_stale = True
         self._uncollected = ""
         self.facts = NodeFacts()
 
@@ -116,6 +108,10 @@ class LinuxKernel:
         self._uncollected = start_collectors(pin_dir, settings)
         names = set(MapName) - set(COLLECTORS.values())
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
+        egress = {family: self._maps[name] for family, name in EGRESS.items()}
+        self._rows = RowTable(egress, self._held)
+        entries = {name: self._maps[name] for name in ENTRY_MAPS}
+        self._entries = EntryTables(entries, self._held)
         await self._apply_firewall()
 
     def close(self) -> None:
@@ -131,15 +127,41 @@ class LinuxKernel:
         self._begin_policy_generation()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
+            tasks.create_task(self._audit_regularly())
             if self._config.settings.gateway_path is GatewayPath.STACK:
                 tasks.create_task(self._keep_stack_path())
 
     async def _follow_events(self) -> None:
-        async for _ in netlink.watch():
-            config = self._runtime_config()
-            generation = (config.route_generation + 1) % GENERATIONS
-            self._write_config(replace(config, route_generation=generation))
-            self._changed.set()
+        try:
+            async for _ in netlink.watch():
+                self._is_followed = True
+                config = self._runtime_config()
+                generation = (config.route_generation + 1) % GENERATIONS
+                self._write_config(replace(config, route_generation=generation))
+                self._look_again()
+        finally:
+            self._is_followed = False
+
+    def _look_again(self) -> None:
+        self._is_stale = True
+        self._changed.set()
+
+    async def _audit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            await self.audit()
+
+    async def audit(self, rest: Rest = rest, rows_at_once: int = ROWS_AT_ONCE) -> None:
+        """
+        Compare everything with the kernel once, without hurry; see ``kernel.audit``.
+
+        What differs is told by the next observation.  Errors: KernelError.
+        """
+        if self._held.touched is not None:
+            auditor = Auditor(self._rows, self._entries, self._held, self._writing)
+            await auditor.check(self._changed.set, rest, rows_at_once)
+        # No event tells when somebody takes away a pin, or what it holds.
+        self._look_again()
 
     async def _keep_stack_path(self) -> None:
         while True:
@@ -160,31 +182,35 @@ class LinuxKernel:
         await self._changed.wait()
         self._changed.clear()
 
-    async def observe(self) -> Snapshot:
-        """Return what this node's kernel holds now; refreshes ``facts`` too."""
-        seen = await netlink.observe(self._config.tunnel_name)
-        self.facts = seen.facts
+    async def observe(self) -> Observation:
+        """Return what this node's kernel holds; refreshes ``facts`` too."""
+        if self._is_stale or not self._is_followed:
+            self._look()
+        if self._held.touched is None:
+            async with self._writing:
+                self._entries.read()
+                await self._rows.read()
+            self._follow_uplinks()
+        return Observation(self._held.entries, self._held.take_touched())
+
+    def _look(self) -> None:
+        """Look at links, addresses, the tunnel device and what is attached."""
+        seen = devices.observe(self._config.tunnel_name)
+        if seen.facts != self.facts:
+            self.facts = seen.facts
         self._follow_tunnel(seen)
-        snapshot: dict[Key, Value] = {}
-        if seen.tunnel:
-            snapshot[TunnelKey()] = seen.tunnel
-        for name in DECODERS:
-            snapshot.update(self._observe_map(name))
-        snapshot.update(self._observe_attachments())
-        self._follow_uplinks(snapshot.items())
-        return snapshot
+        if self._held.entries.get(TunnelKey()) != seen.tunnel:
+            self._held.correct(TunnelKey(), seen.tunnel)
+        self._look_at_attachments()
+        self._is_stale = False
 
-    def _observe_map(self, name: MapName) -> list[Entry]:
-        """Return the entries of one map; only rows of new bytes are decoded."""
-        known = self._decoded.get(name, {})
-        self._decoded[name] = decoded = {
-            row: known[row] if row in known else decode_entry(name, *row)
-            for row in self._maps[name].rows()
-        }
-        return [entry for entry in decoded.values() if entry]
-
-    def _observe_attachments(self) -> Snapshot:
-        return self._attachments.observe(self._programs, self._indexes())
+    def _look_at_attachments(self) -> None:
+        before = self._attached
+        self._attached = self._attachments.observe(self._programs, self._indexes())
+        for key in before.keys() | self._attached.keys():
+            if self._attached.get(key) != before.get(key):
+                self._held.correct(key, self._attached.get(key))
+        self._follow_uplinks()
 
     def _indexes(self) -> dict[str, InterfaceIndex]:
         """Return interfaces by name; that of the node-wide hook counts as 0."""
@@ -197,7 +223,7 @@ class LinuxKernel:
     def _write_config(self, config: RuntimeConfig) -> None:
         self._maps[MapName.CONFIG].put(CONFIG_KEY.pack(0), config.encode())
 
-    def _follow_tunnel(self, seen: netlink.Observed) -> None:
+    def _follow_tunnel(self, seen: devices.Observed) -> None:
         """Tell the programs which device the tunnel is; 0 while there is none."""
         config = self._runtime_config()
         index = seen.tunnel_index if seen.tunnel else InterfaceIndex(0)
@@ -205,35 +231,16 @@ class LinuxKernel:
         if wanted != config:
             self._write_config(wanted)
 
-    def _follow_uplinks(self, seen: Iterable[Entry]) -> None:
-        """
-        Tell the programs what fits the tunnel, whichever uplink its packets take,
-        and which IPv6 address of this node its peers believe.
-
-        *seen* has all attachments and ipcache: the outer headers are those towards
-        the farthest nodes.
-        """
-        uplinks, headers = set(), {TUNNEL_OVERHEAD[Family.V4]}
-        own: set[Address] = set()
-        for key, value in seen:
-            if isinstance(key, AttachmentKey) and key.hook is Hook.TO_NETDEV:
-                uplinks.add(key.interface)
-            elif isinstance(key, IpcacheKey) and isinstance(value, IpcacheEntry):
-                if value.identity == HOST:
-                    own.add(key.network.network_address)
-                elif value.tunnel_endpoint:
-                    headers.add(TUNNEL_OVERHEAD[family_of(value.tunnel_endpoint)])
-        links = [link for link in self.facts.links if link.name in uplinks]
-        config = self._runtime_config()
-        mtu = min((link.mtu for link in links), default=0) - max(headers)
-        source = _tunnel_source(own, links)
-        wanted = replace(config, tunnel_mtu=max(mtu, 0), tunnel_source=source)
+    def _follow_uplinks(self) -> None:
+        """Tell the programs what outer headers look like (``kernel.uplinks``)."""
+        names = {key.interface for key in self._attached if key.hook is Hook.TO_NETDEV}
+        links = [link for link in self.facts.links if link.name in names]
+        peers, config = self._held.peers, self._runtime_config()
+        wanted = replace(
+            config, tunnel_mtu=peers.mtu(links), tunnel_source=peers.source(links)
+        )
         if wanted != config:
             self._write_config(wanted)
-
-    def _follow_changed_uplinks(self) -> None:
-        attachments = self._observe_attachments().items()
-        self._follow_uplinks((*attachments, *self._observe_map(MapName.IPCACHE)))
 
     async def apply(self, operations: Sequence[Operation]) -> Failures:
         """
@@ -243,23 +250,36 @@ class LinuxKernel:
         while rows of it are missing (``kernel.guard``).
         """
         failures: Failures = {}
-        for (is_put, kind), group in groupby(operations, _sort_of):
-            batch = list(group)
-            if is_put and kind is EndpointKey:
-                batch = self._without_incomplete(batch, failures)
-            if kind is TunnelKey:
-                failures |= await self._apply_tunnel(batch)
-            elif kind is AttachmentKey:
-                failures |= self._apply_attachments(batch)
-            else:
-                failures |= self._apply_rows(batch)
-            if is_put and kind is PolicyKey:
-                failures |= self._apply_rows(guard((), failures)[1])
-            if kind is PolicyKey:
-                self._begin_policy_generation()
-            if kind is IpcacheKey:
-                self._follow_changed_uplinks()
+        async with self._writing:
+            for (is_put, kind), group in groupby(operations, _sort_of):
+                batch = list(group)
+                if is_put and kind is EndpointKey:
+                    batch = self._without_incomplete(batch, failures)
+                failures |= await self._apply_batch(kind, batch)
         return failures
+
+    async def _apply_batch(
+        self, kind: type[Key], batch: Sequence[Operation]
+    ) -> Failures:
+        if kind is TunnelKey:
+            return await self._apply_tunnel(batch)
+        if kind is AttachmentKey:
+            return self._apply_attachments(batch)
+        if kind is RowsKey:
+            failures = await self._rows.change(batch, self._make_unknown)
+            self._begin_policy_generation()
+            return failures
+        failures = self._entries.change(batch)
+        if kind is IpcacheKey:
+            self._follow_uplinks()
+        return failures
+
+    def _make_unknown(self, failures: Failures) -> None:
+        """Take back pods with a refused row; the next round looks at them again."""
+        _, taken_back = guard((), failures)
+        self._entries.change(taken_back)
+        for operation in taken_back:
+            self._held.correct(operation.key, self._held.entries.get(operation.key))
 
     def _begin_policy_generation(self) -> None:
         """Tell the programs that policy rows changed; see ``ExistingFlows``."""
@@ -274,30 +294,6 @@ class LinuxKernel:
         for key in withheld:
             failures[key] = withheld_error(key)
         return [operation for operation in batch if operation.key not in withheld]
-
-    def _apply_rows(self, batch: Sequence[Operation]) -> Failures:
-        by_map: dict[MapName, dict[bytes, Operation]] = defaultdict(dict)
-        for operation in batch:
-            name, raw = encode_key(operation.key)
-            by_map[name][raw] = operation
-        return {
-            rows[raw].key: error
-            for name, rows in by_map.items()
-            for raw, error in self._change_map(name, rows).items()
-        }
-
-    def _change_map(
-        self, name: MapName, rows: Mapping[bytes, Operation]
-    ) -> dict[bytes, KernelError]:
-        """Put the *rows* of one map, or remove them: they are all of one sort."""
-        values = {
-            raw: encode_value(operation.key, operation.value)
-            for raw, operation in rows.items()
-            if isinstance(operation, Put)
-        }
-        if values:
-            return self._maps[name].put_many(values)
-        return self._maps[name].remove_many(list(rows))
 
     async def _apply_tunnel(self, batch: Iterable[Operation]) -> Failures:
         failures: Failures = {}
@@ -314,9 +310,7 @@ class LinuxKernel:
         elif isinstance(operation.value, TunnelDevice):
             await netlink.create_tunnel(operation.value)
             sysctl.accept_any_way_back(operation.value.name)
-        seen = await netlink.observe(self._config.tunnel_name)
-        self.facts = seen.facts
-        self._follow_tunnel(seen)
+        self._look()
 
     def _apply_attachments(self, batch: Iterable[Operation]) -> Failures:
         indexes = self._indexes()
@@ -333,7 +327,7 @@ class LinuxKernel:
                     self._attachments.remove(key)
             except KernelError as error:
                 failures[key] = error
-        self._follow_changed_uplinks()
+        self._look_at_attachments()
         return failures
 
     def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:
@@ -351,17 +345,6 @@ class LinuxKernel:
     def collection(self) -> Collection:
         """Return whether garbage is collected, and how much was."""
         return Collection(self._uncollected, read_collectors(self._config.pin_dir))
-
-
-def _tunnel_source(own: Set[Address], links: Iterable[Link]) -> IPv6Address | None:
-    """Return the lowest IPv6 address of the Node object that an uplink has."""
-    found = [
-        address
-        for link in links
-        for address in link.addresses
-        if isinstance(address, IPv6Address) and address in own
-    ]
-    return min(found, default=None)
 
 
 def _sort_of(operation: Operation) -> tuple[bool, type[Key]]:

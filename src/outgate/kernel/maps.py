@@ -45,6 +45,7 @@ from outgate.state.entries import (
     IpcacheEntry,
     IpcacheKey,
     Key,
+    Network,
     NodeEntry,
     NodeKey,
     NoEgressIP,
@@ -52,6 +53,7 @@ from outgate.state.entries import (
     PolicyEntry,
     PolicyId,
     PolicyKey,
+    RowsKey,
     TunnelKey,
     Value,
     ViaGateway,
@@ -97,7 +99,7 @@ class MapName(StrEnum):
     METRICS = "outgate_metrics"
 
 
-_EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
+EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
 _COVERED = {Family.V4: MapName.COVERED_V4, Family.V6: MapName.COVERED_V6}
 _NODE = {Family.V4: MapName.NODE_V4, Family.V6: MapName.NODE_V6}
 
@@ -112,10 +114,18 @@ def encode_policy_key(key: PolicyKey) -> bytes:
     kernel matches one run of bits from the start of the key: an IPv4 /16 is 48
     (Linux, ``Documentation/bpf/map_lpm_trie.rst``).
     """
-    destination = key.destination
-    return EGRESS_KEY[family_of(key.source)].pack(
-        key.source.max_prefixlen + destination.prefixlen,
-        key.source.packed,
+    return _encode_policy_key(key.source.packed, key.destination)
+
+
+def encode_destination(destination: Network) -> bytes:
+    """Encode a key whose source is still to be filled in, and zero."""
+    return _encode_policy_key(bytes(destination.max_prefixlen // 8), destination)
+
+
+def _encode_policy_key(packed_source: bytes, destination: Network) -> bytes:
+    return EGRESS_KEY[family_of(destination)].pack(
+        destination.max_prefixlen + destination.prefixlen,
+        packed_source,
         destination.network_address.packed,
     )
 
@@ -125,8 +135,9 @@ def encode_policy_value(value: PolicyEntry, family: Family) -> bytes:
     nothing = pack_endpoint(None, family)
     match value:
         case ViaGateway(egress_ip, endpoint, policy):
+            packed_ip = egress_ip.packed if egress_ip else nothing
             packed = pack_endpoint(endpoint, family)
-            fields = egress_ip.packed, packed, policy, KIND_GATEWAY
+            fields = packed_ip, packed, policy, KIND_GATEWAY
         case Excluded(policy):
             fields = nothing, nothing, policy, KIND_EXCLUDED
         case NoGateway(policy):
@@ -137,25 +148,34 @@ def encode_policy_value(value: PolicyEntry, family: Family) -> bytes:
     return EGRESS_VALUE[family].pack(*fields)
 
 
-def _decode_policy(key: bytes, value: bytes) -> tuple[Key, Value]:
+def decode_destination(key: bytes) -> Network:
+    """Return the destination of a key; ValueError for one that is not ours."""
     prefix_len, packed_source, packed = pick(EGRESS_KEY, key).unpack(key)
-    source, destination = address(packed_source), address(packed)
-    egress_ip, endpoint, number, kind = EGRESS_VALUE[family_of(source)].unpack(value)
-    policy = PolicyId(number)
-    entry: PolicyEntry
+    return network_of(prefix_len - 8 * len(packed_source), address(packed))
+
+
+def decode_policy_value(value: bytes) -> PolicyEntry:
+    """Return what a row says; ValueError for a kind that is never written here."""
+    egress_ip, packed, number, kind = pick(EGRESS_VALUE, value).unpack(value)
+    endpoint, policy = unpack_endpoint(packed), PolicyId(number)
     match kind:
         case 1:
-            entry = ViaGateway(address(egress_ip), unpack_endpoint(endpoint), policy)
+            known = address(egress_ip) if any(egress_ip) else None
+            return ViaGateway(known, endpoint, policy)
         case 2:
-            entry = Excluded(policy)
+            return Excluded(policy)
         case 3:
-            entry = NoGateway(policy)
+            return NoGateway(policy)
         case 4:
-            entry = NoEgressIP(unpack_endpoint(endpoint), policy)
+            return NoEgressIP(endpoint, policy)
         case _:
             raise ValueError(f"kind {kind}")
-    network = network_of(prefix_len - source.max_prefixlen, destination)
-    return PolicyKey(source, network), entry
+
+
+def _decode_policy(key: bytes, value: bytes) -> tuple[PolicyKey, PolicyEntry]:
+    _, packed_source, _ = pick(EGRESS_KEY, key).unpack(key)
+    source = address(packed_source)
+    return PolicyKey(source, decode_destination(key)), decode_policy_value(value)
 
 
 def _decode_covered(key: bytes, value: bytes) -> tuple[Key, Value]:
@@ -193,14 +213,31 @@ def _decode_node(key: bytes, value: bytes) -> tuple[Key, Value]:
     return NodeKey(address(*pick(NODE_KEY, key).unpack(key))), NodeEntry()
 
 
-DECODERS: Mapping[MapName, Callable[[bytes, bytes], tuple[Key, Value]]] = {
+_DECODERS: Mapping[MapName, Callable[[bytes, bytes], tuple[Key, Value]]] = {
     **dict.fromkeys(_NODE.values(), _decode_node),
     MapName.IPCACHE: _decode_ipcache,
     **dict.fromkeys(_COVERED.values(), _decode_covered),
-    **dict.fromkeys(_EGRESS.values(), _decode_policy),
     MapName.ENDPOINT: _decode_endpoint,
 }
-"""The maps that a plan writes; programs write the others."""
+
+ENTRY_MAPS = frozenset(_DECODERS)
+"""The maps that a plan writes, and whose rows are entries by themselves."""
+
+PLANNED_MAPS = ENTRY_MAPS | frozenset(EGRESS.values())
+"""All maps that a plan writes; programs write the others."""
+
+_HOMES: Mapping[type[Key], Mapping[Family, MapName]] = {
+    NodeKey: _NODE,
+    IpcacheKey: dict.fromkeys(Family, MapName.IPCACHE),
+    CoveredKey: _COVERED,
+    EndpointKey: dict.fromkeys(Family, MapName.ENDPOINT),
+}
+
+
+def entry_map(key: Key) -> MapName | None:
+    """Return the map that has the row of *key*, None for rows of pods and links."""
+    homes, family = _HOMES.get(type(key)), key_family(key)
+    return homes[family] if homes and family else None
 
 
 def decode_entry(name: MapName, key: bytes, value: bytes) -> tuple[Key, Value] | None:
@@ -211,13 +248,26 @@ def decode_entry(name: MapName, key: bytes, value: bytes) -> tuple[Key, Value] |
     It is left alone, and overwritten when its key is wanted.
     """
     try:
-        return DECODERS[name](key, value)
+        return _DECODERS[name](key, value)
     except (ValueError, struct.error):
         return None
 
 
-def encode_key(key: Key) -> tuple[MapName, bytes]:
-    """Return the map that holds *key*, and the key's bytes; ValueError for no map."""
+Row = tuple[Key | PolicyKey, Value | PolicyEntry]
+
+
+def decode_row(name: MapName, key: bytes, value: bytes) -> Row | None:
+    """Return the same of any map of ``PLANNED_MAPS``: of policy maps a single row."""
+    if name in ENTRY_MAPS:
+        return decode_entry(name, key, value)
+    try:
+        return _decode_policy(key, value)
+    except (ValueError, struct.error):
+        return None
+
+
+def encode_key(key: Key | PolicyKey) -> tuple[MapName, bytes]:
+    """Return the map that holds *key*, and its bytes; ValueError for no single row."""
     match key:
         case NodeKey(of):
             family = family_of(of)
@@ -231,15 +281,17 @@ def encode_key(key: Key) -> tuple[MapName, bytes]:
             row = NETWORK_KEY[family].pack(network.prefixlen, packed)
             return _COVERED[family], row
         case PolicyKey():
-            return _EGRESS[family_of(key.source)], encode_policy_key(key)
+            return EGRESS[family_of(key.source)], encode_policy_key(key)
         case EndpointKey(of):
             number = FAMILY_NUMBERS[family_of(of)]
             return MapName.ENDPOINT, ENDPOINT_KEY.pack(of.packed, number)
         case TunnelKey() | AttachmentKey():
             raise ValueError(f"{key} lives in no map")
+        case RowsKey():
+            raise ValueError(f"{key} is many rows")
 
 
-def encode_value(key: Key, value: Value) -> bytes:
+def encode_value(key: Key | PolicyKey, value: Value | PolicyEntry) -> bytes:
     """Return the bytes of *value* in the map of *key*; ValueError for no map."""
     match value:
         case NodeEntry():
@@ -252,7 +304,9 @@ def encode_value(key: Key, value: Value) -> bytes:
         case CoveredEntry(policy):
             return COVERED_VALUE.pack(policy)
         case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
-            return encode_policy_value(value, key_family(key) or Family.V4)
+            if not isinstance(key, PolicyKey):
+                raise ValueError(f"{value} is no value of {key}")
+            return encode_policy_value(value, family_of(key.source))
         case EndpointEntry(flags, is_egress_ip, is_other_family, is_selected, owner):
             roles = ROLE_EGRESS_IP * is_egress_ip | ROLE_OTHER_FAMILY * is_other_family
             roles |= ROLE_SELECTED * is_selected

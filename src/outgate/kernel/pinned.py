@@ -65,11 +65,25 @@ class PinnedMap:
 
         Rows that programs add or remove meanwhile may be missed, or seen twice.
         """
+        for keys, values in self.packed_rows():
+            yield from self.split(keys, values)
+
+    def split(self, keys: bytes, values: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield packed rows one by one."""
+        key_size, value_size = self.shape.key_size, self._stored_value_size
+        for i in range(len(keys) // key_size):
+            yield (
+                keys[i * key_size : (i + 1) * key_size],
+                values[i * value_size : (i + 1) * value_size],
+            )
+
+    def packed_rows(self, chunk: int = CHUNK) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the same rows, up to *chunk* at once: their keys, and their values."""
         if not self.shape.has_rows:
             return
         key_size, value_size = self.shape.key_size, self._stored_value_size
-        keys = ctypes.create_string_buffer(CHUNK * key_size)
-        values = ctypes.create_string_buffer(CHUNK * value_size)
+        keys = ctypes.create_string_buffer(chunk * key_size)
+        values = ctypes.create_string_buffer(chunk * value_size)
         position = ctypes.create_string_buffer(max(key_size, 8))
         batch = Batch(
             out_batch=ctypes.addressof(position),
@@ -79,13 +93,12 @@ class PinnedMap:
         )
         is_more = True
         while is_more:
-            batch.count = CHUNK
+            batch.count = chunk
             is_more = self._read(batch)
-            for i in range(batch.count):
-                yield (
-                    ctypes.string_at(batch.keys + i * key_size, key_size),
-                    ctypes.string_at(batch.values + i * value_size, value_size),
-                )
+            yield (
+                ctypes.string_at(keys, batch.count * key_size),
+                ctypes.string_at(values, batch.count * value_size),
+            )
             batch.in_batch = batch.out_batch
 
     def _read(self, batch: Batch) -> bool:
@@ -120,31 +133,40 @@ class PinnedMap:
 
     def put_many(self, rows: Mapping[bytes, bytes]) -> dict[bytes, KernelError]:
         """Write *rows* in their order; return the failures by key."""
-        keys, values = list(rows), b"".join(rows.values())
-        return self._change(Command.MAP_UPDATE_BATCH, "write", keys, values)
+        keys = list(rows)
+        failures = self.put_packed(b"".join(keys), b"".join(rows.values()))
+        return {keys[row]: error for row, error in failures.items()}
 
     def remove_many(self, keys: Sequence[bytes]) -> dict[bytes, KernelError]:
         """Remove *keys*, absent ones too; return the failures by key."""
+        failures = self.remove_packed(b"".join(keys))
+        return {keys[row]: error for row, error in failures.items()}
+
+    def put_packed(self, keys: bytes, values: bytes) -> dict[int, KernelError]:
+        """Write the rows of *keys* in their order; return the failures by number."""
+        return self._change(Command.MAP_UPDATE_BATCH, "write", keys, values)
+
+    def remove_packed(self, keys: bytes) -> dict[int, KernelError]:
+        """Remove *keys*, absent ones too; return the failures by number."""
         return self._change(Command.MAP_DELETE_BATCH, "remove from", keys, b"")
 
     def _change(
-        self, command: Command, verb: str, keys: Sequence[bytes], values: bytes
-    ) -> dict[bytes, KernelError]:
+        self, command: Command, verb: str, keys: bytes, values: bytes
+    ) -> dict[int, KernelError]:
         """
         Write or remove in batches, going on behind each row that is refused.
 
         On failure the kernel reports how many rows it finished; the next one is
         the row that it refused.
         """
-        failures: dict[bytes, KernelError] = {}
-        key_buffer = ctypes.create_string_buffer(b"".join(keys))
-        value_buffer = ctypes.create_string_buffer(values)
-        start = 0
-        while start < len(keys):
-            size = min(CHUNK, len(keys) - start)
+        failures: dict[int, KernelError] = {}
+        at_keys, at_values = _address(keys), _address(values)
+        start, end = 0, len(keys) // self.shape.key_size
+        while start < end:
+            size = min(CHUNK, end - start)
             batch = Batch(
-                keys=ctypes.addressof(key_buffer) + start * self.shape.key_size,
-                values=ctypes.addressof(value_buffer) + start * self.shape.value_size,
+                keys=at_keys + start * self.shape.key_size,
+                values=at_values + start * self.shape.value_size,
                 count=size,
                 map_fd=self._fd,
             )
@@ -154,7 +176,7 @@ class PinnedMap:
                 # A call that is refused as a whole leaves the count as it was.
                 is_counted = batch.count < size
                 start += batch.count if is_counted else 0
-                refused = keys[start : start + (1 if is_counted else size)]
+                refused = range(start, start + (1 if is_counted else size))
                 if error.errno != errno.ENOENT:
                     operation = f"{verb} map {self.name}"
                     failure = KernelError(operation, error.errno or 0)
@@ -163,6 +185,11 @@ class PinnedMap:
             else:
                 start += batch.count
         return failures
+
+
+def _address(raw: bytes) -> int:
+    """Return where *raw* stands; it must live on while the kernel reads it."""
+    return ctypes.cast(ctypes.c_char_p(raw), ctypes.c_void_p).value or 0
 
 
 def possible_cpus() -> int:

@@ -133,12 +133,27 @@ def encode_page(location: Location, page: Page, view: View) -> bytes:
         head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
     else:
         head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version}
-    items = (encode_item(location, stored, view) for stored in page.items)
+    items = (_encode_listed(location, stored, view) for stored in page.items)
     return _encode_list(head | {"metadata": metadata}, items)
 
 
 def _encode_list(head: JsonObject, items: Iterable[bytes]) -> bytes:
     return encode_json(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+
+
+def _encode_listed(location: Location, stored: Stored, view: View) -> bytes:
+    """One object of a list; those of built-in kinds do not say again what they are."""
+    body = encode_item(location, stored, view)
+    kind = location.resource.kind
+    if kind.custom or view.shape is Shape.METADATA:
+        return body
+    head = f'{{"apiVersion":"{kind.api_version}","kind":"{kind.kind}",'.encode()
+    if body.startswith(head):
+        return b"{" + body[len(head) :]
+    obj = decode_json(body)
+    return encode_json(
+        {k: v for k, v in obj.items() if k not in ("apiVersion", "kind")}
+    )
 
 
 def encode_item(location: Location, stored: Stored, view: View) -> bytes:

@@ -1,60 +1,35 @@
 """
-Entries about addresses: what is inside the cluster, and what lives on this node.
+What addresses are: inside the cluster, at which node, the node's own.
 
-What it is: ``cilium_ipcache``, ``outgate_node_v4`` (and ``_v6``) and ``cilium_lxc`` of
-one node.
-What it is not: policies; only ``endpoint_entries`` is told which addresses are
-egress IPs here.
+What it is: ``cilium_ipcache`` and ``outgate_node_v4`` (and ``_v6``) of one node, kept
+current as nodes and pods change, and the rules for the node's own addresses.
+What it is not: policies.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from outgate.policy.model import Cluster, Endpoint, Namespace, Node
+from outgate.policy.claims import Claims
+from outgate.policy.model import Node
+from outgate.policy.nodes import NodeIndex
 from outgate.state.entries import (
     CLUSTER,
     HOST,
     REMOTE_NODE,
     WORLD,
     Address,
-    EndpointEntry,
-    EndpointFlag,
-    EndpointKey,
+    Family,
     IpcacheEntry,
     IpcacheKey,
-    Key,
     Network,
     NodeEntry,
-    NodeKey,
     NodeName,
-    Value,
+    family_of,
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
 
-Holders = Mapping[Address, Endpoint]
-
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-
-NEVER_ROUTED = (
-    ip_network("fe80::/10"),
-    ip_network("ff00::/8"),
-    ip_network("::1/128"),
-)
-"""
-IPv6 addresses of a link, of groups and of the host itself.
-
-They are in no row: the datapath leaves them alone whatever a policy says, because
-neighbour discovery lives on them.
-"""
-
-
-def is_never_routed(network: Network) -> bool:
-    """Return whether all of *network* is ``NEVER_ROUTED``."""
-    return network.version == 6 and any(
-        network.network_address in of and network.prefixlen >= of.prefixlen
-        for of in NEVER_ROUTED
-    )
 
 
 def link_addresses(facts: NodeFacts) -> frozenset[Address]:
@@ -78,128 +53,150 @@ def held_node_addresses(held: Snapshot) -> frozenset[Address]:
     )
 
 
-def node_entries(cluster: Cluster, node: NodeName) -> dict[Key, Value]:
-    """Return the tunnel sources that *node* believes: every other node."""
-    return {
-        NodeKey(address): NodeEntry()
-        for other in cluster.nodes
-        if other.name != node
-        for address in other.addresses
-    }
+class NetworkSet:
+    """Networks, each as often as it was added; asked by mask, not one by one."""
 
+    def __init__(self) -> None:
+        self._counts: dict[tuple[int, int], dict[int, int]] = {}
 
-def ipcache_entries(
-    cluster: Cluster, node: NodeName, holders: Holders
-) -> dict[Key, Value]:
-    """
-    Return what each network is to a packet from *node*.
+    def add(self, network: Network, count: int = 1) -> None:
+        """Add *network*, or take it away with a *count* of -1."""
+        masks = (network.version, int(network.netmask))
+        known = self._counts.setdefault(masks, {})
+        start = int(network.network_address)
+        known[start] = known.get(start, 0) + count
+        if not known[start]:
+            del known[start]
+            if not known:
+                del self._counts[masks]
 
-    Later kinds overwrite earlier ones with the same prefix: a node's address is a
-    node's even if somebody calls it a pod's.
-    """
-    nodes = sorted(cluster.nodes, key=lambda other: other.name, reverse=True)
-    endpoints = {n.name: n.tunnel_endpoint for n in nodes if n.name != node}
-    entries: dict[Network, IpcacheEntry] = {
-        network: IpcacheEntry(WORLD, None) for network in EVERYTHING
-    }
-    for network in cluster.cluster_networks:
-        entries[network] = IpcacheEntry(CLUSTER, None)
-    for other in nodes:
-        for network in other.pod_networks:
-            entries[network] = IpcacheEntry(CLUSTER, endpoints.get(other.name))
-    for address, pod in _outside(holders, nodes):
-        entries[ip_network(address)] = IpcacheEntry(CLUSTER, endpoints.get(pod.node))
-    for other in nodes:
-        identity = HOST if other.name == node else REMOTE_NODE
-        for address in other.addresses:
-            entry = IpcacheEntry(identity, endpoints.get(other.name))
-            entries[ip_network(address)] = entry
-    return {IpcacheKey(network): entry for network, entry in entries.items()}
-
-
-def _outside(holders: Holders, nodes: Iterable[Node]) -> list[tuple[Address, Endpoint]]:
-    """
-    Return the pods whose address lies in no pod network of their own node.
-
-    Some plugins lend addresses of one node's network to another node's pods.
-    """
-    known = _Networks((net, node.name) for node in nodes for net in node.pod_networks)
-    return [
-        (address, pod)
-        for address, pod in holders.items()
-        if not known.has(address, pod.node)
-    ]
-
-
-def strangers(cluster: Cluster, pods: Iterable[Address]) -> list[Address]:
-    """
-    Return the *pods* that only their own entry tells from the world, in order.
-
-    A pod that is still unknown there is not taken for one.
-    """
-    of_pods = (net for node in cluster.nodes for net in node.pod_networks)
-    known = _Networks((net, None) for net in (*cluster.cluster_networks, *of_pods))
-    found = [address for address in pods if not known.has(address, None)]
-    return sorted(found, key=lambda address: (address.version, address))
-
-
-class _Networks:
-    """Networks with their owners, asked often: by mask, not one after the other."""
-
-    def __init__(self, owned: Iterable[tuple[Network, NodeName | None]]) -> None:
-        self._known = {
-            (net.version, int(net.network_address), int(net.netmask), owner)
-            for net, owner in owned
-        }
-        self._masks = {(version, mask) for version, _, mask, _ in self._known}
-
-    def has(self, address: Address, owner: NodeName | None) -> bool:
-        """Return whether *address* is in a network of *owner*."""
+    def has(self, address: Address) -> bool:
+        """Return whether *address* is in one of the networks."""
+        bits = int(address)
         return any(
-            (version, int(address) & mask, mask, owner) in self._known
-            for version, mask in self._masks
+            bits & mask in known
+            for (version, mask), known in self._counts.items()
             if version == address.version
         )
 
 
-def endpoint_entries(
-    own_addresses: Set[Address],
-    egress_ips: Set[Address],
-    pods: Iterable[Address],
-    other_family: Set[Address],
-    selected: Set[Address],
-) -> dict[Key, Value]:
+class Inside:
     """
-    Return who lives on this node: *pods*, and the host, which wins a conflict.
+    What each network is to a packet from *node*.
 
-    *other_family* and *selected* as in ``rows.CompiledRows``.
+    A network may be several things; a node's address is a node's even if somebody
+    calls it a pod's, then a pod outside the pod networks of its node counts, then pod
+    networks, then networks of the cluster.  Of several nodes the first by name counts.
     """
-    entries: dict[Key, Value] = {
-        EndpointKey(pod): EndpointEntry(
-            EndpointFlag.POD,
-            is_other_family=pod in other_family,
-            is_selected=pod in selected,
+
+    def __init__(self, node: NodeName, nodes: NodeIndex) -> None:
+        self._node = node
+        self._nodes = nodes
+        self._of_pods: Claims[Network, NodeName] = Claims()
+        self._of_cluster: Claims[Network, str] = Claims()
+        self._by_source: dict[str, tuple[Network, ...]] = {}
+        self._outside: dict[Address, NodeName] = {}
+        self._pods_and_cluster = NetworkSet()
+        self._cluster = NetworkSet()
+        self._bare: dict[NodeName, frozenset[Family]] = {}
+
+    def replace_node(self, old: Node | None, new: Node | None) -> Iterator[Network]:
+        """Take *new* for *old*; yield the networks that may be something else now."""
+        for node, count in ((old, -1), (new, 1)):
+            if node is None:
+                continue
+            for network in set(node.pod_networks):
+                change = self._of_pods.add if count > 0 else self._of_pods.drop
+                change(network, node.name)
+                self._pods_and_cluster.add(network, count)
+                yield network
+            for address in node.addresses:
+                yield ip_network(address)
+            self._bare.pop(node.name, None)
+        if new is not None and new.is_ready and not new.is_deleted:
+            has = {family_of(network) for network in new.pod_networks}
+            if lacking := frozenset(Family) - has:
+                self._bare[new.name] = lacking
+
+    def put_networks(
+        self, source: str, networks: tuple[Network, ...] | None
+    ) -> Iterator[Network]:
+        """Take what *source* says is inside; yield as ``replace_node``."""
+        for network in set(self._by_source.pop(source, ())):
+            self._of_cluster.drop(network, source)
+            self._count(network, -1)
+            yield network
+        if networks is not None:
+            self._by_source[source] = networks
+        for network in set(networks or ()):
+            self._of_cluster.add(network, source)
+            self._count(network, 1)
+            yield network
+
+    def place(self, address: Address, node: NodeName | None) -> bool:
+        """
+        Say on which *node* the pod with *address* is, None when no pod has it.
+
+        Some plugins lend addresses of one node's network to another node's pods:
+        these have entries of their own.  Return whether that entry may change.
+        """
+        held = None if node is None else self._nodes.get(node)
+        is_outside = node is not None and not any(
+            address in network for network in (held.pod_networks if held else ())
         )
-        for pod in pods
-    }
-    for address in own_addresses:
-        entries[EndpointKey(address)] = EndpointEntry(
-            EndpointFlag.HOST, is_egress_ip=address in egress_ips
+        if is_outside and node is not None:
+            self._outside[address] = node
+        elif self._outside.pop(address, None) is None:
+            return False
+        return True
+
+    def entry(self, network: Network) -> IpcacheEntry | None:
+        """Return what *network* is, None when nothing special."""
+        if network.prefixlen == network.max_prefixlen:
+            address = network.network_address
+            if names := self._nodes.claimants(address):
+                first = min(names)
+                identity = HOST if first == self._node else REMOTE_NODE
+                return IpcacheEntry(identity, self._endpoint(first))
+            if address in self._outside:
+                return IpcacheEntry(CLUSTER, self._endpoint(self._outside[address]))
+        if names := self._of_pods.of(network):
+            return IpcacheEntry(CLUSTER, self._endpoint(min(names)))
+        if network in self._of_cluster:
+            return IpcacheEntry(CLUSTER, None)
+        return IpcacheEntry(WORLD, None) if network in EVERYTHING else None
+
+    def believed(self, address: Address) -> NodeEntry | None:
+        """Return the entry of a tunnel source: any address of another node."""
+        names = self._nodes.claimants(address)
+        return NodeEntry() if any(name != self._node for name in names) else None
+
+    def strangers(self, pods: Iterable[Address]) -> list[Address]:
+        """
+        Return the *pods* that only their own entry tells from the world, in order.
+
+        A pod that is still unknown there is not taken for one.
+        """
+        found = [pod for pod in pods if not self._pods_and_cluster.has(pod)]
+        return sorted(found, key=lambda pod: (pod.version, pod))
+
+    def has_unclear_networks(self, pods: Iterable[Address]) -> bool:
+        """
+        Return whether pods of other nodes may be where nobody says that pods are.
+
+        So it is when nodes have no pod networks of a family that *pods*, this node's
+        own, have; unless these show that the networks of the cluster say it.
+        """
+        families = {family_of(pod) for pod in pods if not self._cluster.has(pod)}
+        return bool(families) and any(
+            not families.isdisjoint(lacking) for lacking in self._bare.values()
         )
-    return entries
 
+    def _count(self, network: Network, count: int) -> None:
+        self._cluster.add(network, count)
+        self._pods_and_cluster.add(network, count)
 
-def local_pods(
-    node: NodeName, holders: Holders, namespaces: Mapping[str, Namespace]
-) -> list[Address]:
-    """
-    Return the pod addresses of *node* whose namespace is known.
-
-    Without the namespace's labels nobody can say whether a policy covers the pod;
-    left out, it is unknown to the datapath, which drops its covered packets.
-    """
-    return [
-        address
-        for address, pod in holders.items()
-        if pod.node == node and pod.namespace in namespaces
-    ]
+    def _endpoint(self, name: NodeName) -> Address | None:
+        """Return where packets to a node are tunnelled; None for this one."""
+        node = None if name == self._node else self._nodes.get(name)
+        return node.tunnel_endpoint if node is not None else None

@@ -1,45 +1,19 @@
 """
-The heart of the project: a cluster and a node's facts -> what its kernel must hold.
+A cluster and a node's facts -> what its kernel must hold: the engine used once.
 
-What it is: pure and deterministic.  The order of objects does not matter, and every
-agent that sees the same cluster agrees on gateways and winners.
-
-What it is not: it changes nothing; ``state.plan`` compares its snapshot with what
-the kernel holds, ``reconcile`` applies the difference.
-
-Who calls it: the agent each round, and ``outgate policy plan`` without a cluster.
+What it is: for answers without a running agent (``outgate policy plan``, tests), and
+what an agent wants before it knows its cluster.
+What it is not: a second way to decide anything; ``engine`` does.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from outgate.policy.addresses import (
-    endpoint_entries,
-    held_node_addresses,
-    ipcache_entries,
-    is_never_routed,
-    link_addresses,
-    local_pods,
-    node_entries,
-    strangers,
-)
+from outgate.policy.addresses import held_node_addresses
 from outgate.policy.attachments import attachment_entries
-from outgate.policy.endpoints import DoubtfulPod, address_holders, find_doubtful_pods
-from outgate.policy.gateways import decide, nodes_by_address
-from outgate.policy.model import Cluster, EgressPolicy, Problem
-from outgate.policy.rows import DecidedPolicy, compile_rows
-from outgate.state.entries import (
-    Address,
-    CoveredEntry,
-    CoveredKey,
-    Key,
-    NodeName,
-    PolicyId,
-    TunnelDevice,
-    TunnelKey,
-    Value,
-    ViaGateway,
-)
+from outgate.policy.endpoints import DoubtfulPod, pod_key
+from outgate.policy.engine import Engine
+from outgate.policy.model import Cluster, ClusterChanges, Problem
+from outgate.state.entries import NodeName, PolicyId, TunnelDevice, TunnelKey
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
 
@@ -64,50 +38,37 @@ def compile_node(
     cluster: Cluster, node: NodeName, facts: NodeFacts, tunnel: TunnelDevice
 ) -> Compiled:
     """Return everything that the kernel of *node* should hold for *cluster*."""
-    holders, contested = address_holders(cluster.endpoints)
-    namespaces = {namespace.name: namespace for namespace in cluster.namespaces}
-    pods = local_pods(node, holders, namespaces)
-    policies = _decide_policies(cluster, node, facts)
-    compiled = compile_rows(node, holders, namespaces, policies)
-    of_node = frozenset(a for n in cluster.nodes if n.name == node for a in n.addresses)
-    egress_ips = {
-        entry.egress_ip
-        for p in policies
-        if p.decision.gateway_node == node
-        for entry in p.decision.entries.values()
-        if isinstance(entry, ViaGateway)
-    }
-    snapshot: dict[Key, Value] = {
-        TunnelKey(): tunnel,
-        **node_entries(cluster, node),
-        **ipcache_entries(cluster, node, holders),
-        **_covered_entries(policies),
-        **compiled.rows,
-        **endpoint_entries(
-            of_node | link_addresses(facts),
-            egress_ips,
-            pods,
-            compiled.other_family,
-            compiled.selected,
+    engine = Engine(node, tunnel)
+    engine.observe(facts)
+    for changes in as_changes(cluster):
+        engine.change(changes)
+    engine.settle()
+    return settled(engine)
+
+
+def as_changes(cluster: Cluster) -> tuple[ClusterChanges, ClusterChanges]:
+    """Return *cluster* as if all of it had just come: the bad policies came last."""
+    return (
+        ClusterChanges(
+            nodes={node.name: node for node in cluster.nodes},
+            namespaces={namespace.name: namespace for namespace in cluster.namespaces},
+            pods={pod_key(pod): pod for pod in cluster.endpoints},
+            policies={f"{p.kind}/{p.name}": p for p in cluster.policies},
+            networks={"": cluster.cluster_networks},
         ),
-        **attachment_entries(facts, of_node, tunnel.name),
-    }
-    problems = (
-        *(problem for bad in cluster.bad_policies for problem in bad.problems),
-        *(problem for p in policies for problem in p.decision.problems),
-        *(problem for p in policies for problem in _never_routed(p.policy)),
-        *compiled.problems,
-        *contested,
-        *_missing_node(cluster, node),
-        *_unknown_networks(cluster, node, pods),
+        ClusterChanges(
+            policies={f"{p.kind}/{p.name}": p for p in cluster.bad_policies}
+        ),
     )
-    good = {policy.id for policy in cluster.policies}
-    kept = [bad for bad in cluster.bad_policies if bad.id not in good]
+
+
+def settled(engine: Engine) -> Compiled:
+    """Return what *engine* last settled on; its snapshot stays the engine's own."""
     return Compiled(
-        snapshot=snapshot,
-        problems=tuple(sorted(set(problems), key=_order)),
-        kept_policies=frozenset(bad.id for bad in kept),
-        doubtful_pods=find_doubtful_pods(node, holders, namespaces, kept),
+        snapshot=engine.desired,
+        problems=engine.problems,
+        kept_policies=engine.kept_policies,
+        doubtful_pods=engine.doubtful_pods,
     )
 
 
@@ -127,75 +88,3 @@ def compile_unlisted(
         return Compiled(snapshot={})
     attachments = attachment_entries(facts, own, tunnel.name)
     return Compiled(snapshot={TunnelKey(): tunnel, **attachments})
-
-
-def _decide_policies(
-    cluster: Cluster, node: NodeName, facts: NodeFacts
-) -> tuple[DecidedPolicy, ...]:
-    owners = nodes_by_address(cluster.nodes)
-    own = link_addresses(facts)
-    return tuple(
-        DecidedPolicy(policy, decide(policy, owners, node, own))
-        for policy in sorted(cluster.policies, key=lambda policy: policy.seniority)
-    )
-
-
-def _missing_node(cluster: Cluster, node: NodeName) -> tuple[Problem, ...]:
-    if any(other.name == node for other in cluster.nodes):
-        return ()
-    message = (
-        "the cluster has no such node, so no pod is known here and covered traffic is"
-        " dropped; is the agent's setting node the name of a Node?"
-    )
-    return (Problem(f"Node {node}", "metadata.name", message),)
-
-
-def _unknown_networks(
-    cluster: Cluster, node: NodeName, pods: Iterable[Address]
-) -> tuple[Problem, ...]:
-    """Tell of pods in networks where a new pod would not be taken for one."""
-    covered = {net.version for p in cluster.policies for net in p.destinations}
-    first: dict[int, Address] = {}
-    for address in strangers(cluster, pods):
-        first.setdefault(address.version, address)
-    return tuple(
-        Problem(
-            f"Node {node}",
-            "spec.podCIDRs",
-            f"{address} lies in no pod network of any node, so a new pod like it may"
-            " leave under its own address until its agent knows it; name the IPv"
-            f"{version} pod networks in the agents' setting cluster-networks",
-        )
-        for version, address in first.items()
-        if version in covered
-    )
-
-
-def _never_routed(policy: EgressPolicy) -> tuple[Problem, ...]:
-    return tuple(
-        Problem(
-            policy.reference,
-            f"spec.destinationCIDRs[{index}]",
-            f"{network}: link-local, multicast and loopback addresses are never sent"
-            " to a gateway, so this has no effect; remove it",
-        )
-        for index, network in enumerate(policy.destinations)
-        if is_never_routed(network)
-    )
-
-
-def _covered_entries(
-    policies: tuple[DecidedPolicy, ...],
-) -> dict[Key, Value]:
-    """Return every destination, with the first policy that names it."""
-    entries: dict[Key, Value] = {}
-    for decided in policies:
-        for network in decided.policy.destinations:
-            if is_never_routed(network):
-                continue
-            entries.setdefault(CoveredKey(network), CoveredEntry(decided.policy.id))
-    return entries
-
-
-def _order(problem: Problem) -> tuple[str, str, str]:
-    return problem.object, problem.path, problem.message

@@ -8,7 +8,7 @@ without its rows: it is held back until the policy is mended.  A policy that the
 holds nothing of was never good, and changes nothing.
 
 What it is not: for policies that turn bad under a running agent, which compiles
-their last good version (``source.history``).
+their last good version (``policies``).
 """
 
 from collections.abc import Set
@@ -20,34 +20,42 @@ from outgate.state.entries import (
     CoveredEntry,
     EndpointEntry,
     EndpointKey,
-    Excluded,
     Key,
-    NoEgressIP,
-    NoGateway,
     PolicyId,
-    PolicyKey,
+    RowSet,
+    RowsKey,
     Value,
-    ViaGateway,
 )
 from outgate.state.snapshot import Snapshot
-
-_OF_POLICY = CoveredEntry | ViaGateway | Excluded | NoGateway | NoEgressIP
 
 
 def stay_careful(compiled: Compiled, held: Snapshot) -> Compiled:
     """Return *compiled* with what its kept policies ask for, by what is *held*."""
     if not compiled.kept_policies:
         return compiled
-    once_good = {v.policy for v in held.values() if isinstance(v, _OF_POLICY)}
+    once_good = _policies_of(held)
     if compiled.kept_policies.isdisjoint(once_good):
         return compiled
     careful = replace(compiled, snapshot=_keep_roles(compiled.snapshot, held))
     return _withhold_new_pods(careful, held, once_good)
 
 
+def _policies_of(held: Snapshot) -> set[PolicyId]:
+    """Return the policies that entries are of; each set of rows is looked at once."""
+    found: set[PolicyId] = set()
+    seen: set[int] = set()
+    for value in held.values():
+        if isinstance(value, CoveredEntry):
+            found.add(value.policy)
+        elif isinstance(value, RowSet) and id(value) not in seen:
+            seen.add(id(value))
+            found.update(entry.policy for entry in value.values())
+    return found
+
+
 def _keep_roles(wanted: Snapshot, held: Snapshot) -> Snapshot:
     """Return *wanted* with the roles that addresses have; rows end one of them."""
-    covered = {key.source for key in wanted if isinstance(key, PolicyKey)}
+    covered = {key.source for key in wanted if isinstance(key, RowsKey)}
     kept: dict[Key, Value] = {}
     for key, now in wanted.items():
         was = held.get(key)
@@ -58,11 +66,10 @@ def _keep_roles(wanted: Snapshot, held: Snapshot) -> Snapshot:
             and was.flags == now.flags
         ):
             is_other = was.is_other_family and key.address not in covered
-            kept[key] = EndpointEntry(
-                now.flags,
+            kept[key] = replace(
+                now,
                 is_egress_ip=now.is_egress_ip or was.is_egress_ip,
                 is_other_family=now.is_other_family or is_other,
-                is_selected=now.is_selected,
             )
     return {**wanted, **kept}
 

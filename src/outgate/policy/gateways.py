@@ -1,119 +1,353 @@
 """
-Which node carries an egress IP, and what that means for a row.
+Which node is the gateway of a policy's pods, and under which addresses they leave.
 
-What it is: deterministic, from the cluster alone, so that every agent agrees; only
-the gateway node itself also looks at the addresses it really has.
+What it is: pure and deterministic.  ``choose`` looks at Node objects and at what the
+controller wrote into the policy's status, which all agents see, and never at facts
+that only one of them has: so every agent agrees.  ``resolve_egress_ips`` looks at
+the facts of one node, for that node and for the controller.
 
-What it is not: health checks or load sharing; a later resource with node selectors
-gets its choice here too.
+What it is not: the rows (``decisions``, ``rows``).
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
 
-from outgate.policy.addresses import is_never_routed
-from outgate.policy.model import EgressPolicy, Node, Problem
-from outgate.state.entries import (
-    Address,
-    Family,
-    NodeName,
-    NoEgressIP,
-    NoGateway,
-    PolicyEntry,
-    ViaGateway,
-    family_of,
+from outgate.policy.model import (
+    EgressPolicy,
+    Gateway,
+    GatewayAtAddress,
+    GatewayHealth,
+    GatewayOnNodes,
+    Node,
 )
+from outgate.policy.never import is_never_routed, is_of_one_link
+from outgate.policy.nodes import NodeIndex
+from outgate.policy.selectors import Selector
+from outgate.state.entries import Address, Family, NodeName, family_of
+from outgate.state.facts import Link, NodeFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Chosen:
     """
-    What the rows of a policy say, as seen from one node.
+    What became of one of a policy's gateways.
 
-    Shape: *entries* is by the family of a row.  *gateway_node* is None when no node
-    can be it; *problems* tell the user why selected pods are dropped.
+    *node* is None when no node can be it; *candidates* counts those that match.
+    *is_selected* gateways share the pods: the usable ones or, without any, all that
+    have a node.  *reason* says why it is not usable.
     """
 
-    entries: Mapping[Family, PolicyEntry]
-    gateway_node: NodeName | None
-    problems: tuple[Problem, ...] = ()
+    gateway: Gateway
+    node: NodeName | None = None
+    tunnel_endpoint: Address | None = None
+    candidates: int = 0
+    is_usable: bool = False
+    is_selected: bool = False
+    reason: str = ""
 
 
-def nodes_by_address(nodes: Iterable[Node]) -> Mapping[Address, Node]:
-    """Return which node has each address; of two that claim one, the first by name."""
-    owners: dict[Address, Node] = {}
-    for node in sorted(nodes, key=lambda node: node.name):
-        for address in node.addresses:
-            owners.setdefault(address, node)
-    return owners
-
-
-def decide(
-    policy: EgressPolicy,
-    owners: Mapping[Address, Node],
-    node: NodeName,
-    own_addresses: Set[Address],
-) -> Decision:
+class Resolved(NamedTuple):
     """
-    Return the gateway of *policy* as *node* must program it.
+    What pods leave under through a gateway, by what its node observes.
 
-    *own_addresses* are what links of *node* carry: an egress IP that the gateway
-    lacks is a drop there, never another source address.
+    *interface* carries the addresses; with two default routes, that of IPv4.  *reason*
+    says why addresses are missing and what to do, and is empty when none is.
     """
-    egress_ip = policy.gateway.egress_ip
-    owner = owners.get(egress_ip)
-    if owner is None:
-        problem = Problem(
-            policy.reference,
-            "spec.egressSourceIP",
-            f"no node has the address {egress_ip}, so what this policy covers is"
-            " dropped; use an address of a node, as `kubectl get nodes -o wide`"
-            " shows it",
-        )
-        no_gateway = dict.fromkeys(Family, NoGateway(policy.id))
-        return Decision(no_gateway, None, (problem,))
-    endpoint = _endpoint(owner, egress_ip)
-    entry: PolicyEntry = ViaGateway(egress_ip, endpoint, policy.id)
-    problems = _without_egress_ip(policy)
-    if owner.name == node and egress_ip not in own_addresses:
-        problem = Problem(
-            policy.reference,
-            "spec.egressSourceIP",
-            f"node {node} should have {egress_ip}, but none of its interfaces"
-            " carries it, so what this policy covers is dropped; add the address",
-        )
-        entry, problems = NoEgressIP(endpoint, policy.id), (problem, *problems)
-    entries = {family: _lacking(policy, endpoint, family) for family in Family}
-    return Decision(
-        {**entries, family_of(egress_ip): entry}, owner.name, tuple(problems)
+
+    egress_ips: Mapping[Family, Address]
+    interface: str
+    reason: str
+
+
+def needed_families(policy: EgressPolicy) -> frozenset[Family]:
+    """Return the families in which *policy* sends anything to its gateway."""
+    return frozenset(
+        family_of(network)
+        for network in policy.destinations
+        if not is_never_routed(network)
     )
 
 
-def _endpoint(owner: Node, egress_ip: Address) -> Address:
-    """Return where packets for *egress_ip* are tunnelled: an IPv4 one is both."""
-    if family_of(egress_ip) is Family.V4:
-        return egress_ip
-    return owner.tunnel_endpoint or egress_ip
+def choose(policy: EgressPolicy, nodes: NodeIndex) -> tuple[Chosen, ...]:
+    """
+    Return the choice for each gateway of *policy*, in their order.
 
-
-def _lacking(policy: EgressPolicy, endpoint: Address, family: Family) -> PolicyEntry:
-    """Return the rows of a family in which *policy* has no egress IP."""
-    if family is Family.V4 and family_of(endpoint) is Family.V6:
-        # Rows of IPv4 have no room for the address of such a gateway.
-        return NoGateway(policy.id)
-    return NoEgressIP(endpoint, policy.id)
-
-
-def _without_egress_ip(policy: EgressPolicy) -> tuple[Problem, ...]:
-    egress_ip = policy.gateway.egress_ip
+    A node is preferred that is ready, is not being deleted and is not known to be
+    unusable; among these one that is known to have the egress IP, then one of which
+    nobody knows; then the first by name.  With nothing better a bad one is used.
+    """
+    found = tuple(_choose(policy, gateway, nodes) for gateway in policy.gateways)
+    is_any_usable = any(chosen.is_usable for chosen in found)
     return tuple(
-        Problem(
-            policy.reference,
-            f"spec.destinationCIDRs[{index}]",
-            f"{network}: no pod can leave to an IPv{network.version} network under"
-            f" {egress_ip}, so what this policy covers there is dropped; put the"
-            f" network into a policy with an IPv{network.version} egressSourceIP",
+        Chosen(
+            gateway=c.gateway,
+            node=c.node,
+            tunnel_endpoint=c.tunnel_endpoint,
+            candidates=c.candidates,
+            is_usable=c.is_usable,
+            is_selected=c.node is not None and (c.is_usable or not is_any_usable),
+            reason=c.reason,
         )
-        for index, network in enumerate(policy.destinations)
-        if network.version != egress_ip.version and not is_never_routed(network)
+        for c in found
     )
+
+
+def share(pod: str, texts: Iterable[str]) -> int:
+    """
+    Return the index of the gateway that the *pod* (its key) leaves through.
+
+    Rendezvous hashing over the canonical *texts* of gateways: one that comes or goes
+    moves only its own share of the pods.
+    """
+    weights = [
+        (blake2b(f"{pod}\0{text}".encode(), digest_size=8).digest(), text)
+        for text in texts
+    ]
+    return max(range(len(weights)), key=weights.__getitem__)
+
+
+def canonical_text(gateway: Gateway) -> str:
+    """Return what *gateway* asks for, whatever its place in the policy."""
+    if isinstance(gateway, GatewayAtAddress):
+        return f"at {gateway.egress_ip}"
+    requirements = sorted(
+        f"{r.key} {r.operator} {','.join(sorted(r.values))}"
+        for r in gateway.nodes.requirements
+    )
+    return f"{gateway.interface}|{gateway.egress_ip}|{'|'.join(requirements)}"
+
+
+def health_of(
+    policy: EgressPolicy, gateway: Gateway, node: NodeName
+) -> GatewayHealth | None:
+    """
+    Return what the controller last said of *gateway* on *node*.
+
+    Several gateways of a policy may sit on one node: what names the egress IP or the
+    interface comes first, then what says that the node is unusable.
+    """
+    of_node = [health for health in policy.health if health.node == node]
+    if isinstance(gateway, GatewayOnNodes):
+        for health in of_node:
+            if gateway.egress_ip in health.egress_ips or (
+                gateway.interface and gateway.interface == health.interface
+            ):
+                return health
+    return min(of_node, key=lambda health: health.is_usable, default=None)
+
+
+def resolve_egress_ips(
+    gateway: Gateway,
+    facts: NodeFacts,
+    families: Collection[Family] = tuple(Family),
+) -> Resolved:
+    """
+    Return under which addresses pods leave through *gateway* on the node of *facts*.
+
+    *families* are those that are needed: only what they lack is a reason.
+    """
+    if isinstance(gateway, GatewayAtAddress):
+        links = _links_with(gateway.egress_ip, facts)
+        wanted = {family_of(gateway.egress_ip): gateway.egress_ip}
+        reason = "" if links else _no_address(gateway.egress_ip)
+        return Resolved(wanted if links else {}, links[0].name if links else "", reason)
+    if gateway.interface:
+        return _by_interface(gateway.interface, facts, families)
+    if gateway.egress_ip is not None:
+        return _by_address(gateway.egress_ip, facts, families)
+    return _by_default_route(facts, families)
+
+
+def interface_of(address: Address, facts: NodeFacts) -> str:
+    """Return the interface that carries *address*, empty when none does."""
+    return next((link.name for link in _links_with(address, facts)), "")
+
+
+def _choose(policy: EgressPolicy, gateway: Gateway, nodes: NodeIndex) -> Chosen:
+    if isinstance(gateway, GatewayAtAddress):
+        node = nodes.owner(gateway.egress_ip)
+        count = len(nodes.claimants(gateway.egress_ip))
+        if node is None:
+            return Chosen(
+                gateway, reason=f"no node has the address {gateway.egress_ip}"
+            )
+        endpoint: Address | None = gateway.egress_ip
+        if family_of(gateway.egress_ip) is Family.V6:
+            endpoint = node.tunnel_endpoint or gateway.egress_ip
+    else:
+        count = len(nodes.matching(gateway.nodes))
+        node = _best(policy, gateway, nodes)
+        if node is None:
+            return Chosen(
+                gateway, candidates=count, reason=_no_node(gateway.nodes, count)
+            )
+        endpoint = node.tunnel_endpoint
+    health = health_of(policy, gateway, node.name)
+    reason = _why_bad(node, health)
+    if not reason and _knowledge(gateway, node, health) == _LACKING:
+        reason = f"node {node.name} lacks the egress IP"
+    return Chosen(gateway, node.name, endpoint, count, not reason, reason=reason)
+
+
+_KNOWN, _UNKNOWN, _LACKING = range(3)
+"""What is known of a node and the egress IP that it should have."""
+
+
+def _best(
+    policy: EgressPolicy, gateway: GatewayOnNodes, nodes: NodeIndex
+) -> Node | None:
+    """
+    Return the best candidate; looks at no more of them than it must.
+
+    Only nodes of which something special is known can be better than the first good
+    one by name.
+    """
+    special = {health.node for health in policy.health}
+    if gateway.egress_ip is not None:
+        special.update(nodes.claimants(gateway.egress_ip))
+    ranked = [
+        (*_rank(policy, gateway, node), node.name, node)
+        for node in map(nodes.get, special)
+        if node is not None
+        and node.tunnel_endpoint is not None
+        and nodes.is_matching(node.name, gateway.nodes)
+    ]
+    best = min(ranked, key=lambda found: found[:3], default=None)
+    enough = (False, _UNKNOWN if gateway.egress_ip is not None else _KNOWN)
+    if best is not None and best[:2] < enough:
+        return best[3]
+    for name in nodes.matching(gateway.nodes):
+        node = nodes.get(name)
+        if node is None or node.tunnel_endpoint is None:
+            continue
+        found = (*_rank(policy, gateway, node), name, node)
+        if best is None or found[:3] < best[:3]:
+            best = found
+        if found[:2] == enough:
+            break
+    return None if best is None else best[3]
+
+
+def _rank(
+    policy: EgressPolicy, gateway: GatewayOnNodes, node: Node
+) -> tuple[bool, int]:
+    health = health_of(policy, gateway, node.name) if policy.health else None
+    return bool(_why_bad(node, health)), _knowledge(gateway, node, health)
+
+
+def _why_bad(node: Node, health: GatewayHealth | None) -> str:
+    if node.is_deleted:
+        return f"node {node.name} is being deleted"
+    if not node.is_ready:
+        return f"node {node.name} is not ready"
+    if health is not None and not health.is_usable:
+        return f"node {node.name} cannot do it now, as the policy's status says"
+    return ""
+
+
+def _knowledge(gateway: Gateway, node: Node, health: GatewayHealth | None) -> int:
+    wanted = gateway.egress_ip
+    if wanted is None or wanted in node.addresses:
+        return _KNOWN
+    if health is None:
+        return _UNKNOWN
+    if wanted in health.egress_ips:
+        return _KNOWN
+    return _UNKNOWN if health.is_usable else _LACKING
+
+
+def _no_node(selector: Selector, candidates: int) -> str:
+    if candidates:
+        return "no node that matches nodeSelector has an address to tunnel to"
+    wanted = ", ".join(
+        f"{r.key} {r.operator} {' '.join(sorted(r.values))}".rstrip()
+        for r in selector.requirements
+    )
+    return f"no node matches nodeSelector ({wanted or 'any node'})"
+
+
+def _by_interface(
+    name: str, facts: NodeFacts, families: Collection[Family]
+) -> Resolved:
+    for link in facts.links:
+        if name == link.name or name in link.altnames:
+            return _of_link(link, {}, families)
+    names = ", ".join(link.name for link in facts.links) or "none"
+    return Resolved(
+        {},
+        "",
+        f"none of its interfaces is called {name!r}; it has: {names}; create it, or"
+        " name one that is there",
+    )
+
+
+def _by_address(
+    address: Address, facts: NodeFacts, families: Collection[Family]
+) -> Resolved:
+    links = _links_with(address, facts)
+    if not links:
+        return Resolved({}, "", _no_address(address))
+    return _of_link(links[0], {family_of(address): address}, families)
+
+
+def _by_default_route(facts: NodeFacts, families: Collection[Family]) -> Resolved:
+    by_name = {link.name: link for link in facts.links}
+    routes = {
+        Family.V4: facts.default_interface,
+        Family.V6: facts.default_interface_v6,
+    }
+    found: dict[Family, Address] = {}
+    reasons = []
+    for family, name in routes.items():
+        link = by_name.get(name or "")
+        address = _first(link, family) if link else None
+        if address is not None:
+            found[family] = address
+        elif family in families:
+            reasons.append(
+                f"{link.name}, which has its default route of IPv{family}, has no"
+                f" IPv{family} address; add one"
+                if link
+                else f"it has no default route of IPv{family}; add one, or name an"
+                " interface or an egressIP"
+            )
+    names = [name for family, name in routes.items() if name and family in found]
+    return Resolved(found, names[0] if names else "", "; ".join(reasons))
+
+
+def _of_link(
+    link: Link, given: Mapping[Family, Address], families: Collection[Family]
+) -> Resolved:
+    found = dict(given)
+    for family in Family:
+        address = _first(link, family)
+        if address is not None:
+            found.setdefault(family, address)
+    reason = "; ".join(
+        f"its interface {link.name} has no IPv{family} address; add one"
+        for family in Family
+        if family in families and family not in found
+    )
+    return Resolved(found, link.name, reason)
+
+
+def _first(link: Link, family: Family) -> Address | None:
+    """Return the first address of *family* that others can answer to."""
+    for address in link.addresses:
+        if family_of(address) is family and not is_of_one_link(address):
+            return address
+    return None
+
+
+def _links_with(address: Address, facts: NodeFacts) -> list[Link]:
+    return [
+        link
+        for link in facts.links
+        if address in link.addresses and not address.is_loopback
+    ]
+
+
+def _no_address(address: Address) -> str:
+    return f"none of its interfaces carries {address}; add the address"

@@ -1,126 +1,152 @@
 """
-Policy rows of one node: (pod address, destination) -> what happens to it.
+The rows of pods: what several policies together make of one pod's traffic.
 
-What it is: selection, and the one order that decides overlaps of equal
-destinations (older policy, then name).  Longer prefixes need no order: the map
-finds them.
+What it is: the one order that decides overlaps of equal prefixes (older policy, then
+name), done once for all pods with the same fate.  Longer prefixes need no order: the
+map finds them.
 
-What it is not: it does not choose gateways (``gateways``) or fill other maps.
+What it is not: it does not choose gateways (``decisions``) or select pods
+(``selection``).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from outgate.policy.addresses import is_never_routed
-from outgate.policy.endpoints import identity_labels
-from outgate.policy.gateways import Decision
-from outgate.policy.model import EgressPolicy, Endpoint, Namespace, Problem
+from outgate.policy.decisions import Fate, Seat
+from outgate.policy.model import EgressPolicy, Problem
 from outgate.state.entries import (
-    Address,
+    Excluded,
     Family,
-    Key,
     Network,
     NodeName,
-    PolicyKey,
-    Value,
-    family_of,
+    PolicyEntry,
+    RowSet,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class DecidedPolicy:
-    """A policy and what its rows say on this node."""
-
-    policy: EgressPolicy
-    decision: Decision
+Lot = tuple[Fate, int]
+"""A policy that selects a pod, and which of its seats the pod has."""
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledRows:
+class Defeat:
+    """A network of *loser* that belongs to *winner* for some pods."""
+
+    loser: Fate
+    network: Network
+    is_excluded: bool
+    winner: Fate
+
+
+class SharedRows:
     """
-    The rows that a node can use, and the policies that lost somewhere.
+    Rows that all pod addresses with the same lots have, on one node.
 
-    *other_family* are addresses of this node's pods that policies cover in the other
-    IP family only: they have no row, and still are no pods that nobody named.
+    *counts* says how many each policy has, by its key; *defeats* are told only where
+    the pods are this node's own; *addresses* counts who has these rows.
     """
 
-    rows: Mapping[Key, Value]
-    problems: tuple[Problem, ...]
-    other_family: frozenset[Address]
+    __slots__ = ("addresses", "counts", "defeats", "key", "rows")
 
-    @property
-    def selected(self) -> frozenset[Address]:
-        """Return the addresses of pods that have rows."""
-        return frozenset(k.source for k in self.rows if isinstance(k, PolicyKey))
-
-
-@dataclass(frozen=True, slots=True)
-class _Defeat:
-    """*loser*'s destination *index* belongs to *winner* for some pods."""
-
-    loser: EgressPolicy
-    index: int
-    winner: EgressPolicy
+    def __init__(
+        self,
+        key: "_RowsOf",
+        rows: Mapping[Network, PolicyEntry],
+        counts: Mapping[str, int],
+        defeats: tuple[Defeat, ...],
+    ) -> None:
+        self.key = key
+        self.rows = RowSet(rows)
+        self.counts = counts
+        self.defeats = defeats
+        self.addresses = 0
 
 
-def compile_rows(
-    node: NodeName,
-    holders: Mapping[Address, Endpoint],
-    namespaces: Mapping[str, Namespace],
-    policies: Sequence[DecidedPolicy],
-) -> CompiledRows:
-    """
-    Return what *node* needs of *policies*.
-
-    *policies* are in order of seniority.  A node uses rows of its own pods, and, as
-    a gateway, rows that send pods to it.  The winner is found among all policies
-    before that filter: else a gateway would keep a row that the pod's node never
-    uses.
-    """
-    rows: dict[Key, Value] = {}
-    defeats: Counter[_Defeat] = Counter()
-    other_family = set()
-    is_gateway = any(p.decision.gateway_node == node for p in policies)
-    named = [(decided, _networks(decided.policy)) for decided in policies]
-    for address, endpoint in holders.items():
-        is_local = endpoint.node == node
-        namespace = namespaces.get(endpoint.namespace)
-        if namespace is None or not (is_local or is_gateway):
-            continue
-        labels = identity_labels(endpoint, namespace)
-        selected = [n for n in named if n[0].policy.selects(labels)]
-        family = family_of(address)
-        winners: dict[Network, DecidedPolicy] = {}
-        for decided, networks in selected:
-            for index, network in networks[family]:
-                winner = winners.setdefault(network, decided)
-                if is_local and winner is not decided:
-                    defeats[_Defeat(decided.policy, index, winner.policy)] += 1
-        for network, winner in winners.items():
-            if is_local or winner.decision.gateway_node == node:
-                rows[PolicyKey(address, network)] = winner.decision.entries[family]
-        if is_local and not winners and any(any(n[1].values()) for n in selected):
-            other_family.add(address)
-    problems = tuple(_tell(defeat, count) for defeat, count in defeats.items())
-    return CompiledRows(rows, problems, frozenset(other_family))
+_RowsOf = tuple[Family, bool, tuple[Lot, ...]]
 
 
-def _networks(policy: EgressPolicy) -> dict[Family, list[tuple[int, Network]]]:
-    """Return the destinations that have rows, each with its index, by family."""
-    found: dict[Family, list[tuple[int, Network]]] = {f: [] for f in Family}
-    for index, network in enumerate(policy.destinations):
-        if not is_never_routed(network):
-            found[family_of(network)].append((index, network))
-    return found
+class RowPool:
+    """All ``SharedRows`` of a node that somebody has, each once."""
+
+    def __init__(self, node: NodeName) -> None:
+        self._node = node
+        self._shared: dict[_RowsOf, SharedRows] = {}
+        self._by_rows: dict[int, SharedRows] = {}
+
+    def take(
+        self, lots: Sequence[Lot], family: Family, *, is_local: bool
+    ) -> SharedRows:
+        """
+        Return the rows of a pod address, for one more address: ``release`` them.
+
+        *lots* are in order of seniority.  A node uses rows of its own pods, and, as a
+        gateway, rows that send pods to it.  The winner is found among all policies
+        before that filter: else a gateway would keep a row that the pod's node never
+        uses.  Without any row the address need not be released.
+        """
+        key = (family, is_local, tuple(lots))
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._merge(key)
+        if shared.rows:
+            self._shared[key] = shared
+            self._by_rows[id(shared.rows)] = shared
+            shared.addresses += 1
+        return shared
+
+    def release(self, rows: RowSet) -> None:
+        """Let one address have *rows* no more."""
+        shared = self._by_rows[id(rows)]
+        shared.addresses -= 1
+        if not shared.addresses:
+            del self._by_rows[id(rows)]
+            del self._shared[shared.key]
+
+    def in_use(self) -> Iterable[SharedRows]:
+        """Return all that some address has."""
+        return self._shared.values()
+
+    def _merge(self, key: _RowsOf) -> SharedRows:
+        family, is_local, lots = key
+        winners: dict[Network, Fate] = {}
+        rows: dict[Network, PolicyEntry] = {}
+        counts: Counter[str] = Counter()
+        defeats: list[Defeat] = []
+        for fate, index in lots:
+            seat = fate.seats[index]
+            for network, entry in _own_rows(fate, seat, family).items():
+                winner = winners.setdefault(network, fate)
+                if winner is not fate:
+                    is_excluded = isinstance(entry, Excluded)
+                    defeats.append(Defeat(fate, network, is_excluded, winner))
+                elif is_local or seat.node == self._node:
+                    rows[network] = entry
+                    counts[fate.key] += 1
+        return SharedRows(key, rows, counts, tuple(defeats) if is_local else ())
 
 
-def _tell(defeat: _Defeat, count: int) -> Problem:
-    network = defeat.loser.destinations[defeat.index]
-    pods = "one pod address" if count == 1 else f"{count} pod addresses"
-    return Problem(
-        defeat.loser.reference,
-        f"spec.destinationCIDRs[{defeat.index}]",
-        f"{network}: {defeat.winner.reference} comes first (older, then by name)"
-        f" and wins for {pods} of this node",
-    )
+def _own_rows(fate: Fate, seat: Seat, family: Family) -> Mapping[Network, PolicyEntry]:
+    """Return the rows of one policy; what it excludes is excluded."""
+    is_v6 = family is Family.V6
+    rows = dict.fromkeys(fate.reach.destinations[is_v6], seat.entry(family))
+    if excluded := fate.reach.excluded[is_v6]:
+        rows |= dict.fromkeys(excluded, Excluded(fate.id))
+    return rows
+
+
+def tell_defeats(
+    defeats: Mapping[Defeat, int], policies: Mapping[str, EgressPolicy]
+) -> Iterable[Problem]:
+    """Tell the losers of *defeats*, each with its count of pod addresses."""
+    for defeat, count in defeats.items():
+        loser = policies[defeat.loser.key]
+        name, networks = "destinationCIDRs", loser.destinations
+        if defeat.is_excluded:
+            name, networks = "excludedCIDRs", loser.excluded
+        pods = "one pod address" if count == 1 else f"{count} pod addresses"
+        yield Problem(
+            loser.reference,
+            f"spec.{name}[{networks.index(defeat.network)}]",
+            f"{defeat.network}: {defeat.winner.reference} comes first (older, then by"
+            f" name) and wins for {pods} of this node",
+        )

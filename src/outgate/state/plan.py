@@ -97,7 +97,7 @@ def diff(
     )
 
 
-def _order(operation: Operation) -> tuple[int, int, int | str, int]:
+def _order(operation: Operation) -> tuple[int, int, int | str, int, int]:
     return sort_key(operation.key)
 
 

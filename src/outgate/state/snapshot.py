@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from outgate.state.entries import (
+    Address,
     Attachment,
     AttachmentKey,
     CoveredEntry,
@@ -43,7 +44,6 @@ from outgate.state.entries import (
     TunnelKey,
     Value,
     ViaGateway,
-    family_of,
 )
 
 Snapshot = Mapping[Key, Value]
@@ -110,21 +110,31 @@ _KIND_RANKS = {kind: rank for rank, kind in enumerate(KEY_ORDER)}
 _HOOK_RANKS = {hook: rank for rank, hook in enumerate(ATTACH_ORDER)}
 
 
-def sort_key(key: Key) -> tuple[int, int, int | str, int]:
+def sort_key(key: Key | PolicyKey) -> tuple[int, int, int | str, int, int]:
     """Order keys by kind, hooks by rank, others by family, then by value."""
-    rank = _KIND_RANKS[type(key)]
     match key:
         case TunnelKey():
-            return rank, 0, 0, 0
+            return _KIND_RANKS[TunnelKey], 0, 0, 0, 0
         case AttachmentKey():
-            return rank, _HOOK_RANKS[key.hook], key.interface, 0
+            rank = _HOOK_RANKS[key.hook]
+            return _KIND_RANKS[AttachmentKey], rank, key.interface, 0, 0
         case RowsKey():
-            return rank, key.source.version, int(key.source), 0
+            return _KIND_RANKS[RowsKey], *_address_order(key.source), 0, 0
+        case PolicyKey():
+            _, first, length = _network_order(key.destination)
+            return _KIND_RANKS[RowsKey], *_address_order(key.source), first, length
         case NodeKey() | EndpointKey():
-            return rank, key.address.version, int(key.address), 0
+            return _KIND_RANKS[type(key)], *_address_order(key.address), 0, 0
         case IpcacheKey() | CoveredKey():
-            first = int(key.network.network_address)
-            return rank, key.network.version, first, key.network.prefixlen
+            return _KIND_RANKS[type(key)], *_network_order(key.network), 0
+
+
+def _address_order(address: Address) -> tuple[int, int]:
+    return address.version, int(address)
+
+
+def _network_order(network: Network) -> tuple[int, int, int]:
+    return network.version, int(network.network_address), network.prefixlen
 
 
 def policy_rows(snapshot: Snapshot) -> Iterator[tuple[PolicyKey, PolicyEntry]]:
@@ -136,12 +146,8 @@ def policy_rows(snapshot: Snapshot) -> Iterator[tuple[PolicyKey, PolicyEntry]]:
 
 def _rows_of(key: RowsKey, value: Value) -> Iterator[tuple[PolicyKey, PolicyEntry]]:
     if isinstance(value, RowSet):
-        for destination in sorted(value, key=_destination_order):
+        for destination in sorted(value, key=_network_order):
             yield PolicyKey(key.source, destination), value[destination]
-
-
-def _destination_order(network: Network) -> tuple[int, int, int]:
-    return family_of(network), int(network.network_address), network.prefixlen
 
 
 def weight(value: Value | None) -> int:

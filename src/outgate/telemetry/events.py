@@ -58,3 +58,6 @@ class Event(StrEnum):
 
     REPORT_REFUSED = "agent.report_refused"
     """The node's report could not be written for the first time; it is tried again."""
+
+    REPORT_SWEPT = "controller.report_swept"
+    """The report of a ``node`` that is no more was deleted."""

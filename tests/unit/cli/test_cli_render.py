@@ -16,6 +16,7 @@ from outgate.state.entries import (
     IpcacheKey,
     Key,
     NoGateway,
+    PolicyEntry,
     PolicyId,
     PolicyKey,
     Value,
@@ -36,7 +37,9 @@ def counted(reason: str, policy: str, packets: int, size: int) -> dict[str, Any]
     }
 
 
-def raw(*entries: tuple[Key, Value]) -> list[tuple[bytes, bytes]]:
+def raw(
+    *entries: tuple[Key | PolicyKey, Value | PolicyEntry],
+) -> list[tuple[bytes, bytes]]:
     return [(encode_key(key)[1], encode_value(key, value)) for key, value in entries]
 
 

@@ -13,7 +13,7 @@ from outgate.state.entries import (
     Key,
     NodeKey,
     PolicyKey,
-    key_family,
+    family_of,
 )
 from outgate.state.snapshot import render_key
 
@@ -52,7 +52,7 @@ def test_rows_of_programs_have_no_state() -> None:
 def test_refused_entries_are_counted_in_the_map_that_holds_them(network: str) -> None:
     of = ip_network(network)
     address = ip_address(of.network_address)
-    keys: list[Key] = [
+    keys: list[Key | PolicyKey] = [
         NodeKey(address),
         IpcacheKey(of),
         CoveredKey(of),
@@ -60,6 +60,5 @@ def test_refused_entries_are_counted_in_the_map_that_holds_them(network: str) ->
         EndpointKey(address),
     ]
     for key in keys:
-        family = key_family(key)
-        assert family
+        family = family_of(of)
         assert MAP_OF_ENTRY[(render_key(key)[0], family)] == encode_key(key)[0]

@@ -6,6 +6,8 @@ from typing import Any
 
 from outgate.source.client import Client
 
+CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
 
 async def until(claim: Callable[[], object], seconds: float = 10.0) -> None:
     """Return when *claim* holds; it is looked at between other tasks' steps."""

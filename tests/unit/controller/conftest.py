@@ -9,9 +9,9 @@ import yaml
 
 from outgate.kubeapi.server import ApiServer
 from outgate.source.client import Client, Connection
+from unit.controller.api import CRD_PATH
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
-CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @pytest.fixture

@@ -10,7 +10,14 @@ from struct import Struct, calcsize
 import pytest
 
 from outgate.kernel import layouts, maps, records, settings
-from outgate.kernel.maps import MapName, decode_entry, encode_key, encode_value
+from outgate.kernel.maps import (
+    MapName,
+    decode_entry,
+    decode_row,
+    encode_key,
+    encode_value,
+    entry_map,
+)
 from outgate.kernel.settings import (
     DatapathSettings,
     ExistingFlows,
@@ -38,8 +45,10 @@ from outgate.state.entries import (
     NodeKey,
     NoEgressIP,
     NoGateway,
+    PolicyEntry,
     PolicyId,
     PolicyKey,
+    RowsKey,
     TunnelKey,
     Value,
     ViaGateway,
@@ -256,10 +265,6 @@ ENTRIES: list[tuple[Key, Value]] = [
     (IpcacheKey(IPv4Network("0.0.0.0/0")), IpcacheEntry(WORLD, None)),
     (IpcacheKey(ECHO), IpcacheEntry(WORLD, GATEWAY)),
     (CoveredKey(ECHO), CoveredEntry(PolicyId(2**32 - 1))),
-    (PolicyKey(GATEWAY, ECHO), ViaGateway(GATEWAY, GATEWAY, PolicyId(1))),
-    (PolicyKey(GATEWAY, ECHO), Excluded(PolicyId(1))),
-    (PolicyKey(GATEWAY, ECHO), NoGateway(PolicyId(1))),
-    (PolicyKey(GATEWAY, IPv4Network("0.0.0.0/0")), NoEgressIP(GATEWAY, PolicyId(1))),
     (EndpointKey(GATEWAY), EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)),
     (EndpointKey(GATEWAY), EndpointEntry(EndpointFlag.POD)),
     (NodeKey(GATEWAY_6), NodeEntry()),
@@ -267,13 +272,22 @@ ENTRIES: list[tuple[Key, Value]] = [
     (IpcacheKey(ECHO_6), IpcacheEntry(CLUSTER, GATEWAY)),
     (IpcacheKey(ECHO), IpcacheEntry(CLUSTER, GATEWAY_6)),
     (CoveredKey(ECHO_6), CoveredEntry(PolicyId(2**32 - 1))),
+    (EndpointKey(GATEWAY_6), EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)),
+    (EndpointKey(GATEWAY_6), EndpointEntry(EndpointFlag.POD, is_other_family=True)),
+]
+
+ROWS: list[tuple[PolicyKey, PolicyEntry]] = [
+    (PolicyKey(GATEWAY, ECHO), ViaGateway(GATEWAY, GATEWAY, PolicyId(1))),
+    (PolicyKey(GATEWAY, ECHO), Excluded(PolicyId(1))),
+    (PolicyKey(GATEWAY, ECHO), NoGateway(PolicyId(1))),
+    (PolicyKey(GATEWAY, IPv4Network("0.0.0.0/0")), NoEgressIP(GATEWAY, PolicyId(1))),
     (PolicyKey(GATEWAY_6, ECHO_6), ViaGateway(GATEWAY_6, GATEWAY_6, PolicyId(1))),
     (PolicyKey(GATEWAY_6, ECHO_6), ViaGateway(GATEWAY_6, GATEWAY, PolicyId(1))),
     (PolicyKey(GATEWAY_6, ECHO_6), Excluded(PolicyId(1))),
     (PolicyKey(GATEWAY_6, ECHO_6), NoGateway(PolicyId(1))),
     (PolicyKey(GATEWAY_6, IPv6Network("::/0")), NoEgressIP(GATEWAY, PolicyId(1))),
-    (EndpointKey(GATEWAY_6), EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)),
-    (EndpointKey(GATEWAY_6), EndpointEntry(EndpointFlag.POD, is_other_family=True)),
+    (PolicyKey(GATEWAY, ECHO), ViaGateway(None, GATEWAY, PolicyId(1))),
+    (PolicyKey(GATEWAY_6, ECHO_6), ViaGateway(None, GATEWAY, PolicyId(1))),
 ]
 
 
@@ -282,19 +296,27 @@ def test_an_entry_survives_its_bytes(key: Key, value: Value) -> None:
     name, encoded = encode_key(key)
 
     assert decode_entry(name, encoded, encode_value(key, value)) == (key, value)
+    assert entry_map(key) is name
+
+
+@pytest.mark.parametrize(("key", "value"), ROWS, ids=str)
+def test_a_row_of_a_pod_survives_its_bytes(key: PolicyKey, value: PolicyEntry) -> None:
+    name, encoded = encode_key(key)
+
+    assert decode_row(name, encoded, encode_value(key, value)) == (key, value)
 
 
 def test_a_row_of_an_unknown_kind_is_not_ours() -> None:
     name, key = encode_key(PolicyKey(GATEWAY, ECHO))
 
-    assert decode_entry(name, key, bytes(12) + b"\x09" + bytes(3)) is None
+    assert decode_row(name, key, bytes(12) + b"\x09" + bytes(3)) is None
 
 
 def test_a_row_with_a_prefix_inside_the_source_is_not_ours() -> None:
     key = layouts.EGRESS_KEY[Family.V4].pack(8, bytes(4), bytes(4))
     value = maps.encode_policy_value(NoGateway(PolicyId(1)), Family.V4)
 
-    assert decode_entry(MapName.EGRESS_V4, key, value) is None
+    assert decode_row(MapName.EGRESS_V4, key, value) is None
 
 
 def test_a_row_with_bytes_behind_its_ipv4_address_is_not_ours() -> None:
@@ -307,6 +329,11 @@ def test_a_row_with_bytes_behind_its_ipv4_address_is_not_ours() -> None:
 def test_what_lives_in_no_map_is_refused(key: Key) -> None:
     with pytest.raises(ValueError, match="lives in no map"):
         encode_key(key)
+
+
+def test_the_rows_of_a_pod_are_no_single_row() -> None:
+    with pytest.raises(ValueError, match="many rows"):
+        encode_key(RowsKey(GATEWAY))
 
 
 def test_settings_take_36_bytes() -> None:

@@ -13,6 +13,7 @@ from outgate.policy.model import (
     Namespace,
     Node,
     Problem,
+    Rule,
     policy_id,
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
@@ -36,11 +37,11 @@ from outgate.state.entries import (
     NoEgressIP,
     NoGateway,
     PolicyId,
-    PolicyKey,
     TunnelDevice,
     ViaGateway,
 )
 from outgate.state.facts import Link, NodeFacts
+from outgate.state.snapshot import policy_rows
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
 ONE, TWO = NodeName("one"), NodeName("two")
@@ -67,9 +68,9 @@ def _policy(
         uid=name,
         created=created,
         id=policy_id(name, "", "", ""),
-        selectors=(Selector((Requirement("app", Operator.IN, frozenset({"a"})),)),),
+        rules=(Rule(Selector((Requirement("app", Operator.IN, frozenset({"a"})),))),),
         destinations=(WORLD_NET,),
-        gateway=GatewayAtAddress(egress_ip),
+        gateways=(GatewayAtAddress(egress_ip),),
     )
 
 
@@ -86,11 +87,7 @@ def _compile(cluster: Cluster, node: NodeName = ONE) -> Compiled:
 
 
 def _rows(compiled: Compiled) -> dict[Address, object]:
-    return {
-        key.source: value
-        for key, value in compiled.snapshot.items()
-        if isinstance(key, PolicyKey)
-    }
+    return {key.source: entry for key, entry in policy_rows(compiled.snapshot)}
 
 
 def test_pods_node_holds_rows_of_its_own_pods_only() -> None:

@@ -15,7 +15,8 @@ from outgate.state.entries import (
     Key,
     NoGateway,
     PolicyId,
-    PolicyKey,
+    RowSet,
+    RowsKey,
     Value,
 )
 
@@ -26,7 +27,8 @@ KNOWN = EndpointEntry(EndpointFlag.POD)
 SELECTED = EndpointEntry(EndpointFlag.POD, is_other_family=True)
 OWN = EndpointEntry(EndpointFlag.HOST)
 SHARED = EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)
-ROW = PolicyKey(POD.address, ip_network("2001:db8:ff::/48"))
+ROWS = RowsKey(POD.address)
+NETWORK = ip_network("2001:db8:ff::/48")
 
 HELD: dict[Key, Value] = {
     CoveredKey(ip_network("203.0.113.0/24")): CoveredEntry(BAD),
@@ -51,7 +53,7 @@ def test_roles_end_without_a_policy_that_is_kept(kept: frozenset[PolicyId]) -> N
 
 
 def test_a_row_ends_the_role_of_the_other_family() -> None:
-    wanted = {**WANTED, ROW: NoGateway(PolicyId(8))}
+    wanted = {**WANTED, ROWS: RowSet({NETWORK: NoGateway(PolicyId(8))})}
     careful = stay_careful(Compiled(wanted, kept_policies=frozenset({BAD})), HELD)
 
     assert careful.snapshot == {**wanted, HOST: SHARED}

@@ -11,6 +11,7 @@ from outgate.policy.model import (
     GatewayAtAddress,
     Namespace,
     Node,
+    Rule,
     policy_id,
 )
 from outgate.policy.selectors import Selector
@@ -32,12 +33,11 @@ from outgate.state.entries import (
     NodeName,
     NoEgressIP,
     NoGateway,
-    PolicyKey,
     TunnelDevice,
-    Value,
     ViaGateway,
 )
 from outgate.state.facts import Link, NodeFacts
+from outgate.state.snapshot import policy_rows
 
 TUNNEL = TunnelDevice("outgate_vx", 4789)
 ONE, TWO = NodeName("one"), NodeName("two")
@@ -63,9 +63,9 @@ def _policy(egress_ip: Address, *networks: str, name: str = "p") -> EgressPolicy
         uid=name,
         created="",
         id=policy_id(name, "", "", ""),
-        selectors=(Selector(),),
+        rules=(Rule(Selector()),),
         destinations=tuple(ip_network(text) for text in networks),
-        gateway=GatewayAtAddress(egress_ip),
+        gateways=(GatewayAtAddress(egress_ip),),
     )
 
 
@@ -90,11 +90,10 @@ def _compile(cluster: Cluster, *policies: EgressPolicy, at: NodeName = ONE) -> C
     return compile_node(replace(cluster, policies=policies), at, facts, TUNNEL)
 
 
-def _rows(compiled: Compiled) -> dict[tuple[str, str], Value]:
+def _rows(compiled: Compiled) -> dict[tuple[str, str], object]:
     return {
-        (str(key.source), str(key.destination)): value
-        for key, value in compiled.snapshot.items()
-        if isinstance(key, PolicyKey)
+        (str(key.source), str(key.destination)): entry
+        for key, entry in policy_rows(compiled.snapshot)
     }
 
 

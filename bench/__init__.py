@@ -1,0 +1,1 @@
+"""Measurements: what the project costs, as numbers that can be compared."""

@@ -1,0 +1,55 @@
+"""
+Charts of what was measured last, one SVG per group, beside the page that shows it.
+
+What it is: the only user of matplotlib (extra ``bench``).  Bars that have a target are
+drawn against it: 1 is what was promised, shorter is better.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+from bench.results import Result
+
+matplotlib.use("svg")
+from matplotlib import pyplot  # after its backend
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+GREEN, RED = "#2a7f62", "#c0392b"
+
+
+def draw(results: Sequence[Result], folder: Path = REFERENCE) -> list[Path]:
+    """Draw one file per group that has targets; return the files."""
+    groups = sorted({result.group for result in results})
+    drawn = []
+    for group in groups:
+        promised = [
+            result
+            for result in results
+            if result.group == group and result.ratio_to.startswith("target")
+        ]
+        if promised:
+            drawn.append(_draw(promised, folder / f"{group}.svg"))
+    return drawn
+
+
+def _draw(promised: Sequence[Result], path: Path) -> Path:
+    """Draw how much of its target each result used."""
+    # The same numbers give the same file.
+    matplotlib.rcParams["svg.hashsalt"] = "outgate"
+    shown = list(reversed(promised))
+    ratios = [result.ratio or 0.0 for result in shown]
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.34 * len(shown)))
+    colors = [GREEN if ratio <= 1 else RED for ratio in ratios]
+    bars = axes.barh([r.case.partition("/")[2] for r in shown], ratios, color=colors)
+    texts = [f"{r.value:.3g} {r.unit} ({r.ratio_to})" for r in shown]
+    axes.bar_label(bars, texts, padding=4, fontsize=8)
+    axes.axvline(1, color="black", linewidth=1, linestyle="--")
+    axes.set_xlim(0, max(*ratios, 1.0) * 1.5)
+    axes.set_xlabel("share of the target that was used (1 = all)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return path

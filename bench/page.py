@@ -1,0 +1,50 @@
+"""
+The table of numbers on a group's page in ``docs/reference``, between two marks.
+
+A page tells what is measured and what is not; its numbers are those of the last run,
+written here and compared by a test, so that neither is older than the other.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.results import Result
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+
+
+def fill(results: Sequence[Result], folder: Path = REFERENCE) -> list[Path]:
+    """Write each group's numbers into its page, if it has one; return the pages."""
+    filled = []
+    for group in sorted({result.group for result in results}):
+        page = folder / f"{group}.md"
+        if page.exists():
+            page.write_text(filled_in(page.read_text(), group, results))
+            filled.append(page)
+    return filled
+
+
+def filled_in(text: str, group: str, results: Sequence[Result]) -> str:
+    """
+    Return the page *text* with the numbers of *group* between the marks.
+
+    Errors: ValueError for a page without marks.
+    """
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} and {END} in the page of {group}")
+    lines = ["| case | rows | value | of its target, or of another case |"]
+    lines.append("|---|---:|---:|---|")
+    lines += [_line(result) for result in results if result.group == group]
+    return "\n".join((head + BEGIN, *lines, END + tail))
+
+
+def _line(result: Result) -> str:
+    name = result.case.partition("/")[2]
+    rows = f"{result.rows:,}" if result.rows else ""
+    ratio = ""
+    if result.ratio is not None:
+        ratio = f"{result.ratio:.2f} of {result.ratio_to}"
+    return f"| {name} | {rows} | {result.value:,.4g} {result.unit} | {ratio} |"

@@ -1,0 +1,83 @@
+"""Numbers of one run: their shape, their file, their table.  Pure but for the file."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+LATEST = Path(__file__).parent / "results" / "latest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """
+    One number.
+
+    Shape: *case* is ``group/name``; *flows* and *rows* are what tables held meanwhile;
+    *ratio* is *value* divided by what *ratio_to* names: a target of the same unit, or
+    another case.
+    """
+
+    case: str
+    value: float
+    unit: str
+    flows: int = 0
+    rows: int = 0
+    ratio_to: str = ""
+    ratio: float | None = None
+
+    @property
+    def group(self) -> str:
+        return self.case.partition("/")[0]
+
+
+def against_target(result: Result, target: float) -> Result:
+    """Return *result* compared with what was promised."""
+    fields = asdict(result) | {
+        "ratio_to": f"target {target:g} {result.unit}",
+        "ratio": round(result.value / target, 3),
+    }
+    return Result(**fields)
+
+
+def write_results(results: list[Result], path: Path = LATEST) -> None:
+    """Replace the groups that were measured; others stay from their last run."""
+    measured = {result.group for result in results}
+    kept = [r for r in read_results(path) if r.group not in measured]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(result) for result in (*kept, *results)]
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def read_results(path: Path = LATEST) -> list[Result]:
+    """Return what was measured last; nothing if there is no file."""
+    if not path.exists():
+        return []
+    return [Result(**row) for row in json.loads(path.read_text())]
+
+
+def table(results: list[Result]) -> str:
+    """
+    Return the results for a terminal.
+
+    >>> print(table([Result("scale/x", 1.5, "s", rows=200)]))
+    CASE     ROWS  VALUE  UNIT  RATIO
+    scale/x   200    1.5  s
+    """
+    head = ("CASE", "ROWS", "VALUE", "UNIT", "RATIO")
+    lines = [head, *(_cells(result) for result in results)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    rows = f"{result.rows:,}" if result.rows else ""
+    ratio = "" if result.ratio is None else f"{result.ratio:g} of {result.ratio_to}"
+    return result.case, rows, f"{result.value:,.5g}", result.unit, ratio
+
+
+def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
+    padded = (
+        cell.rjust(width) if place in (1, 2) else cell.ljust(width)
+        for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+    )
+    return "  ".join(padded).rstrip()

@@ -1,0 +1,404 @@
+"""
+The heart of the project: what one node's kernel must hold, kept current.
+
+What it is: pure.  Fed with changes of the cluster and with the node's facts, it keeps
+``desired`` and tells which keys it touched.  Work is proportional to what changed;
+the order of changes does not matter, and every agent that sees the same cluster agrees
+on gateways and winners.
+
+What it is not: it changes nothing in the kernel; ``state.plan`` compares ``desired``
+with what the kernel holds, ``reconcile`` applies the difference.
+
+Who calls it: the agent each round, and ``compile_node`` for one answer.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
+from outgate.policy.attachments import attachment_entries
+from outgate.policy.claims import Claims
+from outgate.policy.endpoints import (
+    AddressBook,
+    DoubtfulPod,
+    holds_addresses,
+    pod_key,
+)
+from outgate.policy.model import ClusterChanges, Endpoint, Node, PodQuery, Problem
+from outgate.policy.nodes import NodeIndex
+from outgate.policy.policies import FateChange, PolicyBook
+from outgate.policy.problems import missing_node, unknown_networks
+from outgate.policy.rows import Defeat, Lot, RowPool, SharedRows, tell_defeats
+from outgate.policy.scope import ALL_PODS, pod_queries
+from outgate.policy.selection import Selection
+from outgate.state.entries import (
+    Address,
+    CoveredEntry,
+    CoveredKey,
+    EndpointEntry,
+    EndpointFlag,
+    EndpointKey,
+    IpcacheKey,
+    Key,
+    Network,
+    NodeKey,
+    NodeName,
+    PolicyId,
+    RowSet,
+    RowsKey,
+    TunnelDevice,
+    TunnelKey,
+    Value,
+    family_of,
+)
+from outgate.state.facts import NodeFacts
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPolicy:
+    """A policy with rows on this node: how many, of how many pod addresses."""
+
+    kind: str
+    name: str
+    uid: str
+    generation: int
+    id: PolicyId
+    rows: int
+    sources: int
+
+
+class Engine:
+    """
+    What *node* should hold; *tunnel* is its tunnel device.
+
+    ``change`` and ``observe`` take what is new, in any order, ``settle`` brings
+    ``desired`` up to date.  Nobody else writes ``desired``.
+    """
+
+    def __init__(self, node: NodeName, tunnel: TunnelDevice) -> None:
+        self.desired: dict[Key, Value] = {TunnelKey(): tunnel}
+        self._node = node
+        self._tunnel = tunnel
+        self._facts = NodeFacts()
+        self._nodes = NodeIndex()
+        self._book = PolicyBook(node, self._nodes)
+        self._selection = Selection()
+        self._holders = AddressBook()
+        self._inside = Inside(node, self._nodes)
+        self._covering: Claims[Network, str] = Claims()
+        self._pool = RowPool(node)
+        self._own: frozenset[Address] = frozenset()
+        self._attached: tuple[Key, ...] = ()
+        self._egress_ips: set[Address] = set()
+        self._touched: set[Key] = {TunnelKey()}
+        self._addresses: set[Address] = set()
+        self._node_addresses: set[Address] = set()
+        self._networks: set[Network] = set(EVERYTHING)
+        self._is_own_stale = True
+        self._problems: tuple[Problem, ...] | None = None
+        self._pod_queries: frozenset[PodQuery] | None = None
+
+    def change(self, changes: ClusterChanges) -> None:
+        """Take objects that came, changed or went."""
+        for key, policy in changes.policies.items():
+            self._selection.put_policy(key, self._book.put(key, policy))
+        for source, networks in changes.networks.items():
+            self._networks.update(self._inside.put_networks(source, networks))
+        for name, namespace in changes.namespaces.items():
+            self._selection.put_namespace(name, namespace)
+        for name, node in changes.nodes.items():
+            self._change_node(NodeName(name), node)
+        for key, pod in changes.pods.items():
+            old = self._selection.pod(key)
+            if old != pod:
+                self._selection.put_pod(key, pod)
+                self._addresses |= self._holders.replace(old, pod)
+        self._forget_answers()
+
+    def observe(self, facts: NodeFacts) -> None:
+        """Take what this node has now."""
+        if facts != self._facts:
+            self._facts = facts
+            self._is_own_stale = True
+            self._book.touch_facts()
+            self._forget_answers()
+
+    def settle(self) -> frozenset[Key]:
+        """Bring ``desired`` up to date; return the keys touched since the last call."""
+        for change in self._book.decide(self._facts):
+            self._settle_policy(change)
+        for key in self._selection.take_touched()[0]:
+            self._addresses |= self._addresses_of(key)
+        if self._is_own_stale:
+            self._settle_own()
+        self._settle_egress_ips()
+        addresses, self._addresses = self._addresses, set()
+        for address in addresses:
+            self._settle_address(address)
+        networks, self._networks = self._networks, set()
+        for network in networks:
+            self._put(IpcacheKey(network), self._inside.entry(network))
+        addresses, self._node_addresses = self._node_addresses, set()
+        for address in addresses:
+            self._put(NodeKey(address), self._inside.believed(address))
+        touched, self._touched = self._touched, set()
+        return frozenset(touched)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what the user should know, sorted; as of the last ``settle``."""
+        if self._problems is None:
+            found = {
+                *self._book.problems,
+                *self._holders.problems(),
+                *tell_defeats(self._defeats(), self._book.good),
+                *unknown_networks(
+                    self._node,
+                    self._inside.strangers(self._own_pods()),
+                    self._book.families,
+                ),
+            }
+            if self._nodes.get(self._node) is None:
+                found.add(missing_node(self._node))
+            self._problems = tuple(
+                sorted(found, key=lambda p: (p.object, p.path, p.message))
+            )
+        return self._problems
+
+    @property
+    def kept_policies(self) -> frozenset[PolicyId]:
+        """
+        Return the bad policies of which no good version is known.
+
+        What the kernel still holds for them stays as it is.
+        """
+        good = {policy.id for policy in self._book.good.values()}
+        return frozenset(bad.id for _, bad in self._book.kept if bad.id not in good)
+
+    @property
+    def doubtful_pods(self) -> tuple[DoubtfulPod, ...]:
+        """Return the pods of this node that kept policies select."""
+        found = {
+            DoubtfulPod(address, pod.reference, bad)
+            for policy, bad in self._book.kept
+            for key in self._selection.pods_of(policy)
+            for pod in [self._selection.pod(key)]
+            if pod is not None and pod.node == self._node
+            for address in pod.addresses
+            if self._holders.holder(address) is pod
+        }
+        return tuple(
+            sorted(
+                found,
+                key=lambda doubt: (
+                    doubt.address.version,
+                    doubt.address,
+                    doubt.policy.name,
+                    doubt.policy.kind,
+                ),
+            )
+        )
+
+    @property
+    def policy_names(self) -> Mapping[PolicyId, str]:
+        """Return how users write each policy, bad ones too."""
+        names = {bad.id: f"{bad.kind} {bad.name}" for bad in self._book.bad.values()}
+        names.update((p.id, p.reference) for p in self._book.good.values())
+        return names
+
+    @property
+    def pod_queries(self) -> frozenset[PodQuery]:
+        """Return which pods this node needs beside its own; as of ``settle``."""
+        if self._pod_queries is None:
+            self._pod_queries = self._find_pod_queries()
+        return self._pod_queries
+
+    @property
+    def is_candidate(self) -> bool:
+        """Return whether this node could be the gateway of any policy."""
+        return self._book.is_candidate
+
+    def local_policies(self) -> tuple[LocalPolicy, ...]:
+        """Return the policies with rows here, by their keys; as of ``settle``."""
+        rows: Counter[str] = Counter()
+        sources: Counter[str] = Counter()
+        for shared in self._pool.in_use():
+            for key, count in shared.counts.items():
+                rows[key] += count * shared.addresses
+                sources[key] += shared.addresses
+        return tuple(
+            LocalPolicy(
+                kind=policy.kind,
+                name=policy.name,
+                uid=policy.uid,
+                generation=policy.generation,
+                id=policy.id,
+                rows=rows[key],
+                sources=sources[key],
+            )
+            for key in sorted(rows)
+            for policy in [self._book.good[key]]
+        )
+
+    def _change_node(self, name: NodeName, node: Node | None) -> None:
+        old = self._nodes.get(name)
+        if old == node:
+            return
+        addresses = {a for n in (old, node) if n is not None for a in n.addresses}
+        self._book.touch_nodes(self._nodes.put(name, node), addresses)
+        self._selection.put_node(name, node.labels if node is not None else None)
+        self._networks.update(self._inside.replace_node(old, node))
+        self._node_addresses |= addresses
+        if _location(old) != _location(node):
+            for key in self._selection.pods_on(name):
+                self._addresses |= self._addresses_of(key)
+        if name == self._node:
+            self._is_own_stale = True
+
+    def _settle_policy(self, change: FateChange) -> None:
+        old, new = change.old, change.new
+        if old is None or new is None or not old.covers_like(new):
+            networks = set(old.networks if old is not None else ())
+            for network in networks:
+                self._covering.drop(network, change.key)
+            for network in set(new.networks if new is not None else ()):
+                self._covering.add(network, change.key)
+                networks.add(network)
+            for network in networks:
+                self._put(CoveredKey(network), self._covered(network))
+        for key in self._selection.pods_of(change.key):
+            self._addresses |= self._addresses_of(key)
+
+    def _covered(self, network: Network) -> CoveredEntry | None:
+        fates = [self._book.fates[key] for key in self._covering.of(network)]
+        first = min(fates, key=lambda fate: fate.seniority, default=None)
+        return CoveredEntry(first.id) if first is not None else None
+
+    def _settle_own(self) -> None:
+        """Find this node's own addresses and attachments again."""
+        self._is_own_stale = False
+        node = self._nodes.get(self._node)
+        of_node = frozenset(node.addresses if node is not None else ())
+        own = of_node | link_addresses(self._facts)
+        self._addresses |= own ^ self._own
+        self._own = own
+        wanted = attachment_entries(self._facts, of_node, self._tunnel.name)
+        for key in (*self._attached, *wanted):
+            self._put(key, wanted.get(key))
+        self._attached = tuple(wanted)
+
+    def _settle_egress_ips(self) -> None:
+        egress_ips = self._book.egress_ips
+        self._addresses |= egress_ips ^ self._egress_ips
+        self._egress_ips = egress_ips
+
+    def _settle_address(self, address: Address) -> None:
+        """Bring all that *address* has up to date: its present holder's, or nothing."""
+        pod = self._holders.holder(address)
+        lots = self._lots(pod) if pod is not None else ()
+        is_local = pod is not None and pod.node == self._node
+        shared = self._pool.take(lots, family_of(address), is_local=is_local)
+        self._put_rows(RowsKey(address), shared.rows or None)
+        self._put(EndpointKey(address), self._endpoint(address, pod, lots, shared))
+        if self._inside.place(address, pod.node if pod is not None else None):
+            self._networks.add(ip_network(address))
+
+    def _lots(self, pod: Endpoint) -> tuple[Lot, ...]:
+        """Return the policies that select *pod*, oldest first, with its seats."""
+        if pod.node != self._node and not self._book.is_any_here:
+            return ()
+        key = pod_key(pod)
+        fates = [
+            fate
+            for policy in self._selection.policies_of(key)
+            if (fate := self._book.fates.get(policy)) is not None
+        ]
+        if pod.node != self._node and not any(self._book.is_here(f.key) for f in fates):
+            return ()
+        fates.sort(key=lambda fate: fate.seniority)
+        return tuple((fate, fate.seat_of(key)) for fate in fates)
+
+    def _endpoint(
+        self,
+        address: Address,
+        pod: Endpoint | None,
+        lots: tuple[Lot, ...],
+        shared: SharedRows,
+    ) -> EndpointEntry | None:
+        """
+        Return who lives at *address* on this node; the host wins a conflict.
+
+        Without its namespace's labels nobody can say whether a policy covers a pod;
+        left out, it is unknown to the datapath, which drops its covered packets.
+        """
+        if address in self._own:
+            is_egress_ip = address in self._egress_ips
+            return EndpointEntry(EndpointFlag.HOST, is_egress_ip=is_egress_ip)
+        if pod is None or pod.node != self._node:
+            return None
+        if not self._selection.is_known(pod_key(pod)):
+            return None
+        return EndpointEntry(
+            EndpointFlag.POD,
+            is_other_family=not shared.rows
+            and any(fate.reach.families for fate, _ in lots),
+            is_selected=bool(shared.rows),
+            owner=pod.incarnation,
+        )
+
+    def _put_rows(self, key: RowsKey, rows: RowSet | None) -> None:
+        old = self.desired.get(key)
+        self._put(key, rows)
+        if isinstance(old, RowSet):
+            self._pool.release(old)
+        if rows is not None:
+            # Also where it only equals the old one: interfaces may be others.
+            self.desired[key] = rows
+
+    def _put(self, key: Key, value: Value | None) -> None:
+        if self.desired.get(key) == value:
+            return
+        self._touched.add(key)
+        if value is None:
+            del self.desired[key]
+        else:
+            self.desired[key] = value
+
+    def _addresses_of(self, key: str) -> set[Address]:
+        pod = self._selection.pod(key)
+        return set(pod.addresses) if pod and holds_addresses(pod) else set()
+
+    def _forget_answers(self) -> None:
+        self._problems = None
+        self._pod_queries = None
+
+    def _own_pods(self) -> list[Address]:
+        """Return the pod addresses of this node whose namespace is known."""
+        return [
+            address
+            for key in self._selection.pods_on(self._node)
+            if self._selection.is_known(key)
+            for address in self._addresses_of(key)
+            if self._holders.holder(address) is self._selection.pod(key)
+        ]
+
+    def _find_pod_queries(self) -> frozenset[PodQuery]:
+        covered = self._book.families
+        own = [pod for pod in self._own_pods() if family_of(pod) in covered]
+        if self._inside.strangers(own) or self._inside.has_unclear_networks(own):
+            return ALL_PODS
+        return pod_queries(self._book.rules_here)
+
+    def _defeats(self) -> Mapping[Defeat, int]:
+        defeats: Counter[Defeat] = Counter()
+        for shared in self._pool.in_use():
+            for defeat in shared.defeats:
+                defeats[defeat] += shared.addresses
+        return defeats
+
+
+def _location(node: Node | None) -> object:
+    """Return what tells of a node's pods where they are."""
+    return (node.pod_networks, node.tunnel_endpoint) if node is not None else None

@@ -1,0 +1,68 @@
+"""The measurements of scale work; what they measure is no test's business."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.results import Result, against_target, read_results, table, write_results
+from bench.scale import run
+from contract.isolation import skip_without_root
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.kernel
+def test_a_fiftieth_of_the_cluster_is_measured_in_every_case() -> None:
+    """Each stage checks the whole map against the rows that it expects."""
+    skip_without_root()
+
+    results = run(is_quick=True)
+
+    cases = {result.case for result in results}
+    assert EXPECTED_CASES <= cases
+    assert all(result.value >= 0 for result in results)
+
+
+EXPECTED_CASES = {
+    "scale/node/first-sync",
+    "scale/node/pod-change-p99",
+    "scale/node/policy-change-p99",
+    "scale/gateway/first-sync",
+    "scale/gateway/peak-memory",
+    "scale/gateway/idle-cpu",
+    "scale/gateway/heartbeats-cpu",
+    "scale/gateway/churn-lag-p99",
+    "scale/gateway-many-networks/rows-programmed",
+}
+
+
+def test_a_run_keeps_the_numbers_of_other_groups(tmp_path: Path) -> None:
+    path = tmp_path / "latest.json"
+    other, old, new = (
+        Result("datapath/hit", 1.0, "ns"),
+        Result("scale/node/first-sync", 9.0, "s"),
+        Result("scale/node/first-sync", 2.0, "s", rows=200),
+    )
+
+    write_results([other, old], path)
+    write_results([new], path)
+
+    assert read_results(path) == [other, new]
+
+
+def test_a_table_says_how_a_number_stands_to_its_target() -> None:
+    promised = against_target(Result("scale/x", 1.5, "s", rows=1200), 3.0)
+
+    shown = table([promised])
+
+    assert shown.splitlines()[1] == "scale/x  1,200    1.5  s     0.5 of target 3 s"
+
+
+def test_an_unknown_case_is_refused_by_name() -> None:
+    command = (sys.executable, "-m", "bench.run", "sclae")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert "no case 'sclae'; there are: scale" in done.stderr
