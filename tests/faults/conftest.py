@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.follower import Follower
+from faults.follower import Agent
 from faults.gate import Gate
 from faults.world import World
 from outgate.kubeapi.server import ApiServer
@@ -84,20 +84,20 @@ async def gate(upstream: Connection) -> AsyncIterator[Gate]:
 @asynccontextmanager
 async def following(
     connection: Connection, world: World, timing: Timing = FAST
-) -> AsyncIterator[Follower]:
+) -> AsyncIterator[Agent]:
     """Follow the cluster through *connection* as the agent of the first node."""
     async with Client(connection) as client:
         source = KubernetesSource(client, world.node, timing=timing)
         task = asyncio.create_task(source.run())
         try:
-            yield Follower(source)
+            yield Agent(source, world.node)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
-async def agent(gate: Gate, world: World) -> AsyncIterator[Follower]:
+async def agent(gate: Gate, world: World) -> AsyncIterator[Agent]:
     """Return an agent behind the gate that has listed everything."""
     async with following(Connection(gate.url), world) as agent:
         await agent.until_complete()

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from faults.claims import arrives
 from faults.conftest import following, serve_api
-from faults.follower import Follower
+from faults.follower import Agent
 from faults.gate import Answer, Gate, list_at, status, text, watch_at
 from faults.world import NETWORKS, World
 from outgate.policy.model import EgressPolicy
@@ -48,7 +48,7 @@ def shrunk(*items: Any, version: int = 10**9) -> Answer:
     ],
 )
 async def test_garbage_in_a_watch_removes_nothing(
-    gate: Gate, world: World, agent: Follower, garbage: bytes
+    gate: Gate, world: World, agent: Agent, garbage: bytes
 ) -> None:
     (stream,) = gate.watches("/pods")
     await stream.send(garbage)
@@ -60,7 +60,7 @@ async def test_garbage_in_a_watch_removes_nothing(
     "answer", [text(b""), text(b"{}"), text(b'{"items":[]}'), text(b"[1"), status(500)]
 )
 async def test_garbage_instead_of_a_list_removes_nothing(
-    gate: Gate, world: World, agent: Follower, answer: Answer
+    gate: Gate, world: World, agent: Agent, answer: Answer
 ) -> None:
     gate.fail(_is_stream, NO_STREAMS)
     gate.fail(list_at("/pods"), answer)
@@ -72,7 +72,7 @@ async def test_garbage_instead_of_a_list_removes_nothing(
 
 
 async def test_watch_that_is_too_old_is_listed_anew(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     fault = gate.fail(watch_at("/pods"), status(410), times=1)
     gate.cut("/pods")
@@ -81,7 +81,7 @@ async def test_watch_that_is_too_old_is_listed_anew(
 
 
 async def test_watch_that_says_it_is_too_old_is_listed_anew(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     (stream,) = gate.watches("/pods")
     await stream.send(EXPIRED)
@@ -114,7 +114,7 @@ async def test_api_without_streamed_lists_is_asked_for_pages(
 
 
 async def test_list_that_lost_everything_is_not_believed_at_once(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     gate.fail(_is_stream, NO_STREAMS)
     fault = gate.fail(list_at("/pods"), shrunk())
@@ -129,7 +129,7 @@ async def test_list_that_lost_everything_is_not_believed_at_once(
 
 
 async def test_list_that_stays_empty_is_believed_in_the_end(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     gate.fail(_is_stream, NO_STREAMS)
     gate.fail(list_at("/pods"), shrunk())
@@ -142,7 +142,7 @@ async def test_list_that_stays_empty_is_believed_in_the_end(
 
 @pytest.mark.parametrize("kind", ["nodes", "namespaces"])
 async def test_list_without_what_every_cluster_has_is_never_believed(
-    gate: Gate, world: World, agent: Follower, kind: str
+    gate: Gate, world: World, agent: Agent, kind: str
 ) -> None:
     gate.fail(_is_stream, NO_STREAMS)
     other = {"metadata": {"name": "other", "uid": "u", "resourceVersion": "1"}}
@@ -158,7 +158,7 @@ async def test_list_without_what_every_cluster_has_is_never_believed(
 
 
 async def test_another_cluster_behind_the_address_is_not_listened_to(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     async with serve_api() as other:
         async with Client(other) as client:
@@ -180,12 +180,12 @@ async def test_another_cluster_behind_the_address_is_not_listened_to(
     await arrives(agent, world)
 
 
-def _error(agent: Follower) -> str:
+def _error(agent: Agent) -> str:
     return agent.source.errors.get("pods", "")
 
 
 async def test_storage_that_lost_its_past_is_listed_anew(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     """
     Restored from a backup, a server counts from an older version.
@@ -210,7 +210,7 @@ async def _silent(request: web.Request) -> web.StreamResponse:
 
 
 async def test_events_that_come_twice_or_late_change_nothing(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     key = world.key("web-0")
     await world.label_pod("web-0", tier="front")
@@ -225,6 +225,7 @@ async def test_events_that_come_twice_or_late_change_nothing(
         if b'"BOOKMARK"' not in line:
             await stream.send(line)
     agent.removed.clear()
+    agent.lost.clear()
     await arrives(agent, world)
 
     del agent.pods[world.key("new")]
@@ -232,7 +233,7 @@ async def test_events_that_come_twice_or_late_change_nothing(
 
 
 async def test_late_end_of_a_former_pod_leaves_its_successor(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     """A StatefulSet's pod keeps its name and gets another uid."""
     key = world.key("web-0")
@@ -242,6 +243,7 @@ async def test_late_end_of_a_former_pod_leaves_its_successor(
     await world.add_pod("web-0")
     await agent.until(lambda: key in agent.pods and bool(agent.pods[key].addresses))
     agent.removed.clear()
+    agent.lost.clear()
     (stream,) = gate.watches("/pods")
     gone = {
         "name": "web-0",
@@ -275,6 +277,7 @@ async def test_event_loop_goes_on_while_a_large_list_arrives(
         (stream,) = gate.watches("/pods")
         pod = json.loads(stream.passed[0])
         lines = []
+        pod["object"]["status"] = {}
         for number in range(2000):
             pod["object"]["metadata"] |= {"name": f"p{number}", "uid": f"u{number}"}
             pod["object"]["metadata"]["resourceVersion"] = str(10**9 + number)

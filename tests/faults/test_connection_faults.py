@@ -9,7 +9,7 @@ import pytest
 
 from faults.claims import arrives
 from faults.conftest import FAST, following
-from faults.follower import Follower
+from faults.follower import Agent
 from faults.gate import Gate, status, watch_at
 from faults.world import World
 from outgate.source.connection import Connection
@@ -27,7 +27,7 @@ async def test_api_down_at_the_start_is_waited_for(gate: Gate, world: World) -> 
 
 
 async def test_api_down_later_removes_nothing(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     await gate.close()
     await agent.until_failing("pods")
@@ -37,7 +37,7 @@ async def test_api_down_later_removes_nothing(
 
 
 async def test_deletion_while_the_api_was_down_is_found(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     await gate.close()
     await agent.until_failing("pods")
@@ -50,7 +50,7 @@ async def test_deletion_while_the_api_was_down_is_found(
 
 
 async def test_watch_cut_in_the_middle_of_an_object_loses_no_change(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     gate.halve_next = "/pods"
     await arrives(agent, world)
@@ -113,7 +113,7 @@ async def test_watch_that_hangs_behind_a_living_proxy_is_opened_anew(
 
 
 async def test_server_that_asks_for_time_is_left_alone(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     fault = gate.fail(watch_at("/pods"), status(429, Retry_After="1"), times=1)
     gate.cut("/pods")
@@ -129,7 +129,7 @@ async def test_server_that_asks_for_time_is_left_alone(
 
 @pytest.mark.parametrize("code", [401, 403, 404, 429, 500, 503, 504])
 async def test_server_that_refuses_for_a_while_removes_nothing(
-    gate: Gate, world: World, agent: Follower, code: int
+    gate: Gate, world: World, agent: Agent, code: int
 ) -> None:
     fault = gate.fail(lambda _: True, status(code))
     gate.cut()
@@ -141,7 +141,7 @@ async def test_server_that_refuses_for_a_while_removes_nothing(
 
 
 async def test_wall_clock_that_jumps_changes_nothing(
-    gate: Gate, world: World, agent: Follower
+    gate: Gate, world: World, agent: Agent
 ) -> None:
     with mock.patch("time.time", return_value=4e9):
         await arrives(agent, world)

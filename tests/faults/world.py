@@ -41,8 +41,11 @@ class World:
                 await self._make_crd(document)
         await self._create("/api/v1/namespaces", {"metadata": {"name": self.namespace}})
         for number in (1, 2):
-            name = f"{self.tag}-n{number}"
-            await self._create("/api/v1/nodes", {"metadata": {"name": name}})
+            name, network = f"{self.tag}-n{number}", f"10.0.{number}.0/24"
+            spec = {"podCIDR": network, "podCIDRs": [network]}
+            await self._create(
+                "/api/v1/nodes", {"metadata": {"name": name}, "spec": spec}
+            )
             addresses = [{"type": "InternalIP", "address": f"192.0.2.{number}"}]
             await self._patch(
                 f"/api/v1/nodes/{name}/status", {"status": {"addresses": addresses}}
