@@ -139,7 +139,7 @@ class World:
         try:
             await self.client.request("GET", path)
         except SourceError as e:
-            if e.status not in (404, 503):
+            if e.status not in (404, 429, 503):
                 raise
             return False
         return True
