@@ -33,7 +33,12 @@ def kubeconfig() -> Path:
 def admin(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
     """Return a kubectl that may do everything."""
     cache = tmp_path_factory.mktemp("kubectl")
-    return Kubectl(_kubectl(), "", cache, kubeconfig=str(kubeconfig))
+    return kubectl_of(kubeconfig, cache)
+
+
+def kubectl_of(kubeconfig: Path, cache: Path) -> Kubectl:
+    """Return a kubectl for the bearer of *kubeconfig*."""
+    return Kubectl(_kubectl(), "", cache, "", str(kubeconfig))
 
 
 def _kubectl() -> str:
@@ -80,9 +85,7 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
     try:
         plane.start()
         cache = tmp_path_factory.mktemp("kubectl")
-        install_definitions(
-            Kubectl(_kubectl(), "", cache, kubeconfig=str(plane.kubeconfig))
-        )
+        install_definitions(kubectl_of(plane.kubeconfig, cache))
         yield plane
     finally:
         plane.stop()
