@@ -132,6 +132,7 @@ def pod(draw: st.DrawFn, index: int) -> Endpoint:
         is_host_network=draw(st.booleans()),
         is_terminating=draw(st.booleans()),
         is_finished=draw(st.booleans()),
+        incarnation=draw(st.integers(0, 2)),
     )
 
 

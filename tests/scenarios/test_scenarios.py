@@ -8,7 +8,8 @@ Shape of a scenario::
     steps:
     - apply: [OBJECT…]         replaces an object of the same kind and name
       delete: [KIND/NAME…]
-      addresses: {NODE: […]}   what links of a node really carry, if not all of its own
+      facts: {NODE: FACTS}     what a node observes, as in `policy plan --facts`;
+                               without them one link carries all addresses of the Node
       expect: {NODE: TEXT}
       problems: {NODE: TEXT}   "OBJECT: PATH: MESSAGE" lines
 
@@ -16,8 +17,6 @@ Steps build on each other.  The name of the file is the claim.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ import yaml
 
 from outgate.cli.policy import TUNNEL, find_node, imagine_facts
 from outgate.policy.compile import Compiled, compile_node
-from outgate.policy.model import Cluster
+from outgate.policy.fields import Field
+from outgate.source.facts_file import parse_facts
 from outgate.source.files import Document, build_cluster, read_documents
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import render
@@ -41,7 +41,7 @@ class World:
     def __init__(self, scenario: dict[str, Any]) -> None:
         self.shown = scenario.get("show", [])
         self._documents: dict[str, Document] = {}
-        self._addresses: dict[str, list[str]] = {}
+        self._facts: dict[str, NodeFacts] = {}
         for name in scenario["objects"]:
             self.apply(read_documents(FOLDER / "objects" / name))
 
@@ -55,20 +55,16 @@ class World:
         self.apply(Document("step", value) for value in step.get("apply", []))
         for reference in step.get("delete", []):
             del self._documents[reference]
-        self._addresses |= step.get("addresses", {})
+        for node, facts in step.get("facts", {}).items():
+            root = Field(facts, f"facts of {node}")
+            self._facts[node] = parse_facts(root)
+            assert root.problems == []
 
     def compile(self, node: str) -> Compiled:
         cluster = build_cluster(self._documents.values())
         found = find_node(cluster, node)
-        return compile_node(cluster, found.name, self._facts(cluster, node), TUNNEL)
-
-    def _facts(self, cluster: Cluster, node: str) -> NodeFacts:
-        facts = imagine_facts(find_node(cluster, node))
-        if node not in self._addresses:
-            return facts
-        (link,) = facts.links
-        addresses = tuple(ip_address(a) for a in self._addresses[node])
-        return replace(facts, links=(replace(link, addresses=addresses),))
+        facts = self._facts.get(node) or imagine_facts(found)
+        return compile_node(cluster, found.name, facts, TUNNEL)
 
     def render(self, compiled: Compiled) -> list[str]:
         lines = render(compiled.snapshot).splitlines()

@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from outgate.agent.config import AgentConfig
+from outgate.agent.memory import expect_many_objects, set_aside
 from outgate.agent.node_report import report_node
 from outgate.agent.report import Counting, Report
 from outgate.agent.reporter import Reporter
@@ -86,6 +87,7 @@ class Agent:
             kernel, self._target, self._note_round, Pace(self._clock)
         )
         self._reporter = None if client is None else self._make_reporter(client)
+        self._is_set_aside = False
         self._told = _Told()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -155,6 +157,9 @@ class Agent:
         if done.error is not None:
             log.warning(Event.ROUND_FAILED, round=done.number, error=done.error)
             return
+        if done.is_complete and not self._is_set_aside:
+            self._is_set_aside = True
+            set_aside()
         write = log.info if done.added or done.removed or done.failed else log.debug
         write(
             Event.ROUND,
@@ -208,6 +213,7 @@ async def run_agent(config: AgentConfig) -> None:
 
     Errors: an OutgateError when it cannot start.
     """
+    expect_many_objects()
     configure_logs(config.log_format)
     structlog.contextvars.bind_contextvars(node=config.node)
     connection = load(config.kubeconfig, config.context)

@@ -71,7 +71,7 @@ class Reporter:
         self._client = client
         self._report = report
         self._is_candidate = is_candidate
-        self._said: NodeReport | None = None
+        self._said: dict[str, Any] = {}
         self._said_at = 0.0
         self._written_at = 0.0
         self._retry_at = 0.0
@@ -95,8 +95,9 @@ class Reporter:
         now = time.monotonic()
         if now < self._retry_at:
             return
-        report = replace(self._report(), renew_time="")
-        body = self._due(report, now)
+        report = self._report()
+        said = _status(replace(report, renew_time=""))
+        body = self._due(said, now)
         if body is None:
             return
         try:
@@ -109,15 +110,15 @@ class Reporter:
             self._fail(f"{error}{mend}")
         else:
             if len(body) > 1:
-                self._said, self._said_at = report, now
+                self._said, self._said_at = said, now
             self._written_at = now
             self._written += 1
             self._attempts, self._error = 0, None
 
-    def _due(self, report: NodeReport, now: float) -> dict[str, Any] | None:
+    def _due(self, status: dict[str, Any], now: float) -> dict[str, Any] | None:
         """Return the status to write: all of it, a sign of life, or nothing."""
-        if report != self._said or now - self._said_at >= REPEAT_SECONDS:
-            return _status(replace(report, renew_time=_wall()))
+        if status != self._said or now - self._said_at >= REPEAT_SECONDS:
+            return {**status, "renewTime": _wall()}
         if self._is_candidate() and now - self._written_at >= RENEW_SECONDS:
             return {"renewTime": _wall()}
         return None
@@ -161,7 +162,7 @@ class Reporter:
         wait = min(LOOK_SECONDS * 2.0 ** min(self._attempts, 16), LONGEST_WAIT)
         self._retry_at = time.monotonic() + wait
         # What the API holds is unknown now: a write may have arrived all the same.
-        self._said = None
+        self._said = {}
 
 
 def _status(report: NodeReport) -> dict[str, Any]:

@@ -39,6 +39,7 @@ COMMANDS = {
     "monitor": Lazy("outgate.cli.monitor", "app"),
     "map": Lazy("outgate.cli.show", "map_app"),
     "policy": Lazy("outgate.cli.policy", "app"),
+    "explain": Lazy("outgate.cli.explain", "app"),
     "datapath": Lazy("outgate.cli.datapath", "app"),
     "lab": Lazy("outgate.cli.lab", "app", extra="lab"),
 }

@@ -7,10 +7,11 @@ it back.  Equal reports have equal JSON, so that only changes are written.
 What it is not: the controller's answer; that is ``status.gateways`` of each policy.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from outgate.state.entries import NodeName
+from outgate.state.entries import Address, NodeName
 from outgate.state.facts import Link, NodeFacts
 
 
@@ -45,7 +46,6 @@ class NodeReport:
 
     def to_json(self) -> dict[str, object]:
         """Return the ``status`` of the EgressNode; cables of pods are left out."""
-        links = sorted(self.facts.links, key=lambda link: link.name)
         routes = {
             "ipv4": self.facts.default_interface,
             "ipv6": self.facts.default_interface_v6,
@@ -55,9 +55,7 @@ class NodeReport:
             "ready": self.is_ready,
             "message": self.message,
             "version": self.version,
-            "interfaces": [
-                _link_to_json(link) for link in links if not link.peer_elsewhere
-            ],
+            "interfaces": [_link_to_json(link) for link in _carriers(self.facts)],
             "defaultRoute": {family: name for family, name in routes.items() if name},
             "policies": [
                 {
@@ -71,6 +69,29 @@ class NodeReport:
                 for uid, policy in sorted(self.policies.items())
             ],
         }
+
+
+def _carriers(facts: NodeFacts) -> list[Link]:
+    """
+    Return the links that can carry egress IPs, by name: not the cables of pods.
+
+    A node may itself hang on such a cable, as in kind; one that has an address of its
+    own, or the default route, is no pod's.  (Plugins that give the host's ends an
+    address give all of them the same one.)
+    """
+    cables = Counter(a for link in facts.links for a in _cable_addresses(link))
+    found = [
+        link
+        for link in facts.links
+        if not link.peer_elsewhere
+        or link.name in facts.default_interfaces
+        or any(cables[address] == 1 for address in link.addresses)
+    ]
+    return sorted(found, key=lambda link: link.name)
+
+
+def _cable_addresses(link: Link) -> tuple[Address, ...]:
+    return link.addresses if link.peer_elsewhere else ()
 
 
 def _link_to_json(link: Link) -> dict[str, object]:

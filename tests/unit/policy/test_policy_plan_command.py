@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -46,7 +47,9 @@ def test_plan_as_json_holds_rows_problems_and_entries() -> None:
             "kind": "gateway",
             "egressIP": "172.18.0.5",
             "tunnelEndpoint": "172.18.0.5",
+            "interface": None,
             "policy": "egress-all",
+            "policyKind": "CiliumEgressNATPolicy",
         }
     ]
     assert answer["problems"] == []
@@ -68,6 +71,95 @@ def test_plan_reads_standard_input_and_tells_problems_with_exit_code_2() -> None
     assert "10.0.2.86 -> 172.18.0.0/16" in result.stdout, "others are not harmed"
 
 
+GATEWAYS = str(OBJECTS / "two-gateways.yaml")
+
+GATEWAY_POLICY = """\
+apiVersion: cilium.io/v2
+kind: CiliumEgressGatewayPolicy
+metadata: {name: shop}
+spec:
+  selectors: [{podSelector: {matchLabels: {app: web}}}]
+  destinationCIDRs: [203.0.113.0/24]
+  excludedCIDRs: [203.0.113.7/32, 192.0.2.0/24]
+  egressGateway: {nodeSelector: {matchLabels: {zone: b}}, interface: uplink}
+"""
+
+FACTS = """\
+interfaces:
+- {name: eth0, addresses: [192.0.2.12/24]}
+- {name: eth1, altnames: [uplink], addresses: [198.51.100.7/24]}
+defaultRoute: {ipv4: eth0}
+"""
+
+
+def _plan_as_json(node: str, *arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(
+        app,
+        ["plan", "-f", GATEWAYS, "-f", "-", "--node", node, "-o", "json", *arguments],
+        input=GATEWAY_POLICY,
+    )
+    assert result.exit_code == 0, result.output
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def test_plan_with_facts_names_the_interface_and_its_address(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.yaml"
+    facts.write_text(FACTS)
+    answer = _plan_as_json("gateway-b", "--facts", str(facts))
+
+    row = {
+        "source": "10.0.1.10",
+        "destination": "203.0.113.0/24",
+        "kind": "gateway",
+        "egressIP": "198.51.100.7",
+        "tunnelEndpoint": "192.0.2.12",
+        "interface": "eth1",
+        "policy": "shop",
+        "policyKind": "CiliumEgressGatewayPolicy",
+    }
+    nothing = dict.fromkeys(["egressIP", "tunnelEndpoint", "interface"])
+    excluded = {**row, **nothing, "destination": "203.0.113.7/32", "kind": "excluded"}
+    of_web_0 = [found for found in answer["rows"] if found["source"] == "10.0.1.10"]
+    assert [row, excluded] == [
+        found for found in of_web_0 if found["destination"].startswith("203.0.113.")
+    ]
+
+
+def test_plan_without_facts_imagines_no_other_interface() -> None:
+    answer = _plan_as_json("gateway-b")
+
+    assert {row["kind"] for row in answer["rows"]} == {"no-egress-ip", "excluded"}
+    assert "spec.egressGateway.interface" in [p["path"] for p in answer["problems"]]
+
+
+def test_plan_on_a_node_that_is_not_the_gateway_may_not_know_the_egress_ip() -> None:
+    rows = _plan_as_json("worker")["rows"]
+
+    assert {
+        (row["egressIP"], row["tunnelEndpoint"], row["interface"])
+        for row in rows
+        if row["kind"] == "gateway"
+    } == {(None, "192.0.2.12", None)}
+
+
+def test_plan_tells_warnings_among_the_problems() -> None:
+    problems = _plan_as_json("worker")["problems"]
+
+    assert "spec.excludedCIDRs[1]" in [problem["path"] for problem in problems]
+
+
+def test_plan_refuses_wrong_facts_with_the_path(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.yaml"
+    facts.write_text("defaultRoute: {ipv4: eth9}")
+    result = CliRunner().invoke(
+        app, ["plan", "-f", GATEWAYS, "--node", "worker", "--facts", str(facts)]
+    )
+
+    assert isinstance(result.exception, SourceError)
+    assert "defaultRoute.ipv4: there is no interface 'eth9'" in str(result.exception)
+
+
 def test_plan_without_a_gateway_has_nulls(tmp_path: Path) -> None:
     policy = tmp_path / "p.yaml"
     policy.write_text(BAD.replace("10.0.0.1/8", "10.0.0.0/8").replace("0.5", "0.99"))
@@ -86,7 +178,9 @@ def test_plan_without_a_gateway_has_nulls(tmp_path: Path) -> None:
             "kind": "no-gateway",
             "egressIP": None,
             "tunnelEndpoint": None,
+            "interface": None,
             "policy": "broken",
+            "policyKind": "CiliumEgressNATPolicy",
         }
     ]
     assert [(p["object"], p["path"]) for p in answer["problems"]] == [
@@ -101,7 +195,7 @@ def test_plan_without_a_gateway_has_nulls(tmp_path: Path) -> None:
         (
             ["-f", str(OBJECTS), "--node", "nowhere"],
             ConfigError,
-            "have no Node 'nowhere'; they have: k8s-guide-control-plane,",
+            "have no Node 'nowhere'; they have: gateway-a, gateway-b, k8s-guide-",
         ),
     ],
 )

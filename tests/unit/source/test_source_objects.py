@@ -1,7 +1,7 @@
 """Kubernetes objects become model values, and hold what they share once."""
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import msgspec
 import pytest
@@ -118,11 +118,28 @@ def test_report_without_a_status_is_of_a_node_that_is_not_ready() -> None:
     assert expected == msgspec.json.decode(written, type=EgressNodeObject).to_model()
 
 
-def test_report_leaves_out_the_cables_of_pods() -> None:
-    cable = Link("veth1", InterfaceIndex(9), kind="veth", peer_elsewhere=True)
-    report = NodeReport(NodeName("n"), True, facts=NodeFacts((cable,)))
+def cable(name: str, *addresses: str) -> Link:
+    """Return one end of a pair whose other end is elsewhere."""
+    known = tuple(map(ip_address, addresses))
+    index = InterfaceIndex(9)
+    return Link(name, index, kind="veth", addresses=known, peer_elsewhere=True)
 
-    assert report.to_json()["interfaces"] == []
+
+def reported(*links: Link, default: str | None = None) -> list[str]:
+    report = NodeReport(NodeName("n"), True, facts=NodeFacts(links, default))
+    interfaces = report.to_json()["interfaces"]
+    assert isinstance(interfaces, list)
+    return [interface["name"] for interface in interfaces]
+
+
+def test_report_leaves_out_the_cables_of_pods() -> None:
+    assert reported(cable("veth1")) == []
+    assert reported(cable("veth1", "10.0.0.1"), cable("veth2", "10.0.0.1")) == []
+
+
+def test_report_has_the_cable_that_the_node_itself_hangs_on() -> None:
+    assert reported(cable("eth0", "172.18.0.4"), cable("veth1")) == ["eth0"]
+    assert reported(cable("eth0"), default="eth0") == ["eth0"]
 
 
 def test_report_leaves_out_addresses_that_others_do_not_reach() -> None:
