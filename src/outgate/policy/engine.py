@@ -58,7 +58,11 @@ from outgate.state.facts import NodeFacts
 
 @dataclass(frozen=True, slots=True)
 class LocalPolicy:
-    """A policy with rows on this node: how many, of how many pod addresses."""
+    """
+    A policy that this node carries out: its rows, and of how many pod addresses.
+
+    None where other policies come first, or the pods lack the family.
+    """
 
     kind: str
     name: str
@@ -228,7 +232,14 @@ class Engine:
         return self._book.is_candidate
 
     def local_policies(self) -> tuple[LocalPolicy, ...]:
-        """Return the policies with rows here, by their keys; as of ``settle``."""
+        """
+        Return the policies that select pods of this node, or whose gateway it is.
+
+        By their keys; as of ``settle``.
+        """
+        keys = set(self._book.here)
+        for pod in self._selection.pods_on(self._node):
+            keys.update(self._selection.policies_of(pod))
         rows: Counter[str] = Counter()
         sources: Counter[str] = Counter()
         for shared in self._pool.in_use():
@@ -245,8 +256,8 @@ class Engine:
                 rows=rows[key],
                 sources=sources[key],
             )
-            for key in sorted(rows)
-            for policy in [self._book.good[key]]
+            for key in sorted(keys | rows.keys())
+            if (policy := self._book.good.get(key)) is not None
         )
 
     def _change_node(self, name: NodeName, node: Node | None) -> None:
