@@ -1,15 +1,18 @@
 """The index of labels and the choice of gateways, against naive readings."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from outgate.policy.gateways import choose
 from outgate.policy.matching import Matches, Watched
 from outgate.policy.model import Cluster, EgressPolicy, GatewayOnNodes, Labels, Node
 from outgate.policy.nodes import NodeIndex
-from outgate.policy.selectors import Selector
+from outgate.policy.selectors import Operator, Requirement, Selector
 from property.worlds import clusters, labels, node_selectors, policy, selectors
 
+IS_A, IS_B = (
+    Selector((Requirement("app", Operator.IN, frozenset({value})),)) for value in "ab"
+)
 SUBJECTS = st.sampled_from(("x", "y", "z"))
 
 
@@ -23,6 +26,15 @@ SUBJECTS = st.sampled_from(("x", "y", "z"))
         ),
         max_size=20,
     )
+)
+@example(
+    [
+        ("watch", "", IS_B),
+        ("put", "x", {"app": "a"}),
+        ("put", "x", {"app": "b"}),
+        ("remove", "x", None),
+        ("watch", "", IS_A),
+    ]
 )
 def test_index_matches_what_comparing_everything_matches(
     steps: list[tuple[str, str, object]],
