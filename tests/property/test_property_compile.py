@@ -23,8 +23,11 @@ from outgate.state.entries import (
     Excluded,
     Family,
     Key,
+    Network,
     NoGateway,
+    PolicyEntry,
     PolicyKey,
+    RowSet,
     RowsKey,
     TunnelKey,
     Value,
@@ -102,9 +105,32 @@ def test_new_pod_is_known_only_after_its_rows(before: Cluster, after: Cluster) -
     for operation in diff(desired, actual):
         held = dict(_apply((operation,), held))
         if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
-            address = operation.key.address
-            of_pod = {pair for pair in _pairs(desired) if pair.source == address}
-            assert of_pod <= _pairs(held)
+            source = operation.key.address
+            assert _fate_of(desired, source) <= _fate_of(held, source)
+
+
+@given(clusters(), clusters())
+def test_new_owner_of_an_address_is_known_only_without_the_former_ones_rows(
+    before: Cluster, after: Cluster
+) -> None:
+    actual, desired = _compile(before).snapshot, _compile(after).snapshot
+    held: dict[Key, Value] = dict(actual)
+    for operation in diff(desired, actual):
+        held = dict(_apply((operation,), held))
+        if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
+            source = operation.key.address
+            if _owner(actual, source) != _owner(desired, source):
+                assert _fate_of(desired, source) == _fate_of(held, source)
+
+
+def _owner(snapshot: Snapshot, source: Address) -> int | None:
+    entry = snapshot.get(EndpointKey(source))
+    return entry.owner if isinstance(entry, EndpointEntry) else None
+
+
+def _fate_of(snapshot: Snapshot, source: Address) -> set[tuple[Network, PolicyEntry]]:
+    rows = snapshot.get(RowsKey(source))
+    return set(rows.items()) if isinstance(rows, RowSet) else set()
 
 
 def _pairs(snapshot: Snapshot) -> set[PolicyKey]:

@@ -133,6 +133,7 @@ def pod(draw: st.DrawFn, index: int) -> Endpoint:
         is_host_network=draw(seldom),
         is_terminating=draw(seldom),
         is_finished=draw(seldom),
+        incarnation=draw(st.integers(0, 2)),
     )
 
 
