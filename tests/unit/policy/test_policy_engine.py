@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from outgate.policy.engine import Engine, LocalPolicy
+from outgate.policy.answers import LocalPolicy
+from outgate.policy.engine import Engine
 from outgate.policy.model import (
     BadPolicy,
     ClusterChanges,
