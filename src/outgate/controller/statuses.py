@@ -19,7 +19,6 @@ from outgate.policy.gateways import (
     Chosen,
     canonical_text,
     choose,
-    health_of,
     needed_families,
     share,
 )
@@ -34,6 +33,7 @@ from outgate.policy.model import (
     Node,
 )
 from outgate.policy.nodes import Candidates, NodeIndex
+from outgate.policy.ranking import health_of
 from outgate.policy.reports import NodeReport
 from outgate.policy.selection import Selection
 from outgate.policy.status import PolicyStatus

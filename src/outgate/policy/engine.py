@@ -12,12 +12,17 @@ with what the kernel holds, ``reconcile`` applies the difference.
 Who calls it: the agent each round, and ``compile_node`` for one answer.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_network
 
 from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
+from outgate.policy.answers import (
+    LocalPolicy,
+    defeats,
+    doubtful_pods,
+    local_policies,
+    pod_addresses,
+)
 from outgate.policy.attachments import attachment_entries
 from outgate.policy.claims import Claims
 from outgate.policy.endpoints import (
@@ -30,7 +35,7 @@ from outgate.policy.model import ClusterChanges, Endpoint, Node, PodQuery, Probl
 from outgate.policy.nodes import NodeIndex
 from outgate.policy.policies import FateChange, PolicyBook
 from outgate.policy.problems import missing_node, unknown_networks
-from outgate.policy.rows import Defeat, Lot, RowPool, SharedRows, tell_defeats
+from outgate.policy.rows import Lot, RowPool, SharedRows, tell_defeats
 from outgate.policy.scope import ALL_PODS, pod_queries
 from outgate.policy.selection import Selection
 from outgate.state.entries import (
@@ -54,23 +59,6 @@ from outgate.state.entries import (
     family_of,
 )
 from outgate.state.facts import NodeFacts
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPolicy:
-    """
-    A policy that this node carries out: its rows, and of how many pod addresses.
-
-    None where other policies come first, or the pods lack the family.
-    """
-
-    kind: str
-    name: str
-    uid: str
-    generation: int
-    id: PolicyId
-    rows: int
-    sources: int
 
 
 class Engine:
@@ -162,7 +150,7 @@ class Engine:
             found = {
                 *self._book.problems,
                 *self._holders.problems(),
-                *tell_defeats(self._defeats(), self._book.good),
+                *tell_defeats(defeats(self._pool), self._book.good),
                 *unknown_networks(
                     self._node,
                     self._inside.strangers(self._own_pods()),
@@ -183,47 +171,29 @@ class Engine:
 
         What the kernel still holds for them stays as it is.
         """
-        kept = {bad.id for _, bad in self._book.kept}
-        if kept:
-            kept -= {policy.id for policy in self._book.good.values()}
-        return frozenset(kept)
+        return self._book.kept_ids
 
     @property
     def doubtful_pods(self) -> tuple[DoubtfulPod, ...]:
         """Return the pods of this node that kept policies select."""
-        found = {
-            DoubtfulPod(address, pod.reference, bad)
-            for policy, bad in self._book.kept
-            for key in self._selection.pods_of(policy)
-            for pod in [self._selection.pod(key)]
-            if pod is not None and pod.node == self._node
-            for address in pod.addresses
-            if self._holders.holder(address) is pod
-        }
-        return tuple(
-            sorted(
-                found,
-                key=lambda doubt: (
-                    doubt.address.version,
-                    doubt.address,
-                    doubt.policy.name,
-                    doubt.policy.kind,
-                ),
-            )
-        )
+        return doubtful_pods(self._node, self._book, self._selection, self._holders)
 
     @property
     def policy_names(self) -> Mapping[PolicyId, str]:
         """Return how users write each policy, bad ones too."""
-        names = {bad.id: f"{bad.kind} {bad.name}" for bad in self._book.bad.values()}
-        names.update((p.id, p.reference) for p in self._book.good.values())
-        return names
+        return self._book.names
 
     @property
     def pod_queries(self) -> frozenset[PodQuery]:
         """Return which pods this node needs beside its own; as of ``settle``."""
         if self._pod_queries is None:
-            self._pod_queries = self._find_pod_queries()
+            covered = self._book.families
+            own = [pod for pod in self._own_pods() if family_of(pod) in covered]
+            is_unclear = self._inside.strangers(own) or (
+                self._inside.has_unclear_networks(own)
+            )
+            rules = self._book.rules_here
+            self._pod_queries = ALL_PODS if is_unclear else pod_queries(rules)
         return self._pod_queries
 
     @property
@@ -237,28 +207,7 @@ class Engine:
 
         By their keys; as of ``settle``.
         """
-        keys = set(self._book.here)
-        for pod in self._selection.pods_on(self._node):
-            keys.update(self._selection.policies_of(pod))
-        rows: Counter[str] = Counter()
-        sources: Counter[str] = Counter()
-        for shared in self._pool.in_use():
-            for key, count in shared.counts.items():
-                rows[key] += count * shared.addresses
-                sources[key] += shared.addresses
-        return tuple(
-            LocalPolicy(
-                kind=policy.kind,
-                name=policy.name,
-                uid=policy.uid,
-                generation=policy.generation,
-                id=policy.id,
-                rows=rows[key],
-                sources=sources[key],
-            )
-            for key in sorted(keys | rows.keys())
-            if (policy := self._book.good.get(key)) is not None
-        )
+        return local_policies(self._node, self._pool, self._book, self._selection)
 
     def _change_node(self, name: NodeName, node: Node | None) -> None:
         old = self._nodes.get(name)
@@ -401,28 +350,7 @@ class Engine:
         self._pod_queries = None
 
     def _own_pods(self) -> list[Address]:
-        """Return the pod addresses of this node whose namespace is known."""
-        return [
-            address
-            for key in self._selection.pods_on(self._node)
-            if self._selection.is_known(key)
-            for address in self._addresses_of(key)
-            if self._holders.holder(address) is self._selection.pod(key)
-        ]
-
-    def _find_pod_queries(self) -> frozenset[PodQuery]:
-        covered = self._book.families
-        own = [pod for pod in self._own_pods() if family_of(pod) in covered]
-        if self._inside.strangers(own) or self._inside.has_unclear_networks(own):
-            return ALL_PODS
-        return pod_queries(self._book.rules_here)
-
-    def _defeats(self) -> Mapping[Defeat, int]:
-        defeats: Counter[Defeat] = Counter()
-        for shared in self._pool.in_use():
-            for defeat in shared.defeats:
-                defeats[defeat] += shared.addresses
-        return defeats
+        return list(pod_addresses(self._node, self._selection, self._holders))
 
 
 def _location(node: Node | None) -> object:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from outgate.policy.engine import Engine, LocalPolicy
+from outgate.policy.answers import LocalPolicy
+from outgate.policy.engine import Engine
 from outgate.policy.model import (
     BadPolicy,
     ClusterChanges,
@@ -205,6 +206,26 @@ def test_no_matching_node_is_a_drop_and_tells_the_labels() -> None:
     assert problem.path == "spec.egressGateway.nodeSelector"
     assert "role In router" in problem.message
     assert "kubectl label node" in problem.message
+
+
+def test_gateway_without_ipv4_takes_no_ipv4_packets_and_is_told() -> None:
+    """Rows of IPv4 have no room for its address; those of IPv6 have."""
+    world_6 = ip_network("2001:db8:ff::/48")
+    policy = _policy(destinations=(WORLD, world_6))
+    engine = _engine(ONE, policy)
+    only_6 = ip_address("2001:db8::2")
+    _change(
+        engine,
+        nodes={TWO: _node(TWO, internal_addresses=(only_6,)), THREE: None},
+        pods={"default/web6": _pod("web6", "fd00::7")},
+    )
+
+    assert _rows(engine) == {str(WORLD): NoGateway(policy.id)}
+    assert _rows(engine, "fd00::7") == {
+        str(world_6): ViaGateway(None, only_6, policy.id)
+    }
+    (problem,) = (p for p in engine.problems if p.object == policy.reference)
+    assert "node n2 has no IPv4 address" in problem.message
 
 
 def test_gateway_that_goes_down_is_followed_by_the_next() -> None:

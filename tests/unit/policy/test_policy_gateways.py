@@ -80,6 +80,13 @@ def test_node_that_is_known_to_be_unusable_comes_last() -> None:
     assert _chosen(policy, *NODES) == [B]
 
 
+def test_node_that_is_known_to_be_usable_is_not_preferred_for_that() -> None:
+    """Else pods would move only because the controller looked at another node."""
+    policy = _policy(health=(GatewayHealth(B, is_usable=True),))
+
+    assert _chosen(policy, *NODES) == [A]
+
+
 def test_bad_node_is_used_when_there_is_no_better() -> None:
     (chosen,) = choose(_policy(), NodeIndex((replace(NODES[1], is_ready=False),)))
 
