@@ -101,11 +101,11 @@ class Statuses:
         """Take what the agent on *node* says; *is_old* as in ``Freshness.note``."""
         renewed = report.renew_time if report else ""
         self._freshness.note(node, renewed, now, is_old=is_old)
-        was_silent = not self._reports
+        was_first = not self._reports
         before = self._reports.pop(node, None)
         if report is not None:
             self._reports[node] = report
-        if was_silent != (not self._reports):
+        if was_first != (not self._reports):
             self._concerned.update(self._policies)
         self._note_difference(node, before, report)
 

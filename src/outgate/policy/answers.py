@@ -18,7 +18,11 @@ from outgate.state.entries import Address, NodeName, PolicyId
 
 @dataclass(frozen=True, slots=True)
 class LocalPolicy:
-    """A policy with rows on this node: how many, of how many pod addresses."""
+    """
+    A policy that this node carries out: its rows, and of how many pod addresses.
+
+    None where other policies come first, or the pods lack the family.
+    """
 
     kind: str
     name: str
@@ -29,8 +33,13 @@ class LocalPolicy:
     sources: int
 
 
-def local_policies(pool: RowPool, book: PolicyBook) -> tuple[LocalPolicy, ...]:
-    """Return the policies with rows in *pool*, by their keys."""
+def local_policies(
+    node: NodeName, pool: RowPool, book: PolicyBook, selection: Selection
+) -> tuple[LocalPolicy, ...]:
+    """Return the policies that select pods of *node*, or whose gateway it is."""
+    keys = set(book.here)
+    for pod in selection.pods_on(node):
+        keys.update(selection.policies_of(pod))
     rows: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     for shared in pool.in_use():
@@ -47,8 +56,8 @@ def local_policies(pool: RowPool, book: PolicyBook) -> tuple[LocalPolicy, ...]:
             rows=rows[key],
             sources=sources[key],
         )
-        for key in sorted(rows)
-        for policy in [book.good[key]]
+        for key in sorted(keys | rows.keys())
+        if (policy := book.good.get(key)) is not None
     )
 
 

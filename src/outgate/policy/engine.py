@@ -202,8 +202,12 @@ class Engine:
         return self._book.is_candidate
 
     def local_policies(self) -> tuple[LocalPolicy, ...]:
-        """Return the policies with rows here, by their keys; as of ``settle``."""
-        return local_policies(self._pool, self._book)
+        """
+        Return the policies that select pods of this node, or whose gateway it is.
+
+        By their keys; as of ``settle``.
+        """
+        return local_policies(self._node, self._pool, self._book, self._selection)
 
     def _change_node(self, name: NodeName, node: Node | None) -> None:
         old = self._nodes.get(name)

@@ -6,7 +6,7 @@ a node or of facts concerns, and decides only these again (``decisions``).
 What it is not: pods (``selection``) and their rows (``rows``).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -92,6 +92,11 @@ class PolicyBook:
             new = self._note(key, self._decide(key, facts))
             if new is not old:
                 yield FateChange(key, old, new)
+
+    @property
+    def here(self) -> Set[str]:
+        """Return the policies whose gateway is this node; not to be kept."""
+        return self._here
 
     @property
     def is_any_here(self) -> bool:

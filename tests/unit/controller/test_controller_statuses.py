@@ -213,6 +213,18 @@ def test_sign_of_life_alone_concerns_nobody() -> None:
     assert set() == world.concerned()
 
 
+def test_first_report_concerns_all() -> None:
+    """Without any report nothing is known of agents; with one, others are missing."""
+    world = World()
+    world.report()
+    world.status()
+    world.concerned()
+    stranger = replace(report(9), node=NodeName("n99"))
+    world.report(stranger)
+
+    assert {KEY} == world.concerned()
+
+
 def test_report_of_rows_concerns_their_policy() -> None:
     world = World()
     world.report(report(1), report(2))

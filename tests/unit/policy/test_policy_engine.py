@@ -469,6 +469,30 @@ def test_bad_version_keeps_the_good_one_and_its_generation() -> None:
     )
 
 
+def test_policy_that_comes_second_everywhere_is_carried_out_all_the_same() -> None:
+    """It has no rows: who waits for its rows to be programmed would wait for ever."""
+    older = _policy("older", created="2026-01-01T00:00:00Z")
+    second = _policy("second", created="2026-01-02T00:00:00Z")
+    for name in (ONE, TWO):
+        found = _engine(name, older, second).local_policies()
+
+        assert [("older", True), ("second", False)] == [
+            (local.name, local.rows > 0) for local in found
+        ]
+
+
+def test_policy_of_another_family_is_carried_out_without_rows() -> None:
+    policy = _policy(destinations=(ip_network("2001:db8:ff::/48"),))
+
+    assert [0] == [local.rows for local in _engine(ONE, policy).local_policies()]
+
+
+def test_policy_that_selects_no_pod_here_is_not_told() -> None:
+    policy = _policy(rules=(Rule(_in("app", "of-nobody")),))
+
+    assert () == _engine(ONE, policy).local_policies()
+
+
 def test_only_a_chosen_gateway_asks_for_pods() -> None:
     query = frozenset({PodQuery("", "app=a")})
 
