@@ -60,6 +60,7 @@ def change(draw: st.DrawFn) -> Change:
     )
     is_gone = draw(st.integers(0, 3)) == 0
     index = draw(st.integers(0, 2))
+    key: str
     match kind:
         case "nodes":
             value: object = draw(node(index))

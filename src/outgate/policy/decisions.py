@@ -32,6 +32,7 @@ from outgate.policy.never import is_never_routed
 from outgate.policy.nodes import NodeIndex
 from outgate.state.entries import (
     Address,
+    CoveredEntry,
     Family,
     Network,
     NodeName,
@@ -50,21 +51,13 @@ class Reach:
     """
     The networks of a policy that can have rows, by family, IPv4 first.
 
-    *problems* tell of the others.
+    *families* are those that have destinations; *problems* tell of other networks.
     """
 
     destinations: tuple[tuple[Network, ...], tuple[Network, ...]]
     excluded: tuple[tuple[Network, ...], tuple[Network, ...]]
-    problems: tuple[Problem, ...] = field(default=(), compare=False)
-
-    @property
-    def families(self) -> frozenset[Family]:
-        """Return the families that have destinations."""
-        return frozenset(
-            family
-            for family, networks in zip(Family, self.destinations, strict=True)
-            if networks
-        )
+    families: frozenset[Family] = field(compare=False)
+    problems: tuple[Problem, ...] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +98,7 @@ class Fate:
     seniority: tuple[bool, str, str, str]
     seats: tuple[Seat, ...]
     reach: Reach
+    covered: CoveredEntry
 
     def seat_of(self, pod: str) -> int:
         """Return the index of the seat that the *pod* (its key) leaves through."""
@@ -140,9 +134,11 @@ class Decision:
 
 def reach_of(policy: EgressPolicy) -> Reach:
     """Return where *policy* can send what; it takes as long as the lists are."""
+    destinations = _by_family(policy.destinations)
     return Reach(
-        _by_family(policy.destinations),
+        destinations,
         _by_family(policy.excluded),
+        frozenset(f for f, found in zip(Family, destinations, strict=True) if found),
         tuple(_never_routed(policy)),
     )
 
@@ -173,6 +169,7 @@ def decide(
         seniority=policy.seniority,
         seats=tuple(seats),
         reach=reach,
+        covered=CoveredEntry(policy.id),
     )
     return Decision(fate, tuple(problems))
 

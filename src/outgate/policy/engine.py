@@ -97,11 +97,14 @@ class Engine:
         self._node_addresses: set[Address] = set()
         self._networks: set[Network] = set(EVERYTHING)
         self._is_own_stale = True
+        self._are_egress_ips_stale = False
         self._problems: tuple[Problem, ...] | None = None
         self._pod_queries: frozenset[PodQuery] | None = None
 
     def change(self, changes: ClusterChanges) -> None:
         """Take objects that came, changed or went."""
+        if changes == ClusterChanges():
+            return
         for key, policy in changes.policies.items():
             self._selection.put_policy(key, self._book.put(key, policy))
         for source, networks in changes.networks.items():
@@ -129,11 +132,13 @@ class Engine:
         """Bring ``desired`` up to date; return the keys touched since the last call."""
         for change in self._book.decide(self._facts):
             self._settle_policy(change)
+            self._are_egress_ips_stale = True
         for key in self._selection.take_touched()[0]:
             self._addresses |= self._addresses_of(key)
         if self._is_own_stale:
             self._settle_own()
-        self._settle_egress_ips()
+        if self._are_egress_ips_stale:
+            self._settle_egress_ips()
         addresses, self._addresses = self._addresses, set()
         for address in addresses:
             self._settle_address(address)
@@ -174,8 +179,10 @@ class Engine:
 
         What the kernel still holds for them stays as it is.
         """
-        good = {policy.id for policy in self._book.good.values()}
-        return frozenset(bad.id for _, bad in self._book.kept if bad.id not in good)
+        kept = {bad.id for _, bad in self._book.kept}
+        if kept:
+            kept -= {policy.id for policy in self._book.good.values()}
+        return frozenset(kept)
 
     @property
     def doubtful_pods(self) -> tuple[DoubtfulPod, ...]:
@@ -260,21 +267,23 @@ class Engine:
     def _settle_policy(self, change: FateChange) -> None:
         old, new = change.old, change.new
         if old is None or new is None or not old.covers_like(new):
-            networks = set(old.networks if old is not None else ())
-            for network in networks:
+            was = set(old.networks if old is not None else ())
+            now = set(new.networks if new is not None else ())
+            for network in was:
                 self._covering.drop(network, change.key)
-            for network in set(new.networks if new is not None else ()):
+            for network in now:
                 self._covering.add(network, change.key)
-                networks.add(network)
-            for network in networks:
+            for network in was | now:
                 self._put(CoveredKey(network), self._covered(network))
         for key in self._selection.pods_of(change.key):
             self._addresses |= self._addresses_of(key)
 
     def _covered(self, network: Network) -> CoveredEntry | None:
-        fates = [self._book.fates[key] for key in self._covering.of(network)]
-        first = min(fates, key=lambda fate: fate.seniority, default=None)
-        return CoveredEntry(first.id) if first is not None else None
+        keys = self._covering.of(network)
+        if not keys:
+            return None
+        fates = [self._book.fates[key] for key in keys]
+        return min(fates, key=lambda fate: fate.seniority).covered
 
     def _settle_own(self) -> None:
         """Find this node's own addresses and attachments again."""
@@ -290,6 +299,7 @@ class Engine:
         self._attached = tuple(wanted)
 
     def _settle_egress_ips(self) -> None:
+        self._are_egress_ips_stale = False
         egress_ips = self._book.egress_ips
         self._addresses |= egress_ips ^ self._egress_ips
         self._egress_ips = egress_ips
@@ -350,12 +360,17 @@ class Engine:
 
     def _put_rows(self, key: RowsKey, rows: RowSet | None) -> None:
         old = self.desired.get(key)
-        self._put(key, rows)
+        if rows is None:
+            if old is not None:
+                self._touched.add(key)
+                del self.desired[key]
+        elif rows is not old:
+            # Rows that only equal the old ones may name other interfaces.
+            self.desired[key] = rows
+            if rows != old:
+                self._touched.add(key)
         if isinstance(old, RowSet):
             self._pool.release(old)
-        if rows is not None:
-            # Also where it only equals the old one: interfaces may be others.
-            self.desired[key] = rows
 
     def _put(self, key: Key, value: Value | None) -> None:
         if self.desired.get(key) == value:

@@ -274,7 +274,8 @@ def _by_interface(
     for link in facts.links:
         if name == link.name or name in link.altnames:
             return _of_link(link, {}, families)
-    names = ", ".join(link.name for link in facts.links) or "none"
+    with_address = (link.name for link in facts.links if link.addresses)
+    names = ", ".join(with_address) or "none with an address"
     return Resolved(
         {},
         "",

@@ -191,6 +191,7 @@ class Informer(Generic[T]):
                 async with self._client.watch(self._path, asked) as batches:
                     opened = time.monotonic()
                     reflection.receive_opened(opened)
+                    self._peer.hear()
                     self._silence_reason = ""
                     self._listen(opened)
                     async for lines in batches:
@@ -211,8 +212,7 @@ class Informer(Generic[T]):
         reflection.receive_end(time.monotonic(), random.random())
 
     def _listen(self, opened: float) -> None:
-        """Note that the server said something, and until when it may be silent."""
-        self._peer.hear(self._reflection.order)
+        """Say until when the server may be silent."""
         self._note(())
         limit = self._timing.idle
         if not self._reflection.is_watching:
@@ -242,6 +242,7 @@ class Informer(Generic[T]):
                     return False
         finally:
             self._note(changed)
+            self._peer.hear(reflection.order)
         return True
 
     def _fail(self, failure: Failure) -> None:

@@ -58,6 +58,9 @@ NO_STREAM = (400, 405, 422, 501)
 BROKEN_STREAMS = 2
 """After so many streamed lists that broke off, pages are asked for."""
 
+MOST_GONE = 10_000
+"""Of so many deleted objects late events are known as such; they come soon or never."""
+
 
 class Held(msgspec.Struct, Generic[T], gc=False):
     """What is held of one object; *order* is its version as a number, -1 if none."""
@@ -103,6 +106,7 @@ class Reflection(Generic[T]):
         self._can_stream = can_stream
         self._guard = ShrinkGuard(timing.confirm, anchors)
         self._state = _State.LISTING
+        self._gone: dict[str, int] = {}
         self._pending: dict[str, Held[T]] = {}
         self._continue_token = ""
         self._resource_version = ""
@@ -156,6 +160,7 @@ class Reflection(Generic[T]):
         self.is_open = True
         self._watch_opened_at = now
         self._watch_events = 0
+        self._gone.clear()
         if self.is_watching:
             self.watches += 1
             self.error = None
@@ -281,7 +286,7 @@ class Reflection(Generic[T]):
                 held = self.items.get(key)
                 order = as_number(version)
                 if held is None:
-                    if self._is_past(version):
+                    if -1 < order <= self._gone.get(key, -1):
                         return False
                     self.items[key] = Held(value, uid, order)
                     return True
@@ -296,9 +301,13 @@ class Reflection(Generic[T]):
                 held = self.items.get(key)
                 if held is None or (uid and held.uid and uid != held.uid):
                     return False
-                if -1 < as_number(version) < held.order:
+                order = as_number(version)
+                if -1 < order < held.order:
                     return False
                 del self.items[key]
+                if len(self._gone) >= MOST_GONE:
+                    self._gone.clear()
+                self._gone[key] = order
                 return True
             case Bookmark():
                 return False

@@ -286,7 +286,7 @@ async def test_source_tells_only_what_changed(
     api[0].put(NODES, "n1", spec=node["spec"], status=node["status"])
     put_pod(api[0], "new", "n1", "10.0.1.8")
     await agent.source.wait_changed()
-    changes = agent.look()
+    changes = await agent.look()
 
     assert {"default/new"} == set(changes.pods)
     assert not changes.nodes
@@ -390,7 +390,7 @@ async def test_source_keeps_pods_while_a_query_is_replaced(
     """The successor is listed before the former query goes."""
     agent.source.need_pods({PodQuery("", "app=web")})
     await agent.until_complete()
-    agent.look()
+    await agent.look()
     agent.source.need_pods({PodQuery()})
     await agent.until_complete()
 
