@@ -10,6 +10,7 @@ from contract.kernel_sides import PIN_DIR, held_by, isolated, start
 from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.maps import MapName, encode_key, encode_value
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.rows import pack
 from outgate.state.entries import (
     HOST,
     CoveredEntry,
@@ -125,6 +126,22 @@ def test_what_somebody_else_wrote_is_repaired(what: str) -> None:
         await converge(kernel, WANTED)
 
         assert await rows_in_the_maps() == WANTED
+
+    isolated(body)
+
+
+def test_the_kernel_hands_rows_out_in_the_order_of_packed_ones() -> None:
+    """Else each audit would decode every row to find that all is well."""
+
+    async def body() -> None:
+        nested = ("0.0.0.0/0", "10.0.0.0/8", "10.128.0.0/9", "10.1.2.3/32")
+        rows = RowSet({IPv4Network(text): OF_7 for text in nested})
+        kernel = await start()
+        await converge(kernel, {RowsKey(POD): rows})
+        with PinnedMap(PIN_DIR / MapName.EGRESS_V4) as opened:
+            keys = b"".join(keys for keys, _ in opened.packed_rows())
+
+        assert keys == bytes(pack(rows).keys_of(POD))
 
     isolated(body)
 
