@@ -84,8 +84,6 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
     plane = ControlPlane(Path(programs), tmp_path_factory.mktemp("plane"))
     try:
         plane.start()
-        cache = tmp_path_factory.mktemp("kubectl")
-        install_definitions(kubectl_of(plane.kubeconfig, cache))
         yield plane
     finally:
         plane.stop()

@@ -41,14 +41,22 @@ async def space(wire: Wire) -> str:
 @asynccontextmanager
 async def following(kubeconfig: Path, node: str | None) -> AsyncIterator[Follower]:
     """Follow the cluster as the agent of *node* does, or as the controller (None)."""
+    async with running_source(kubeconfig, node) as source:
+        follower = Follower(source)
+        await follower.until_complete()
+        yield follower
+
+
+@asynccontextmanager
+async def running_source(
+    kubeconfig: Path, node: str | None
+) -> AsyncIterator[KubernetesSource]:
     async with Client(load(kubeconfig)) as client:
         name = NodeName(node) if node else None
         source = KubernetesSource(client, name, timing=EAGER)
         running = asyncio.create_task(source.run())
         try:
-            follower = Follower(source)
-            await follower.until_complete()
-            yield follower
+            yield source
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -161,11 +169,11 @@ async def test_a_heartbeat_is_no_change(
         status = {"status": {"conditions": [beat]}}
         await wire.done("PATCH", f"/api/v1/nodes/{space}/status", status)
         await add_namespace(wire, f"{space}-mark")
-        changes = seen.look()
+        changes = await seen.look()
         while f"{space}-mark" not in changes.namespaces:
             assert changes.nodes == {}
             await asyncio.wait_for(seen.source.wait_changed(), 10)
-            changes = seen.look()
+            changes = await seen.look()
 
     assert changes.nodes == {}
 

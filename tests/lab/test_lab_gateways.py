@@ -1,15 +1,18 @@
 """CiliumEgressGatewayPolicy in the lab: who does the server outside see, and when."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
 
-from lab.egress import CONTROL_PLANE, GATEWAY, WORKER
+from lab.egress import CONTROL_PLANE, GATEWAY, WORKER, agent_process
 from lab.harness import PROJECT, SIDE4, SIDE6, Lab, Side, started_lab, wait_until
 from lab.policies import (
+    HOSTNAME,
     answers,
     asking,
     condition,
@@ -53,6 +56,10 @@ def spare_address(lab: Lab, side: Side) -> Iterator[str]:
         yield address
     finally:
         on_node(lab, GATEWAY, f"ip -{side.version} addr del {place}")
+
+
+def columns(lab: Lab, name: str) -> list[str]:
+    return lab.kubectl(f"get cegp {name} --no-headers").split()
 
 
 def seen_by_all(lab: Lab, side: Side) -> list[str]:
@@ -188,6 +195,46 @@ def test_pods_that_a_lost_gateway_did_not_carry_stay_where_they_are(dual: Lab) -
         assert all(told[n] <= {"172.18.0.5", "172.18.0.3", "failed"} for n in names)
 
 
+EITHER = {
+    "nodeSelector": {
+        "matchExpressions": [
+            {"key": HOSTNAME, "operator": "In", "values": [WORKER, GATEWAY]}
+        ]
+    }
+}
+
+
+def test_gateway_whose_agent_is_silent_is_passed_over_until_it_speaks(
+    dual: Lab,
+) -> None:
+    """Its node is Ready all the while: the controller misses the agent's renewals."""
+    with in_force(dual, gateway_policy("either", EITHER)):
+        elsewhere = "net-tshoot-control-plane"
+        wait_until(lambda: seen(dual, elsewhere) == "172.18.0.4")
+        wait_until(lambda: columns(dual, "either")[3:4] == [WORKER])
+        agent = agent_process(dual, WORKER)
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            wait_until(lambda: seen(dual, elsewhere) == "172.18.0.5", seconds=40.0)
+            gateways = status_of(dual, "either")["gateways"]
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        wait_until(lambda: seen(dual, elsewhere) == "172.18.0.4")
+
+        assert {each["node"]: each["usable"] for each in gateways} == {
+            WORKER: False,
+            GATEWAY: True,
+        }
+
+
+def test_killed_controller_has_a_successor_that_goes_on(dual: Lab) -> None:
+    """Traffic does not wait for it; status does, until the old lease is over."""
+    dual.kubectl("-n outgate-system delete pod --all --grace-period=0 --timeout=20s")
+    with in_force(dual, gateway_policy("later", through(GATEWAY))):
+        wait_until(lambda: all_leave_as_gateway(dual))
+        wait_until(lambda: columns(dual, "later")[1:2] == ["True"], seconds=40.0)
+
+
 def test_label_of_a_namespace_moves_its_pods_in_and_out(dual: Lab) -> None:
     selector = {"namespaceSelector": {"matchLabels": {"leaves-as": "gateway"}}}
     with in_force(
@@ -239,10 +286,6 @@ def test_pod_that_takes_over_an_address_does_not_inherit(
 
     seen_as = {True: {"172.18.0.5"}, False: {"172.18.0.4"}}
     assert found == [seen_as[is_covered_first], seen_as[not is_covered_first]]
-
-
-def columns(lab: Lab, name: str) -> list[str]:
-    return lab.kubectl(f"get cegp {name} --no-headers").split()
 
 
 def test_kubectl_shows_a_policy_that_works_at_a_glance(dual: Lab) -> None:
