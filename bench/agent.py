@@ -21,7 +21,7 @@ from outgate.kernel.pinned import PinnedMap
 
 PIN = Path("/sys/fs/bpf/outgate/cilium_egress_v4")
 START_SECONDS = 120.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 40.0
 
 AGENT = "from outgate.cli.main import run; run()"
 

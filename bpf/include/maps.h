@@ -26,7 +26,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(key_size, sizeof(struct network_key));
 	__uint(value_size, sizeof(struct covered_value));
-	__uint(max_entries, 1 << 16);
+	__uint(max_entries, 1 << 20);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } FAMILY(outgate_covered) SEC(".maps");

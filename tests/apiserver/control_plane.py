@@ -15,8 +15,8 @@ import socket
 import ssl
 import subprocess
 import time
-import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,9 @@ ADVERTISED = "192.0.2.1"
 """What the API server says of its own address; nobody listens there."""
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 1.0
+"""A server waits a minute for those who watch; then it is killed, as in a crash."""
+
 SERVICE_NETWORKS = "10.96.0.0/16,fd00:10:96::/112"
 OWN_NAMES = "IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
 
@@ -46,6 +48,7 @@ class ControlPlane:
     _etcd_ports: tuple[int, int] = field(init=False)
     _etcd: subprocess.Popen[bytes] | None = None
     _server: subprocess.Popen[bytes] | None = None
+    _starter: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def __post_init__(self) -> None:
         self.authority = Authority(self.folder / "certificates")
@@ -58,6 +61,10 @@ class ControlPlane:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "etcd"
 
     @property
     def kubeconfig(self) -> Path:
@@ -93,7 +100,22 @@ class ControlPlane:
     def empty(self) -> None:
         """Come back at the same address with an etcd that has lost everything."""
         self.stop()
-        shutil.rmtree(self.folder / "etcd")
+        shutil.rmtree(self._data)
+        self.start()
+
+    def keep(self) -> None:
+        """Keep a backup of etcd as it is now; the API server does not notice."""
+        self.stop_etcd()
+        backup = self.folder / "backup"
+        shutil.rmtree(backup, ignore_errors=True)
+        shutil.copytree(self._data, backup)
+        self.start_etcd()
+
+    def restore(self) -> None:
+        """Come back at the same address with the etcd that was kept."""
+        self.stop()
+        shutil.rmtree(self._data)
+        shutil.copytree(self.folder / "backup", self._data)
         self.start()
 
     def compact(self) -> None:
@@ -105,7 +127,7 @@ class ControlPlane:
         client, peer = (f"http://127.0.0.1:{port}" for port in self._etcd_ports)
         self._etcd = self._start(
             "etcd",
-            *("--name=tests", f"--data-dir={self.folder / 'etcd'}"),
+            *("--name=tests", f"--data-dir={self._data}"),
             *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
             *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
             *(f"--initial-cluster=tests={peer}", "--unsafe-no-fsync"),
@@ -142,13 +164,16 @@ class ControlPlane:
         self._server = None
 
     def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start *program*, which ends with us: with the thread that starts it."""
+        command = ["setpriv", "--pdeathsig=KILL", str(self.programs / program), *words]
         with (self.folder / f"{program}.log").open("ab") as log:
-            return subprocess.Popen(
-                ["setpriv", "--pdeathsig=KILL", str(self.programs / program), *words],
+            return self._starter.submit(
+                subprocess.Popen,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-            )
+            ).result()
 
     def _wait_ready(self) -> None:
         context = ssl.create_default_context(cafile=self.authority.own.certificate)

@@ -25,6 +25,7 @@ from apiserver.control_plane import ControlPlane  # noqa: E402
 
 SUITES = (
     "tests/apiserver",
+    "tests/faults",
     "tests/kubectl/test_kubectl.py",
     "tests/kubectl/test_kubectl_write.py",
 )

@@ -9,25 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from apiserver.objects import CRDS, NAMESPACES, NOW, pod
 from apiserver.wire import Object, Wire, open_kubeconfig, open_url
-from kubectl.driver import Server, start_server
+from kubectl.driver import Server
 
-NAMESPACES = "/api/v1/namespaces"
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 INITIAL_END = "k8s.io/initial-events-end"
-NOW = {"gracePeriodSeconds": "0"}
-
-
-@pytest.fixture(scope="module")
-def labs_server() -> Iterator[Server]:
-    server = start_server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["real", "lab"])
@@ -35,9 +26,8 @@ async def wire(
     request: pytest.FixtureRequest, kubeconfig: Path, labs_server: Server
 ) -> AsyncIterator[Wire]:
     is_real = request.param == "real"
-    async with (
-        open_kubeconfig(kubeconfig) if is_real else open_url(labs_server.url) as wire
-    ):
+    opened = open_kubeconfig(kubeconfig) if is_real else open_url(labs_server.url)
+    async with opened as wire:
         yield wire
 
 
@@ -47,15 +37,6 @@ async def pods(wire: Wire) -> str:
     name = f"t-{uuid.uuid4().hex[:8]}"
     await wire.done("POST", NAMESPACES, {"metadata": {"name": name}})
     return f"{NAMESPACES}/{name}/pods"
-
-
-def pod(name: str, node: str = "", finalizer: str = "", **labels: str) -> Object:
-    """Return a pod that no kubelet has seen; *node* is where it is bound to."""
-    metadata: Object = {"name": name, "labels": labels}
-    if finalizer:
-        metadata["finalizers"] = [finalizer]
-    spec: Object = {"containers": [{"name": "main", "image": "none"}]}
-    return {"metadata": metadata, "spec": spec | ({"nodeName": node} if node else {})}
 
 
 async def test_pages_of_a_list_are_of_one_moment(wire: Wire, pods: str) -> None:

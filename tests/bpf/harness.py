@@ -17,7 +17,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from struct import pack_into, unpack_from
 from tempfile import TemporaryDirectory
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import pytest
 
@@ -50,7 +50,18 @@ from outgate.kernel.settings import (
     OtherFamily,
     RuntimeConfig,
 )
-from outgate.state.entries import Address, Family, Hook, Key, Value, family_of
+from outgate.state.entries import (
+    Address,
+    Family,
+    Hook,
+    Key,
+    PolicyEntry,
+    PolicyKey,
+    RowSet,
+    RowsKey,
+    Value,
+    family_of,
+)
 
 T = TypeVar("T")
 
@@ -237,14 +248,17 @@ class Node:
         """Run the ``ip`` command in the node's namespaces."""
         self.inside(lambda: command("ip", *arguments))
 
-    def put(self, entries: Mapping[Key, Value]) -> None:
+    def put(self, entries: Mapping[Any, Value | PolicyEntry]) -> None:
         """Write *entries* into their maps."""
         for key, value in entries.items():
+            if isinstance(key, RowsKey) and isinstance(value, RowSet):
+                self.put({PolicyKey(key.source, to): row for to, row in value.items()})
+                continue
             name, raw = encode_key(key)
             with self.table(name) as table:
                 table.put(raw, encode_value(key, value))
 
-    def remove(self, *keys: Key) -> None:
+    def remove(self, *keys: Key | PolicyKey) -> None:
         """Remove *keys* from their maps."""
         for key in keys:
             name, raw = encode_key(key)

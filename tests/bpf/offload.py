@@ -6,9 +6,12 @@ Source: Linux ``Documentation/networking/packet_mmap.rst`` and ``<linux/virtio_n
 for the header in front of each frame.
 """
 
+import errno
 import socket
 from dataclasses import dataclass
 from struct import Struct
+
+import pytest
 
 from bpf.harness import Node
 from bpf.packets import ETHERNET, HOP_BY_HOP, IP_SIZE, family_of_frame
@@ -73,7 +76,12 @@ def _send(node: Node, hook: Hook, frame: bytes, gso_size: int) -> Offloaded:
     with tap("wire") as wire, attached(node, hook):
         wire.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        wire.send(header + partial(frame))
+        try:
+            wire.send(header + partial(frame))
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            pytest.skip("needs packet sockets that send frames beyond 64 KiB")
         while True:
             data, source = wire.recvfrom(1 << 18)
             flags, _, _, size, _, _ = VIRTIO_NET_HDR.unpack_from(data)

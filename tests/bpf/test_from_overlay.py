@@ -25,11 +25,11 @@ from bpf.packets import (
     outbound,
     source_port_of,
 )
-from bpf.world import POLICY, World
+from bpf.world import POLICY, Rows, World
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection, NatDirection
 from outgate.kernel.settings import GatewayPath
-from outgate.state.entries import Address, Hook, Key, Value
+from outgate.state.entries import Address, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
@@ -44,7 +44,7 @@ def receive(
     return node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=sent_by)
 
 
-def third_node(world: World) -> dict[Key, Value]:
+def third_node(world: World) -> Rows:
     """Node 172.18.0.3 with the pods 10.0.0.0/24."""
     return world.node_entries(world.THIRD, pods=world.THIRD_NODES_PODS)
 

@@ -13,9 +13,9 @@ import pytest
 from bpf.harness import DROP, MARK_SEEN, PASS, Node, Outcome, needs_root
 from bpf.icmp_errors import pseudo, with_checksum
 from bpf.packets import HOP_BY_HOP, Extension, extended, over_ip
-from bpf.world import IPV6, IPV6_OVER_IPV4, POLICY, World
+from bpf.world import IPV6, IPV6_OVER_IPV4, POLICY, Rows, World
 from outgate.kernel.reasons import Reason
-from outgate.state.entries import CoveredEntry, CoveredKey, Hook, Key, Value
+from outgate.state.entries import CoveredEntry, CoveredKey, Hook
 
 pytestmark = [
     needs_root,
@@ -64,7 +64,7 @@ def message(source: str, destination: str, kind: int) -> bytes:
 @pytest.fixture
 def covering_all(node: Node, world: World) -> Node:
     """A node whose pods' policy covers every network."""
-    entries: dict[Key, Value] = {
+    entries: Rows = {
         world.row(pod, world.EVERYTHING): world.via(world.ELSEWHERE)
         for pod in (world.LOCAL_POD, world.TUNNELLED_POD, LINK_LOCAL)
     }

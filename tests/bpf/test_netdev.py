@@ -37,7 +37,7 @@ from bpf.world import POLICY, World, gateway_entries
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
 from outgate.kernel.settings import GatewayPath
-from outgate.state.entries import Hook
+from outgate.state.entries import Hook, PolicyKey
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
@@ -323,7 +323,7 @@ def test_a_reply_after_the_policy_went_still_reaches_its_pod(
     packet = outbound(TCP_NAME, world.REMOTE_POD, world.SERVER)
     node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=world.worker)
     for key in gateway_entries(world):
-        if type(key).__name__ == "PolicyKey":
+        if isinstance(key, PolicyKey):
             node.remove(key)
     reply = packet.but(source=world.HERE).reply()
 

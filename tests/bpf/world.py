@@ -17,9 +17,11 @@ of IPv4              of IPv6
 ===================  ==================  ==============================================
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_network
+from typing import cast
 
 from bpf.packets import IP_SIZE
 from outgate.state.entries import (
@@ -39,17 +41,24 @@ from outgate.state.entries import (
     IpcacheEntry,
     IpcacheKey,
     Key,
+    Network,
     NodeEntry,
     NodeKey,
     NoEgressIP,
     NoGateway,
+    PolicyEntry,
     PolicyId,
     PolicyKey,
+    RowSet,
+    RowsKey,
     Value,
     ViaGateway,
 )
 
 POLICY = PolicyId(77)
+
+Rows = dict[Key | PolicyKey, Value | PolicyEntry]
+"""Rows of maps, one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +154,10 @@ class World:
             ip_address(egress_ip or gateway), self.tunnel_address(gateway), POLICY
         )
 
-    def node_entries(self, *addresses: str, pods: str = "") -> dict[Key, Value]:
+    def node_entries(self, *addresses: str, pods: str = "") -> Rows:
         """Return the rows of another node, which has *addresses* and network *pods*."""
         endpoint = self.tunnel_address(addresses[0])
-        entries: dict[Key, Value] = {}
+        entries: Rows = {}
         for text in addresses:
             for address in {ip_address(text), self.tunnel_address(text)}:
                 at = IpcacheEntry(REMOTE_NODE, endpoint)
@@ -245,7 +254,7 @@ IPV6_OVER_IPV4 = _ipv6("ipv6-over-ipv4", Family.V4)
 WORLDS = (IPV4, IPV6, IPV6_OVER_IPV4)
 
 
-def gateway_entries(world: World = IPV4) -> dict[Key, Value]:
+def gateway_entries(world: World = IPV4) -> Rows:
     """Return every row of the gateway node."""
     here = world.tunnel_address(world.HERE)
     entries = world.node_entries(world.ELSEWHERE, pods=world.REMOTE_PODS)
@@ -277,3 +286,15 @@ def gateway_entries(world: World = IPV4) -> dict[Key, Value]:
         entries[row(pod, world.NO_GATEWAY_NETWORK)] = NoGateway(POLICY)
         entries[row(pod, world.NO_EGRESS_IP_NETWORK)] = NoEgressIP(here, POLICY)
     return entries
+
+
+def snapshot_of(entries: Rows) -> dict[Key, Value]:
+    """Return the same as agents hold it: the rows of a pod are one entry."""
+    snapshot: dict[Key, Value] = {}
+    rows: dict[RowsKey, dict[Network, PolicyEntry]] = defaultdict(dict)
+    for key, value in entries.items():
+        if isinstance(key, PolicyKey):
+            rows[RowsKey(key.source)][key.destination] = cast("PolicyEntry", value)
+        else:
+            snapshot[key] = cast("Value", value)
+    return {**snapshot, **{key: RowSet(found) for key, found in rows.items()}}

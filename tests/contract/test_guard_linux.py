@@ -11,7 +11,7 @@ import pytest
 
 from bpf.packets import HOST_MAC, UDP_NAME, outbound
 from bpf.uplink import build_uplink
-from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
+from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries, snapshot_of
 from contract.isolation import skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS, held_by, ip, isolated, start
 from outgate.kernel import syscall
@@ -141,7 +141,7 @@ async def guarded(former: LinuxKernel | None, world: World = IPV4) -> LinuxKerne
     if former:
         former.close()
     kernel = await start()
-    operations = [Put(key, value) for key, value in gateway_entries(world).items()]
+    operations = [Put(*entry) for entry in snapshot_of(gateway_entries(world)).items()]
     operations.append(Put(FORWARD_GUARD, Attachment.CURRENT))
 
     assert await kernel.apply(operations) == {}

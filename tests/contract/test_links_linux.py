@@ -1,5 +1,6 @@
 """The two programs of a hook, as links: attached, lost, mended, taken over."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def test_one_lost_program_of_two_makes_a_hook_stale_until_it_is_mended(
         kernel = await with_link()
         await attach(kernel, UPLINK)
         (PIN_DIR / FOLDER / pin_name(UPLINK, lost)).unlink()
+        await until_attached(1)
         before = await held_by(kernel)
         await attach(kernel, UPLINK)
 
@@ -137,6 +139,15 @@ async def attach(kernel: LinuxKernel, key: AttachmentKey) -> None:
     await kernel.observe()
 
     assert await kernel.apply([Put(key, CURRENT)]) == {}
+
+
+async def until_attached(count: int) -> None:
+    """Wait for the kernel to end links whose last pin went: it does so later."""
+    async with asyncio.timeout(10):
+        seen = attached()
+        while len(seen) != count:
+            await asyncio.sleep(0.001)
+            seen = attached()
 
 
 def pin_former(key: AttachmentKey) -> None:

@@ -58,7 +58,8 @@ NODE: Snapshot = {IpcacheKey(ip_network("172.18.0.5/32")): IpcacheEntry(HOST, No
 EVERYTHING: Snapshot = {**NODE, **OF_POLICY, **KNOWN, **UPLINK}
 
 OTHER_VALUES = ("-DIPCACHE_VALUE=12",)
-OTHER_ROOM = ("-DEGRESS_ROOM=8",)
+OTHER_EGRESS = ("-DEGRESS_VALUE=20",)
+SMALLER = ("-DCOVERED_ROOM=2", "-DEGRESS_ROOM=2")
 OTHER_CONFIG = ("-DCONFIG_ROOM=2", "-DMETRICS_ROOM=32")
 
 
@@ -125,13 +126,61 @@ def test_maps_are_not_taken_for_filled_when_rows_of_policies_are_lost(
         former = await start()
         await converge(former, EVERYTHING)
         former.close()
-        objects = compile_tiny(tmp_path, OTHER_ROOM)
+        objects = compile_tiny(tmp_path, OTHER_EGRESS)
         monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
         held = await held_by(await start())
 
         assert EVERYTHING.keys() - held.keys() == {RowsKey(POD), *NODE}
 
     isolated(body)
+
+
+def test_rows_move_to_maps_with_more_room_before_the_source_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the node's addresses, by which an agent takes the maps for filled."""
+
+    async def body() -> None:
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        with monkeypatch.context() as former:
+            objects = compile_tiny(tmp_path, SMALLER)
+            former.setenv("OUTGATE_BPF_OBJECTS", str(objects))
+            kernel = await start()
+            await converge(kernel, EVERYTHING)
+            kernel.close()
+        before = attached()
+        kernel = await start()
+
+        assert attached() == before
+        assert await held_by(kernel) == {**EVERYTHING, **STALE}
+        assert room(MapName.COVERED_V4) == 64
+        assert not [name for name in pins() if name.startswith("former_")]
+
+    isolated(body)
+
+
+def test_rows_that_do_not_fit_do_not_make_the_maps_look_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        former = await start()
+        nets = [ip_network(f"203.0.{i}.0/24") for i in range(3)]
+        many: Snapshot = {CoveredKey(net): CoveredEntry(POLICY) for net in nets}
+        await converge(former, {**NODE, **many})
+        former.close()
+        objects = compile_tiny(tmp_path, SMALLER)
+        monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(objects))
+        held = await held_by(await start())
+
+        assert len(held) == 2
+        assert not NODE.keys() & held.keys()
+
+    isolated(body)
+
+
+def room(name: MapName) -> int:
+    with PinnedMap(PIN_DIR / name) as opened:
+        return opened.shape.entries
 
 
 def test_maps_of_a_directory_without_our_config_are_left_alone(

@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from bpf.uplink import UPLINK
-from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries
+from bpf.world import IPV4, IPV6, POLICY, World, gateway_entries, snapshot_of
 from contract.isolation import CLONE_NEWNET, skip_without
 from contract.kernel_sides import held_by, ip, isolated, start
 from outgate.kernel.hooks import AttachWay
@@ -152,7 +152,7 @@ async def hooked(way: AttachWay, world: World) -> LinuxKernel:
     """Let an agent give the node its rows and its programs."""
     kernel = await start(way=way)
     await kernel.observe()
-    operations = [Put(key, value) for key, value in gateway_entries(world).items()]
+    operations = [Put(*entry) for entry in snapshot_of(gateway_entries(world)).items()]
     operations += [Put(key, Attachment.CURRENT) for key in HOOKS]
 
     assert await kernel.apply(operations) == {}

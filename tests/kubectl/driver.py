@@ -29,7 +29,8 @@ class Kubectl:
     """
     One kubectl, pointed at one server and one namespace.
 
-    Shape: an empty *url* leaves it to *kubeconfig* to name the server.
+    Shape: an empty *url* leaves it to *kubeconfig* to name the server; an empty
+    *namespace* leaves it to each object, or to flags, to name one.
     """
 
     binary: str
@@ -45,7 +46,7 @@ class Kubectl:
             f"--kubeconfig={self.kubeconfig}",
             *([f"--server={self.url}"] if self.url else []),
             f"--cache-dir={self.folder}",
-            f"--namespace={self.namespace}",
+            *([f"--namespace={self.namespace}"] if self.namespace else []),
         ]
 
     def run(self, *words: str, stdin: str = "", timeout: float = 20) -> Answer:

@@ -132,6 +132,11 @@ class Lab:
         """The address under which the server outside sees *pod*."""
         return self.kubectl(f"exec {pod} -- wget -T 5 -q -O - {server}").strip()
 
+    def explain(self, *arguments: str) -> str:
+        """What ``outgate explain`` prints about this lab."""
+        program = str(Path(sys.executable).with_name("outgate"))
+        return self._run([program, "explain", *arguments]).stdout
+
     def agent_on(self, node: str) -> str:
         """The name of the agent pod that serves *node* and is not going away."""
         listed = json.loads(

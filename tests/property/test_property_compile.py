@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outgate.kernel.maps import decode_entry, encode_key, encode_value
+from outgate.kernel.maps import decode_entry, decode_row, encode_key, encode_value
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.endpoints import identity_labels
 from outgate.policy.model import (
@@ -23,8 +23,11 @@ from outgate.state.entries import (
     Excluded,
     Family,
     Key,
+    Network,
     NoGateway,
+    PolicyEntry,
     PolicyKey,
+    RowSet,
     RowsKey,
     TunnelKey,
     Value,
@@ -102,8 +105,32 @@ def test_new_pod_is_known_only_after_its_rows(before: Cluster, after: Cluster) -
     for operation in diff(desired, actual):
         held = dict(_apply((operation,), held))
         if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
-            rows = RowsKey(operation.key.address)
-            assert held.get(rows) == desired.get(rows)
+            source = operation.key.address
+            assert _fate_of(desired, source) <= _fate_of(held, source)
+
+
+@given(clusters(), clusters())
+def test_new_owner_of_an_address_is_known_only_without_the_former_ones_rows(
+    before: Cluster, after: Cluster
+) -> None:
+    actual, desired = _compile(before).snapshot, _compile(after).snapshot
+    held: dict[Key, Value] = dict(actual)
+    for operation in diff(desired, actual):
+        held = dict(_apply((operation,), held))
+        if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
+            source = operation.key.address
+            if _owner(actual, source) != _owner(desired, source):
+                assert _fate_of(desired, source) == _fate_of(held, source)
+
+
+def _owner(snapshot: Snapshot, source: Address) -> int | None:
+    entry = snapshot.get(EndpointKey(source))
+    return entry.owner if isinstance(entry, EndpointEntry) else None
+
+
+def _fate_of(snapshot: Snapshot, source: Address) -> set[tuple[Network, PolicyEntry]]:
+    rows = snapshot.get(RowsKey(source))
+    return set(rows.items()) if isinstance(rows, RowSet) else set()
 
 
 def _pairs(snapshot: Snapshot) -> set[PolicyKey]:
@@ -183,15 +210,15 @@ def test_every_row_is_of_a_covered_network(cluster: Cluster) -> None:
 def test_every_row_survives_its_bytes(cluster: Cluster) -> None:
     """So none mixes families, and none needs an endpoint that it has no room for."""
     snapshot = _compile(cluster).snapshot
-    rows = [
-        (key, value)
-        for key, value in snapshot.items()
-        if not isinstance(key, TunnelKey | AttachmentKey | RowsKey)
-    ]
-    for key, value in (*rows, *policy_rows(snapshot)):
-        name, encoded = encode_key(key)
-
-        assert decode_entry(name, encoded, encode_value(key, value)) == (key, value)
+    for key, value in snapshot.items():
+        if not isinstance(key, TunnelKey | AttachmentKey | RowsKey):
+            name, encoded = encode_key(key)
+            row = decode_entry(name, encoded, encode_value(key, value))
+            assert row == (key, value)
+    for policy_key, entry in policy_rows(snapshot):
+        name, encoded = encode_key(policy_key)
+        found = decode_row(name, encoded, encode_value(policy_key, entry))
+        assert found == (policy_key, entry)
 
 
 @given(clusters(), st.sampled_from(Family))

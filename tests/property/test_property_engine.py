@@ -22,9 +22,14 @@ from outgate.policy.model import (
 from outgate.policy.scope import ALL_PODS
 from outgate.policy.selection import Selection
 from outgate.state.entries import (
+    EndpointEntry,
+    EndpointFlag,
+    EndpointKey,
     Key,
     NodeName,
     PolicyKey,
+    RowsKey,
+    Value,
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Put, diff
@@ -60,6 +65,7 @@ def change(draw: st.DrawFn) -> Change:
     )
     is_gone = draw(st.integers(0, 3)) == 0
     index = draw(st.integers(0, 2))
+    key: str
     match kind:
         case "nodes":
             value: object = draw(node(index))
@@ -195,7 +201,8 @@ def test_plan_of_touched_keys_reaches_what_is_desired(
     before: list[Change], after: list[Change]
 ) -> None:
     engine = _fresh(before, facts_of(0))
-    actual = dict(engine.desired)
+    was = dict(engine.desired)
+    actual = dict(was)
     touched = _feed(engine, after, [False])
     wanted = _pairs(actual) & _pairs(engine.desired)
     for operation in diff(engine.desired, actual, touched=touched):
@@ -205,8 +212,19 @@ def test_plan_of_touched_keys_reaches_what_is_desired(
             del actual[operation.key]
 
         assert wanted <= _pairs(actual), "a covered pair was without a row"
+        if isinstance(operation, Put) and isinstance(operation.key, EndpointKey):
+            rows = RowsKey(operation.key.address)
+            if _owner(was.get(operation.key)) != _owner(operation.value):
+                assert actual.get(rows) == engine.desired.get(rows), "it inherits"
 
     assert actual == engine.desired
+
+
+def _owner(value: Value | None) -> tuple[EndpointFlag, int] | None:
+    """Return who has an address, as the datapath tells one pod from another."""
+    if not isinstance(value, EndpointEntry) or value.flags is EndpointFlag.HOST:
+        return None
+    return value.flags, value.owner
 
 
 def _pairs(snapshot: Snapshot) -> set[PolicyKey]:

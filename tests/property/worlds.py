@@ -43,6 +43,7 @@ NETWORKS = [
 KEYS, VALUES = ("app", "tier"), ("a", "b", "")
 DATES = ("", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
 
+seldom = st.sampled_from((False, False, False, False, True))
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
 requirements = st.builds(
     Requirement,
@@ -115,7 +116,7 @@ def node(draw: st.DrawFn, index: int) -> Node:
             ip_network(f"fd00:0:0:{index}::/64"),
         ),
         is_ready=draw(st.booleans()),
-        is_deleted=draw(st.booleans()),
+        is_deleted=draw(seldom),
     )
 
 
@@ -129,9 +130,10 @@ def pod(draw: st.DrawFn, index: int) -> Endpoint:
         addresses=tuple(draw(st.lists(st.sampled_from(POD_ADDRESSES), max_size=3))),
         labels=draw(labels),
         node=draw(st.sampled_from(NODE_NAMES)),
-        is_host_network=draw(st.booleans()),
-        is_terminating=draw(st.booleans()),
-        is_finished=draw(st.booleans()),
+        is_host_network=draw(seldom),
+        is_terminating=draw(seldom),
+        is_finished=draw(seldom),
+        incarnation=draw(st.integers(0, 2)),
     )
 
 
@@ -144,6 +146,10 @@ def clusters(draw: st.DrawFn) -> Cluster:
 
 
 def facts_of(index: int) -> NodeFacts:
-    """Return what a node observes that has all of its addresses."""
-    link = Link("eth0", InterfaceIndex(2), addresses=NODE_ADDRESSES[index])
-    return NodeFacts((link,), "eth0")
+    """Return what a node observes that has all of its addresses, and one more."""
+    more = (ip_address(f"198.51.100.{index}"), ip_address(f"2001:db8:a::{index}"))
+    links = (
+        Link("eth0", InterfaceIndex(2), addresses=NODE_ADDRESSES[index]),
+        Link("wan", InterfaceIndex(3), addresses=more),
+    )
+    return NodeFacts(links, "wan", "wan")

@@ -11,7 +11,7 @@ Exit codes: 0 when it could be told, covered or not; 1 when not.
 
 import asyncio
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +35,7 @@ from outgate.source.glimpse import (
     parse_pod_name,
     reported_facts,
 )
-from outgate.state.entries import Address, NodeName
+from outgate.state.entries import Address, Network, NodeName
 
 app = typer.Typer(add_completion=False)
 
@@ -61,6 +61,13 @@ def run(
     node: Annotated[
         str, typer.Option("--node", help="The node that --facts tells of.")
     ] = "",
+    inside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster-network",
+            help="Inside the cluster too, as the agents' cluster-networks; repeatable.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--kubeconfig", help="Else as kubectl does.")
     ] = None,
@@ -85,7 +92,7 @@ def run(
     else:
         connection = kubeconfig.load(config, context)
         documents, wanted = asyncio.run(_ask(Client(connection), wanted, address))
-    cluster = build_cluster(documents)
+    cluster = build_cluster(documents, map(parse_network, inside or ()))
     known = dict(reported_facts(documents))
     if facts:
         known[NodeName(node)] = load_facts(facts)
@@ -106,6 +113,14 @@ def parse_destination(text: str) -> Address:
             f"DESTINATION: {text!r} is no address; policies cover networks, so give an"
             f" address that it stands for, as `getent ahosts {text}` shows them"
         ) from None
+
+
+def parse_network(text: str) -> Network:
+    """Errors: ``ConfigError`` for anything but a network."""
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigError(f"--cluster-network: {error}; write 192.0.2.0/24") from None
 
 
 def tell(

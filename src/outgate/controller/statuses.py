@@ -19,7 +19,6 @@ from outgate.policy.gateways import (
     Chosen,
     canonical_text,
     choose,
-    health_of,
     needed_families,
     share,
 )
@@ -34,6 +33,7 @@ from outgate.policy.model import (
     Node,
 )
 from outgate.policy.nodes import Candidates, NodeIndex
+from outgate.policy.ranking import health_of
 from outgate.policy.reports import NodeReport
 from outgate.policy.selection import Selection
 from outgate.policy.status import PolicyStatus
@@ -101,11 +101,11 @@ class Statuses:
         """Take what the agent on *node* says; *is_old* as in ``Freshness.note``."""
         renewed = report.renew_time if report else ""
         self._freshness.note(node, renewed, now, is_old=is_old)
-        was_silent = not self._reports
+        was_first = not self._reports
         before = self._reports.pop(node, None)
         if report is not None:
             self._reports[node] = report
-        if was_silent != (not self._reports):
+        if was_first != (not self._reports):
             self._concerned.update(self._policies)
         self._note_difference(node, before, report)
 

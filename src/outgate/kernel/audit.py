@@ -23,7 +23,10 @@ PERIOD_SECONDS = 60.0
 """From the end of one pass to the next."""
 
 ROWS_AT_ONCE = 2048
-"""Rows of a slice: about a millisecond."""
+"""Rows of pods in a slice: about a millisecond, since a pod's are compared at once."""
+
+ENTRIES_AT_ONCE = 128
+"""The same of entries, which are decoded one by one."""
 
 REST = 50
 """How many times as long as a slice took the pass rests."""
@@ -32,7 +35,7 @@ Rest = Callable[[float], Awaitable[None]]
 
 
 async def rest(seconds: float) -> None:
-    """Rest after a slice that took so many *seconds*."""
+    """Rest after a slice that took so many *seconds* of CPU."""
     await asyncio.sleep(REST * seconds)
 
 
@@ -66,17 +69,17 @@ class Auditor:
     async def _step(self, slices: Iterator[None], rest: Rest) -> bool:
         """Compare one slice, and rest; False when there was none left."""
         async with self._writing:
-            started = time.perf_counter()
+            started = time.thread_time()
             try:
                 next(slices)
             except StopIteration:
                 return False
-            taken = time.perf_counter() - started
+            taken = time.thread_time() - started
         await rest(taken)
         return True
 
     def _slices(self, rows_at_once: int) -> Iterator[None]:
         for name in sorted(ENTRY_MAPS):
-            yield from self._entries.audit(name, rows_at_once)
+            yield from self._entries.audit(name, min(rows_at_once, ENTRIES_AT_ONCE))
         for family in EGRESS:
             yield from self._rows.audit(family, rows_at_once)

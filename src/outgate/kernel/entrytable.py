@@ -17,9 +17,10 @@ from outgate.kernel.maps import (
     encode_key,
     encode_value,
     entry_map,
+    keep_interface,
 )
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Key, Value
+from outgate.state.entries import EndpointEntry, Key, Value
 from outgate.state.plan import Operation, Put
 
 Failures = dict[Key, KernelError]
@@ -53,13 +54,31 @@ class EntryTables:
         self, name: MapName, rows: Mapping[bytes, Operation]
     ) -> dict[bytes, KernelError]:
         values = {
-            raw: encode_value(operation.key, operation.value)
+            raw: self._encoded(name, raw, operation)
             for raw, operation in rows.items()
             if isinstance(operation, Put)
         }
         if values:
             return self._maps[name].put_many(values)
         return self._maps[name].remove_many(list(rows))
+
+    def _encoded(self, name: MapName, raw: bytes, operation: Put) -> bytes:
+        """
+        Return the bytes to write.
+
+        Programs learn behind which interface a pod is; they keep that as long as the
+        pod is the same.
+        """
+        value, before = operation.value, self._held.entries.get(operation.key)
+        encoded = encode_value(operation.key, value)
+        is_same_pod = (
+            isinstance(value, EndpointEntry)
+            and isinstance(before, EndpointEntry)
+            and value.owner == before.owner
+        )
+        if is_same_pod and (former := self._maps[name].find(raw)):
+            return keep_interface(encoded, former)
+        return encoded
 
     def read(self) -> None:
         """Learn all entries."""

@@ -37,6 +37,9 @@ NODE_VALUE = Struct("=I")
 
 ENDPOINT_KEY = Struct("=16s B 3x")
 ENDPOINT = Struct("=I I I I 32x")
+ENDPOINT_INTERFACE = Struct("=I")
+"""The first field, which programs write."""
+
 IPCACHE_KEY = Struct("=I 3x B 16s")
 IPCACHE_VALUE = Struct("=I 16s 2x B B")
 """Of both families: the shorter address stands first in its field, zeroes follow."""

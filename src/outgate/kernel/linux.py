@@ -12,7 +12,7 @@ Everything acts on the network namespace and the mounts of the calling thread.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -36,17 +36,15 @@ from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
 from outgate.kernel.rowtable import RowTable
-from outgate.kernel.settings import (
-    CONFIG_KEY,
-    DatapathSettings,
-    GatewayPath,
-    RuntimeConfig,
-)
+from outgate.kernel.runtime import Runtime
+from outgate.kernel.settings import DatapathSettings, GatewayPath
 from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,
     Attachment,
     AttachmentKey,
+    EndpointEntry,
+    EndpointFlag,
     EndpointKey,
     Hook,
     InterfaceIndex,
@@ -62,9 +60,6 @@ from outgate.state.snapshot import Observation
 
 STACK_PATH_SECONDS = 30
 """How often nft table and sysctls are put back: others flush rulesets, reset trees."""
-
-GENERATIONS = 2**16
-"""Generations of routes and of policies start anew after so many."""
 
 Failures = dict[Key, KernelError]
 
@@ -112,6 +107,7 @@ class LinuxKernel:
         self._rows = RowTable(egress, self._held)
         entries = {name: self._maps[name] for name in ENTRY_MAPS}
         self._entries = EntryTables(entries, self._held)
+        self._runtime = Runtime(self._maps[MapName.CONFIG])
         await self._apply_firewall()
 
     def close(self) -> None:
@@ -124,7 +120,7 @@ class LinuxKernel:
     async def run(self) -> None:
         """Follow the kernel's events, for ever; each says no more than look again."""
         # A former agent may have died after it changed rows, before it said so.
-        self._begin_policy_generation()
+        self._runtime.begin_policy_generation()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
             tasks.create_task(self._audit_regularly())
@@ -135,9 +131,7 @@ class LinuxKernel:
         try:
             async for _ in netlink.watch():
                 self._is_followed = True
-                config = self._runtime_config()
-                generation = (config.route_generation + 1) % GENERATIONS
-                self._write_config(replace(config, route_generation=generation))
+                self._runtime.begin_route_generation()
                 self._look_again()
         finally:
             self._is_followed = False
@@ -198,7 +192,7 @@ class LinuxKernel:
         seen = devices.observe(self._config.tunnel_name)
         if seen.facts != self.facts:
             self.facts = seen.facts
-        self._follow_tunnel(seen)
+        self._runtime.follow_tunnel(seen)
         if self._held.entries.get(TunnelKey()) != seen.tunnel:
             self._held.correct(TunnelKey(), seen.tunnel)
         self._look_at_attachments()
@@ -217,30 +211,10 @@ class LinuxKernel:
         links = {link.name: link.index for link in self.facts.links}
         return {FORWARD_GUARD.interface: InterfaceIndex(0), **links}
 
-    def _runtime_config(self) -> RuntimeConfig:
-        return RuntimeConfig.decode(self._maps[MapName.CONFIG].get(CONFIG_KEY.pack(0)))
-
-    def _write_config(self, config: RuntimeConfig) -> None:
-        self._maps[MapName.CONFIG].put(CONFIG_KEY.pack(0), config.encode())
-
-    def _follow_tunnel(self, seen: devices.Observed) -> None:
-        """Tell the programs which device the tunnel is; 0 while there is none."""
-        config = self._runtime_config()
-        index = seen.tunnel_index if seen.tunnel else InterfaceIndex(0)
-        wanted = replace(config, tunnel_ifindex=index, tunnel_mac=seen.tunnel_mac)
-        if wanted != config:
-            self._write_config(wanted)
-
     def _follow_uplinks(self) -> None:
-        """Tell the programs what outer headers look like (``kernel.uplinks``)."""
         names = {key.interface for key in self._attached if key.hook is Hook.TO_NETDEV}
-        links = [link for link in self.facts.links if link.name in names]
-        peers, config = self._held.peers, self._runtime_config()
-        wanted = replace(
-            config, tunnel_mtu=peers.mtu(links), tunnel_source=peers.source(links)
-        )
-        if wanted != config:
-            self._write_config(wanted)
+        uplinks = [link for link in self.facts.links if link.name in names]
+        self._runtime.follow_uplinks(self._held.peers, uplinks)
 
     async def apply(self, operations: Sequence[Operation]) -> Failures:
         """
@@ -267,12 +241,24 @@ class LinuxKernel:
             return self._apply_attachments(batch)
         if kind is RowsKey:
             failures = await self._rows.change(batch, self._make_unknown)
-            self._begin_policy_generation()
+            self._runtime.begin_policy_generation()
             return failures
+        is_of_host = kind is EndpointKey and any(map(self._is_of_host, batch))
         failures = self._entries.change(batch)
+        if is_of_host:
+            # An egress IP may have come or gone: translations look at it again.
+            self._runtime.begin_route_generation()
         if kind is IpcacheKey:
             self._follow_uplinks()
         return failures
+
+    def _is_of_host(self, operation: Operation) -> bool:
+        before = self._held.entries.get(operation.key)
+        after = operation.value if isinstance(operation, Put) else None
+        return any(
+            isinstance(value, EndpointEntry) and EndpointFlag.HOST in value.flags
+            for value in (before, after)
+        )
 
     def _make_unknown(self, failures: Failures) -> None:
         """Take back pods with a refused row; the next round looks at them again."""
@@ -280,12 +266,6 @@ class LinuxKernel:
         self._entries.change(taken_back)
         for operation in taken_back:
             self._held.correct(operation.key, self._held.entries.get(operation.key))
-
-    def _begin_policy_generation(self) -> None:
-        """Tell the programs that policy rows changed; see ``ExistingFlows``."""
-        config = self._runtime_config()
-        generation = (config.policy_generation + 1) % GENERATIONS
-        self._write_config(replace(config, policy_generation=generation))
 
     def _without_incomplete(
         self, batch: Sequence[Operation], failures: Failures

@@ -18,6 +18,7 @@ from outgate.kernel.layouts import (
     EGRESS_KEY,
     EGRESS_VALUE,
     ENDPOINT,
+    ENDPOINT_INTERFACE,
     ENDPOINT_KEY,
     FAMILY_NUMBERS,
     IPCACHE_KEY,
@@ -313,3 +314,9 @@ def encode_value(key: Key | PolicyKey, value: Value | PolicyEntry) -> bytes:
             return ENDPOINT.pack(0, owner, flags, roles)
         case _:
             raise ValueError(f"{value} lives in no map")
+
+
+def keep_interface(value: bytes, former: bytes) -> bytes:
+    """Return an endpoint's *value* with the interface that a program wrote there."""
+    size = ENDPOINT_INTERFACE.size
+    return former[:size] + value[size:]

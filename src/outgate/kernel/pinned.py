@@ -110,12 +110,21 @@ class PinnedMap:
             raise KernelError(f"read map {self.name}", error.errno or 0) from error
         return True
 
-    def get(self, key: bytes) -> bytes:
-        """Return the value of *key*."""
+    def find(self, key: bytes) -> bytes | None:
+        """Return the value of *key*, None when there is none."""
         try:
             return syscall.map_lookup(self._fd, key, self._stored_value_size)
         except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
             raise KernelError(f"read map {self.name}", error.errno or 0) from error
+
+    def get(self, key: bytes) -> bytes:
+        """Return the value of *key*, which must be there."""
+        value = self.find(key)
+        if value is None:
+            raise KernelError(f"read map {self.name}", errno.ENOENT)
+        return value
 
     def is_empty_queue(self) -> bool:
         """Tell whether a queue has no item."""
@@ -160,6 +169,8 @@ class PinnedMap:
         the row that it refused.
         """
         failures: dict[int, KernelError] = {}
+        if not keys:
+            return failures
         at_keys, at_values = _address(keys), _address(values)
         start, end = 0, len(keys) // self.shape.key_size
         while start < end:

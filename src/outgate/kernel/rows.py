@@ -12,6 +12,7 @@ Pure.  ``kernel.rowtable`` moves the bytes, ``kernel.maps`` knows single rows.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from weakref import ref
 
 from outgate.kernel.layouts import ADDRESS_SIZES, EGRESS_KEY, EGRESS_VALUE
@@ -83,8 +84,7 @@ def pack(rows: RowSet) -> PackedRows:
 
 def pack_rows(rows: Mapping[Network, PolicyEntry]) -> PackedRows:
     """Return *rows*, which must not be empty, as bytes."""
-    keys = pack_keys(rows)
-    encoded: dict[int, bytes] = {}
+    keys, encoded = pack_keys(rows), dict[int, bytes]()
     for entry in rows.values():
         if id(entry) not in encoded:
             encoded[id(entry)] = encode_policy_value(entry, keys.family)
@@ -94,16 +94,22 @@ def pack_rows(rows: Mapping[Network, PolicyEntry]) -> PackedRows:
 
 def pack_keys(destinations: Iterable[Network]) -> PackedRows:
     """Return the keys alone, of one *destination* at least."""
-    ordered = tuple(sorted(destinations, key=_trie_order))
-    family = family_of(ordered[0])
-    keys = b"".join(encode_destination(destination) for destination in ordered)
-    return PackedRows(family, ordered, keys, b"")
+    placed = sorted((*_placed(one), one) for one in destinations)
+    ordered = tuple(one for *_, one in placed)
+    keys = b"".join(key for _, _, key, _ in placed)
+    return PackedRows(family_of(ordered[0]), ordered, keys, b"")
 
 
-def _trie_order(network: Network) -> tuple[int, int]:
-    """Order networks as the kernel's trie is walked: the parts before the whole."""
+@lru_cache(maxsize=1 << 14)
+def _placed(network: Network) -> tuple[int, int, bytes]:
+    """
+    Return where *network* stands, and its key without source.
+
+    The kernel's trie is walked so that the parts of a network come before the whole.
+    """
     host_bits = (1 << network.max_prefixlen - network.prefixlen) - 1
-    return int(network.network_address) | host_bits, -network.prefixlen
+    last = int(network.network_address) | host_bits
+    return last, -network.prefixlen, encode_destination(network)
 
 
 @dataclass(frozen=True, slots=True)

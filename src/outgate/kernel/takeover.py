@@ -9,19 +9,22 @@ is the order of each plan.
 
 ``cilium_ipcache`` goes with any such map: an agent that finds this node's addresses
 there takes the maps for filled, and attaches programs before its source is listed
-(``policy.compile.compile_unlisted``).
+(``policy.compile.compile_unlisted``).  Where nothing but the room for rows is another,
+the rows that a plan wrote are copied, those of ipcache last.
 
 Only a pin directory that has a map by which agents know their own is touched: Cilium
 has maps of the same names.  Called by ``kernel.linux``; ``outgate datapath load`` never
 replaces a map.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel.datapath import load_programs
-from outgate.kernel.maps import MapName
+from outgate.kernel.maps import PLANNED_MAPS, MapName
 from outgate.kernel.objects import Pair, UnfitMapError
+from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import Hook
 
@@ -53,6 +56,7 @@ def take_over(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
     except KernelError:
         _put_back(pin_dir, aside)
         raise
+    _copy_rows(pin_dir, aside)
     _forget(pin_dir)
     return programs
 
@@ -62,6 +66,30 @@ def _set_aside(pin_dir: Path, names: set[str]) -> set[str]:
     for name in found:
         _move(pin_dir, name, ASIDE + name)
     return found
+
+
+def _copy_rows(pin_dir: Path, aside: set[str]) -> None:
+    """Fill new maps from the former ones, unless one of them has another layout."""
+    names = sorted(aside & PLANNED_MAPS, key=lambda name: name == MapName.IPCACHE)
+    with ExitStack() as stack:
+        pairs = [
+            (
+                stack.enter_context(PinnedMap(pin_dir / f"{ASIDE}{name}")),
+                stack.enter_context(PinnedMap(pin_dir / name)),
+            )
+            for name in names
+        ]
+        if any(_row_sizes(former) != _row_sizes(new) for former, new in pairs):
+            return
+        for former, new in pairs:
+            for keys, values in former.packed_rows():
+                if new.put_packed(keys, values):
+                    # No room: what is missing comes with the first plan.
+                    return
+
+
+def _row_sizes(table: PinnedMap) -> tuple[int, int]:
+    return table.shape.key_size, table.shape.value_size
 
 
 def _put_back(pin_dir: Path, names: set[str]) -> None:

@@ -50,11 +50,22 @@ def read_definitions(folder: Path) -> list[dict[str, Any]]:
 
 def _applied(item: dict[str, Any]) -> dict[str, Any]:
     metadata = {"annotations": {}, **item["metadata"]}
-    text = json.dumps(
-        {**item, "metadata": metadata}, separators=(",", ":"), sort_keys=True
-    )
+    text = as_kubectl_writes({**item, "metadata": metadata})
     annotations = {**metadata["annotations"], APPLIED: f"{text}\n"}
     return {**item, "metadata": {**metadata, "annotations": annotations}}
+
+
+def as_kubectl_writes(item: dict[str, Any]) -> str:
+    """
+    Return *item* as kubectl's JSON, to the byte: Go escapes what HTML could misread.
+
+    >>> as_kubectl_writes({"rule": "a < b && c"})
+    '{"rule":"a \\\\u003c b \\\\u0026\\\\u0026 c"}'
+    """
+    text = json.dumps(item, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    for character in "&<>\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 async def make_definitions(client: Client, folder: Path) -> None:

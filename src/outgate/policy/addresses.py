@@ -146,7 +146,7 @@ class Inside:
         )
         if is_outside and node is not None:
             self._outside[address] = node
-        elif self._outside.pop(address, None) is None:
+        elif not self._outside or self._outside.pop(address, None) is None:
             return False
         return True
 

@@ -22,14 +22,14 @@ class Claims(Generic[K, W]):
 
     def add(self, key: K, who: W) -> None:
         """Let *who* claim *key* once more."""
-        if key in self._one:
+        before = len(self._one)
+        self._one.setdefault(key, who)
+        if len(self._one) == before:
             self._more[key] = (*self.of(key), who)
-        else:
-            self._one[key] = who
 
     def drop(self, key: K, who: W) -> None:
         """End one claim of *who*, who has one."""
-        more = list(self._more.pop(key, ()))
+        more = list(self._more.pop(key, ())) if self._more else []
         if not more:
             del self._one[key]
             return
@@ -40,9 +40,11 @@ class Claims(Generic[K, W]):
 
     def of(self, key: K) -> tuple[W, ...]:
         """Return the claimants of *key*."""
-        if key in self._more:
-            return self._more[key]
-        return (self._one[key],) if key in self._one else ()
+        more = self._more.get(key) if self._more else None
+        if more is not None:
+            return more
+        one = self._one.get(key)
+        return () if one is None else (one,)
 
     @property
     def contested(self) -> Iterator[K]:
@@ -51,9 +53,3 @@ class Claims(Generic[K, W]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._one
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._one)
-
-    def __len__(self) -> int:
-        return len(self._one)

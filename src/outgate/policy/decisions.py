@@ -17,7 +17,6 @@ from outgate.policy.gateways import (
     Resolved,
     canonical_text,
     choose,
-    health_of,
     interface_of,
     resolve_egress_ips,
     share,
@@ -30,8 +29,17 @@ from outgate.policy.model import (
 )
 from outgate.policy.never import is_never_routed
 from outgate.policy.nodes import NodeIndex
+from outgate.policy.problems import (
+    lacking_egress_ip,
+    never_routed,
+    unusable_gateway,
+    without_egress_ip,
+    without_tunnel,
+)
+from outgate.policy.ranking import health_of
 from outgate.state.entries import (
     Address,
+    CoveredEntry,
     Family,
     Network,
     NodeName,
@@ -50,21 +58,13 @@ class Reach:
     """
     The networks of a policy that can have rows, by family, IPv4 first.
 
-    *problems* tell of the others.
+    *families* are those that have destinations; *problems* tell of other networks.
     """
 
     destinations: tuple[tuple[Network, ...], tuple[Network, ...]]
     excluded: tuple[tuple[Network, ...], tuple[Network, ...]]
-    problems: tuple[Problem, ...] = field(default=(), compare=False)
-
-    @property
-    def families(self) -> frozenset[Family]:
-        """Return the families that have destinations."""
-        return frozenset(
-            family
-            for family, networks in zip(Family, self.destinations, strict=True)
-            if networks
-        )
+    families: frozenset[Family] = field(compare=False)
+    problems: tuple[Problem, ...] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ class Fate:
     seniority: tuple[bool, str, str, str]
     seats: tuple[Seat, ...]
     reach: Reach
+    covered: CoveredEntry
 
     def seat_of(self, pod: str) -> int:
         """Return the index of the seat that the *pod* (its key) leaves through."""
@@ -140,10 +141,12 @@ class Decision:
 
 def reach_of(policy: EgressPolicy) -> Reach:
     """Return where *policy* can send what; it takes as long as the lists are."""
+    destinations = _by_family(policy.destinations)
     return Reach(
-        _by_family(policy.destinations),
+        destinations,
         _by_family(policy.excluded),
-        tuple(_never_routed(policy)),
+        frozenset(f for f, found in zip(Family, destinations, strict=True) if found),
+        tuple(never_routed(policy)),
     )
 
 
@@ -158,7 +161,7 @@ def decide(
     problems = [*policy.warnings, *reach.problems]
     seats = []
     for choice in choose(policy, nodes):
-        problems += _unusable(policy, choice)
+        problems += unusable_gateway(policy, choice)
         if choice.is_selected:
             seat, found = _seat(policy, reach.families, choice, node, facts)
             seats.append(seat)
@@ -173,6 +176,7 @@ def decide(
         seniority=policy.seniority,
         seats=tuple(seats),
         reach=reach,
+        covered=CoveredEntry(policy.id),
     )
     return Decision(fate, tuple(problems))
 
@@ -189,14 +193,14 @@ def _seat(
     is_here = choice.node == node
     if isinstance(gateway, GatewayAtAddress):
         resolved = Resolved({family_of(gateway.egress_ip): gateway.egress_ip}, "", "")
-        problems = _without_egress_ip(policy, gateway, families)
+        problems = without_egress_ip(policy, gateway, families)
     else:
         resolved = _told_egress_ips(policy, gateway, choice.node)
-        problems = _without_tunnel(policy, choice, families)
+        problems = without_tunnel(policy, choice, families)
     if is_here:
         resolved = resolve_egress_ips(gateway, facts, families)
         if resolved.reason:
-            problems = [_lacking(policy, choice, resolved), *problems]
+            problems = [lacking_egress_ip(policy, choice, resolved), *problems]
     entries = [_entry(policy, choice, family, resolved, is_here) for family in Family]
     if is_here:
         entries = [_with_interface(entry, facts) for entry in entries]
@@ -262,105 +266,3 @@ def _by_family(
         networks if len(found[0]) == len(networks) else found[0],
         networks if len(found[1]) == len(networks) else found[1],
     )
-
-
-def _unusable(policy: EgressPolicy, choice: Chosen) -> list[Problem]:
-    """Tell of a gateway that has no node, or only a bad one."""
-    gateway = choice.gateway
-    if choice.node is None:
-        return [Problem(policy.reference, *_no_gateway(choice))]
-    if choice.is_usable or isinstance(gateway, GatewayAtAddress):
-        return []
-    becomes = (
-        "it is used because no node is better; make it ready or label another one"
-        if choice.is_selected
-        else "its pods leave through the other gateways until then"
-    )
-    return [Problem(policy.reference, gateway.path, f"{choice.reason}; {becomes}")]
-
-
-def _no_gateway(choice: Chosen) -> tuple[str, str]:
-    gateway = choice.gateway
-    if isinstance(gateway, GatewayAtAddress):
-        return gateway.path, (
-            f"{choice.reason}, so what this policy covers is"
-            " dropped; use an address of a node, as `kubectl get nodes -o wide`"
-            " shows it"
-        )
-    return f"{gateway.path}.nodeSelector", (
-        f"{choice.reason}, so it carries no pods, and without another gateway what this"
-        " policy covers is dropped; label a node with what the selector asks for"
-        " (`kubectl label node NODE KEY=VALUE`)"
-    )
-
-
-def _lacking(policy: EgressPolicy, choice: Chosen, resolved: Resolved) -> Problem:
-    gateway = choice.gateway
-    if isinstance(gateway, GatewayAtAddress):
-        return Problem(
-            policy.reference,
-            gateway.path,
-            f"node {choice.node} should have {gateway.egress_ip}, but none of its"
-            " interfaces carries it, so what this policy covers is dropped; add the"
-            " address",
-        )
-    path = gateway.path
-    path += ".interface" if gateway.interface else ""
-    path += ".egressIP" if gateway.egress_ip is not None else ""
-    return Problem(
-        policy.reference,
-        path,
-        f"node {choice.node} is the gateway, but {resolved.reason}; until then what has"
-        " no egress IP is dropped there",
-    )
-
-
-def _without_egress_ip(
-    policy: EgressPolicy, gateway: GatewayAtAddress, families: frozenset[Family]
-) -> list[Problem]:
-    egress_ip = gateway.egress_ip
-    if families <= {family_of(egress_ip)}:
-        return []
-    return [
-        Problem(
-            policy.reference,
-            f"spec.destinationCIDRs[{index}]",
-            f"{network}: no pod can leave to an IPv{network.version} network under"
-            f" {egress_ip}, so what this policy covers there is dropped; put the"
-            f" network into a policy with an IPv{network.version} egressSourceIP",
-        )
-        for index, network in enumerate(policy.destinations)
-        if network.version != egress_ip.version and not is_never_routed(network)
-    ]
-
-
-def _without_tunnel(
-    policy: EgressPolicy, choice: Chosen, families: frozenset[Family]
-) -> list[Problem]:
-    endpoint = choice.tunnel_endpoint
-    assert endpoint is not None
-    assert isinstance(choice.gateway, GatewayOnNodes)
-    if family_of(endpoint) is Family.V4 or Family.V4 not in families:
-        return []
-    message = (
-        f"node {choice.node} has no IPv4 address to tunnel IPv4 packets to, so what"
-        " this policy covers in IPv4 is dropped; choose a node with an IPv4 address"
-    )
-    return [Problem(policy.reference, f"{choice.gateway.path}.nodeSelector", message)]
-
-
-def _never_routed(policy: EgressPolicy) -> list[Problem]:
-    return [
-        Problem(
-            policy.reference,
-            f"spec.{field}[{index}]",
-            f"{network}: link-local, multicast and loopback addresses are never sent"
-            " to a gateway, so this has no effect; remove it",
-        )
-        for field, networks in (
-            ("destinationCIDRs", policy.destinations),
-            ("excludedCIDRs", policy.excluded),
-        )
-        for index, network in enumerate(networks)
-        if is_never_routed(network)
-    ]

@@ -12,12 +12,17 @@ with what the kernel holds, ``reconcile`` applies the difference.
 Who calls it: the agent each round, and ``compile_node`` for one answer.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_network
 
 from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
+from outgate.policy.answers import (
+    LocalPolicy,
+    defeats,
+    doubtful_pods,
+    local_policies,
+    pod_addresses,
+)
 from outgate.policy.attachments import attachment_entries
 from outgate.policy.claims import Claims
 from outgate.policy.endpoints import (
@@ -30,7 +35,7 @@ from outgate.policy.model import ClusterChanges, Endpoint, Node, PodQuery, Probl
 from outgate.policy.nodes import NodeIndex
 from outgate.policy.policies import FateChange, PolicyBook
 from outgate.policy.problems import missing_node, unknown_networks
-from outgate.policy.rows import Defeat, Lot, RowPool, SharedRows, tell_defeats
+from outgate.policy.rows import Lot, RowPool, SharedRows, tell_defeats
 from outgate.policy.scope import ALL_PODS, pod_queries
 from outgate.policy.selection import Selection
 from outgate.state.entries import (
@@ -54,19 +59,6 @@ from outgate.state.entries import (
     family_of,
 )
 from outgate.state.facts import NodeFacts
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPolicy:
-    """A policy with rows on this node: how many, of how many pod addresses."""
-
-    kind: str
-    name: str
-    uid: str
-    generation: int
-    id: PolicyId
-    rows: int
-    sources: int
 
 
 class Engine:
@@ -97,11 +89,14 @@ class Engine:
         self._node_addresses: set[Address] = set()
         self._networks: set[Network] = set(EVERYTHING)
         self._is_own_stale = True
+        self._are_egress_ips_stale = False
         self._problems: tuple[Problem, ...] | None = None
         self._pod_queries: frozenset[PodQuery] | None = None
 
     def change(self, changes: ClusterChanges) -> None:
         """Take objects that came, changed or went."""
+        if changes == ClusterChanges():
+            return
         for key, policy in changes.policies.items():
             self._selection.put_policy(key, self._book.put(key, policy))
         for source, networks in changes.networks.items():
@@ -129,11 +124,13 @@ class Engine:
         """Bring ``desired`` up to date; return the keys touched since the last call."""
         for change in self._book.decide(self._facts):
             self._settle_policy(change)
+            self._are_egress_ips_stale = True
         for key in self._selection.take_touched()[0]:
             self._addresses |= self._addresses_of(key)
         if self._is_own_stale:
             self._settle_own()
-        self._settle_egress_ips()
+        if self._are_egress_ips_stale:
+            self._settle_egress_ips()
         addresses, self._addresses = self._addresses, set()
         for address in addresses:
             self._settle_address(address)
@@ -153,7 +150,7 @@ class Engine:
             found = {
                 *self._book.problems,
                 *self._holders.problems(),
-                *tell_defeats(self._defeats(), self._book.good),
+                *tell_defeats(defeats(self._pool), self._book.good),
                 *unknown_networks(
                     self._node,
                     self._inside.strangers(self._own_pods()),
@@ -174,45 +171,29 @@ class Engine:
 
         What the kernel still holds for them stays as it is.
         """
-        good = {policy.id for policy in self._book.good.values()}
-        return frozenset(bad.id for _, bad in self._book.kept if bad.id not in good)
+        return self._book.kept_ids
 
     @property
     def doubtful_pods(self) -> tuple[DoubtfulPod, ...]:
         """Return the pods of this node that kept policies select."""
-        found = {
-            DoubtfulPod(address, pod.reference, bad)
-            for policy, bad in self._book.kept
-            for key in self._selection.pods_of(policy)
-            for pod in [self._selection.pod(key)]
-            if pod is not None and pod.node == self._node
-            for address in pod.addresses
-            if self._holders.holder(address) is pod
-        }
-        return tuple(
-            sorted(
-                found,
-                key=lambda doubt: (
-                    doubt.address.version,
-                    doubt.address,
-                    doubt.policy.name,
-                    doubt.policy.kind,
-                ),
-            )
-        )
+        return doubtful_pods(self._node, self._book, self._selection, self._holders)
 
     @property
     def policy_names(self) -> Mapping[PolicyId, str]:
         """Return how users write each policy, bad ones too."""
-        names = {bad.id: f"{bad.kind} {bad.name}" for bad in self._book.bad.values()}
-        names.update((p.id, p.reference) for p in self._book.good.values())
-        return names
+        return self._book.names
 
     @property
     def pod_queries(self) -> frozenset[PodQuery]:
         """Return which pods this node needs beside its own; as of ``settle``."""
         if self._pod_queries is None:
-            self._pod_queries = self._find_pod_queries()
+            covered = self._book.families
+            own = [pod for pod in self._own_pods() if family_of(pod) in covered]
+            is_unclear = self._inside.strangers(own) or (
+                self._inside.has_unclear_networks(own)
+            )
+            rules = self._book.rules_here
+            self._pod_queries = ALL_PODS if is_unclear else pod_queries(rules)
         return self._pod_queries
 
     @property
@@ -221,26 +202,12 @@ class Engine:
         return self._book.is_candidate
 
     def local_policies(self) -> tuple[LocalPolicy, ...]:
-        """Return the policies with rows here, by their keys; as of ``settle``."""
-        rows: Counter[str] = Counter()
-        sources: Counter[str] = Counter()
-        for shared in self._pool.in_use():
-            for key, count in shared.counts.items():
-                rows[key] += count * shared.addresses
-                sources[key] += shared.addresses
-        return tuple(
-            LocalPolicy(
-                kind=policy.kind,
-                name=policy.name,
-                uid=policy.uid,
-                generation=policy.generation,
-                id=policy.id,
-                rows=rows[key],
-                sources=sources[key],
-            )
-            for key in sorted(rows)
-            for policy in [self._book.good[key]]
-        )
+        """
+        Return the policies that select pods of this node, or whose gateway it is.
+
+        By their keys; as of ``settle``.
+        """
+        return local_policies(self._node, self._pool, self._book, self._selection)
 
     def _change_node(self, name: NodeName, node: Node | None) -> None:
         old = self._nodes.get(name)
@@ -260,21 +227,23 @@ class Engine:
     def _settle_policy(self, change: FateChange) -> None:
         old, new = change.old, change.new
         if old is None or new is None or not old.covers_like(new):
-            networks = set(old.networks if old is not None else ())
-            for network in networks:
+            was = set(old.networks if old is not None else ())
+            now = set(new.networks if new is not None else ())
+            for network in was:
                 self._covering.drop(network, change.key)
-            for network in set(new.networks if new is not None else ()):
+            for network in now:
                 self._covering.add(network, change.key)
-                networks.add(network)
-            for network in networks:
+            for network in was | now:
                 self._put(CoveredKey(network), self._covered(network))
         for key in self._selection.pods_of(change.key):
             self._addresses |= self._addresses_of(key)
 
     def _covered(self, network: Network) -> CoveredEntry | None:
-        fates = [self._book.fates[key] for key in self._covering.of(network)]
-        first = min(fates, key=lambda fate: fate.seniority, default=None)
-        return CoveredEntry(first.id) if first is not None else None
+        keys = self._covering.of(network)
+        if not keys:
+            return None
+        fates = [self._book.fates[key] for key in keys]
+        return min(fates, key=lambda fate: fate.seniority).covered
 
     def _settle_own(self) -> None:
         """Find this node's own addresses and attachments again."""
@@ -290,6 +259,7 @@ class Engine:
         self._attached = tuple(wanted)
 
     def _settle_egress_ips(self) -> None:
+        self._are_egress_ips_stale = False
         egress_ips = self._book.egress_ips
         self._addresses |= egress_ips ^ self._egress_ips
         self._egress_ips = egress_ips
@@ -350,12 +320,17 @@ class Engine:
 
     def _put_rows(self, key: RowsKey, rows: RowSet | None) -> None:
         old = self.desired.get(key)
-        self._put(key, rows)
+        if rows is None:
+            if old is not None:
+                self._touched.add(key)
+                del self.desired[key]
+        elif rows is not old:
+            # Rows that only equal the old ones may name other interfaces.
+            self.desired[key] = rows
+            if rows != old:
+                self._touched.add(key)
         if isinstance(old, RowSet):
             self._pool.release(old)
-        if rows is not None:
-            # Also where it only equals the old one: interfaces may be others.
-            self.desired[key] = rows
 
     def _put(self, key: Key, value: Value | None) -> None:
         if self.desired.get(key) == value:
@@ -375,28 +350,7 @@ class Engine:
         self._pod_queries = None
 
     def _own_pods(self) -> list[Address]:
-        """Return the pod addresses of this node whose namespace is known."""
-        return [
-            address
-            for key in self._selection.pods_on(self._node)
-            if self._selection.is_known(key)
-            for address in self._addresses_of(key)
-            if self._holders.holder(address) is self._selection.pod(key)
-        ]
-
-    def _find_pod_queries(self) -> frozenset[PodQuery]:
-        covered = self._book.families
-        own = [pod for pod in self._own_pods() if family_of(pod) in covered]
-        if self._inside.strangers(own) or self._inside.has_unclear_networks(own):
-            return ALL_PODS
-        return pod_queries(self._book.rules_here)
-
-    def _defeats(self) -> Mapping[Defeat, int]:
-        defeats: Counter[Defeat] = Counter()
-        for shared in self._pool.in_use():
-            for defeat in shared.defeats:
-                defeats[defeat] += shared.addresses
-        return defeats
+        return list(pod_addresses(self._node, self._selection, self._holders))
 
 
 def _location(node: Node | None) -> object:

@@ -265,18 +265,11 @@ def _nobody_covers(selecting: list[EgressPolicy], destination: Address) -> str:
 def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Explanation:
     """Return what the row means, as its gateway will see it."""
     policy = next(p for p in cluster.policies if p.id == row.entry.policy)
-    if isinstance(row.entry, Excluded):
-        reason = f"{policy.reference} excludes {row.destination}: it leaves as if"
-        return replace(
-            told,
-            outcome=Outcome.EXCLUDED,
-            policy=policy,
-            reason=f"{reason} no policy covered it",
-        )
-    candidates = candidates_for(policy, told.pod, cluster.nodes)
+    is_excluded = isinstance(row.entry, Excluded)
+    candidates = () if is_excluded else candidates_for(policy, told.pod, cluster.nodes)
     gateway = next((c.node for c in candidates if c.is_chosen), None)
     told = replace(told, policy=policy, candidates=candidates, gateway=gateway)
-    entry = row.entry
+    entry: PolicyEntry = row.entry
     if isinstance(entry, ViaGateway) and gateway and gateway in facts:
         seen = compile_node(cluster, gateway, facts[gateway], TUNNEL).snapshot
         there = find_row(seen, row.source, told.destination)
@@ -299,6 +292,8 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
             reason = f"{by}, but no node can be its gateway: dropped"
             return replace(told, outcome=Outcome.NO_GATEWAY, reason=reason)
         case Excluded():
-            raise AssertionError("a gateway excludes what the pod's node sends to it")
+            reason = f"{policy.reference} excludes {row.destination}: it leaves as if"
+            reason += " no policy covered it"
+            return replace(told, outcome=Outcome.EXCLUDED, reason=reason)
         case _:
             assert_never(entry)

@@ -18,12 +18,10 @@ from outgate.policy.model import (
     EgressPolicy,
     Gateway,
     GatewayAtAddress,
-    GatewayHealth,
-    GatewayOnNodes,
-    Node,
 )
 from outgate.policy.never import is_never_routed, is_of_one_link
 from outgate.policy.nodes import NodeIndex
+from outgate.policy.ranking import LACKING, best_node, health_of, knowledge, why_bad
 from outgate.policy.selectors import Selector
 from outgate.state.entries import Address, Family, NodeName, family_of
 from outgate.state.facts import Link, NodeFacts
@@ -119,25 +117,6 @@ def canonical_text(gateway: Gateway) -> str:
     return f"{gateway.interface}|{gateway.egress_ip}|{'|'.join(requirements)}"
 
 
-def health_of(
-    policy: EgressPolicy, gateway: Gateway, node: NodeName
-) -> GatewayHealth | None:
-    """
-    Return what the controller last said of *gateway* on *node*.
-
-    Several gateways of a policy may sit on one node: what names the egress IP or the
-    interface comes first, then what says that the node is unusable.
-    """
-    of_node = [health for health in policy.health if health.node == node]
-    if isinstance(gateway, GatewayOnNodes):
-        for health in of_node:
-            if gateway.egress_ip in health.egress_ips or (
-                gateway.interface and gateway.interface == health.interface
-            ):
-                return health
-    return min(of_node, key=lambda health: health.is_usable, default=None)
-
-
 def resolve_egress_ips(
     gateway: Gateway,
     facts: NodeFacts,
@@ -178,84 +157,17 @@ def _choose(policy: EgressPolicy, gateway: Gateway, nodes: NodeIndex) -> Chosen:
             endpoint = node.tunnel_endpoint or gateway.egress_ip
     else:
         count = len(nodes.matching(gateway.nodes))
-        node = _best(policy, gateway, nodes)
+        node = best_node(policy, gateway, nodes)
         if node is None:
             return Chosen(
                 gateway, candidates=count, reason=_no_node(gateway.nodes, count)
             )
         endpoint = node.tunnel_endpoint
     health = health_of(policy, gateway, node.name)
-    reason = _why_bad(node, health)
-    if not reason and _knowledge(gateway, node, health) == _LACKING:
+    reason = why_bad(node, health)
+    if not reason and knowledge(gateway, node, health) == LACKING:
         reason = f"node {node.name} lacks the egress IP"
     return Chosen(gateway, node.name, endpoint, count, not reason, reason=reason)
-
-
-_KNOWN, _UNKNOWN, _LACKING = range(3)
-"""What is known of a node and the egress IP that it should have."""
-
-
-def _best(
-    policy: EgressPolicy, gateway: GatewayOnNodes, nodes: NodeIndex
-) -> Node | None:
-    """
-    Return the best candidate; looks at no more of them than it must.
-
-    Only nodes of which something special is known can be better than the first good
-    one by name.
-    """
-    special = {health.node for health in policy.health}
-    if gateway.egress_ip is not None:
-        special.update(nodes.claimants(gateway.egress_ip))
-    ranked = [
-        (*_rank(policy, gateway, node), node.name, node)
-        for node in map(nodes.get, special)
-        if node is not None
-        and node.tunnel_endpoint is not None
-        and nodes.is_matching(node.name, gateway.nodes)
-    ]
-    best = min(ranked, key=lambda found: found[:3], default=None)
-    enough = (False, _UNKNOWN if gateway.egress_ip is not None else _KNOWN)
-    if best is not None and best[:2] < enough:
-        return best[3]
-    for name in nodes.matching(gateway.nodes):
-        node = nodes.get(name)
-        if node is None or node.tunnel_endpoint is None:
-            continue
-        found = (*_rank(policy, gateway, node), name, node)
-        if best is None or found[:3] < best[:3]:
-            best = found
-        if found[:2] == enough:
-            break
-    return None if best is None else best[3]
-
-
-def _rank(
-    policy: EgressPolicy, gateway: GatewayOnNodes, node: Node
-) -> tuple[bool, int]:
-    health = health_of(policy, gateway, node.name) if policy.health else None
-    return bool(_why_bad(node, health)), _knowledge(gateway, node, health)
-
-
-def _why_bad(node: Node, health: GatewayHealth | None) -> str:
-    if node.is_deleted:
-        return f"node {node.name} is being deleted"
-    if not node.is_ready:
-        return f"node {node.name} is not ready"
-    if health is not None and not health.is_usable:
-        return f"node {node.name} cannot do it now, as the policy's status says"
-    return ""
-
-
-def _knowledge(gateway: Gateway, node: Node, health: GatewayHealth | None) -> int:
-    wanted = gateway.egress_ip
-    if wanted is None or wanted in node.addresses:
-        return _KNOWN
-    if health is None:
-        return _UNKNOWN
-    if wanted in health.egress_ips:
-        return _KNOWN
-    return _UNKNOWN if health.is_usable else _LACKING
 
 
 def _no_node(selector: Selector, candidates: int) -> str:
@@ -274,7 +186,8 @@ def _by_interface(
     for link in facts.links:
         if name == link.name or name in link.altnames:
             return _of_link(link, {}, families)
-    names = ", ".join(link.name for link in facts.links) or "none"
+    with_address = (link.name for link in facts.links if link.addresses)
+    names = ", ".join(with_address) or "none with an address"
     return Resolved(
         {},
         "",

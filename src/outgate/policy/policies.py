@@ -6,7 +6,7 @@ a node or of facts concerns, and decides only these again (``decisions``).
 What it is not: pods (``selection``) and their rows (``rows``).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from outgate.policy.model import (
     Rule,
 )
 from outgate.policy.nodes import Candidates, NodeIndex
-from outgate.state.entries import Address, Family, NodeName
+from outgate.state.entries import Address, Family, NodeName, PolicyId
 from outgate.state.facts import NodeFacts
 
 T = TypeVar("T")
@@ -94,6 +94,11 @@ class PolicyBook:
                 yield FateChange(key, old, new)
 
     @property
+    def here(self) -> Set[str]:
+        """Return the policies whose gateway is this node; not to be kept."""
+        return self._here
+
+    @property
     def is_any_here(self) -> bool:
         """Return whether this node is the gateway of any policy."""
         return bool(self._here)
@@ -148,6 +153,21 @@ class PolicyBook:
     def kept(self) -> Iterator[tuple[str, BadPolicy]]:
         """Return the bad policies of which no good version is known."""
         return (item for item in self.bad.items() if item[0] not in self.good)
+
+    @property
+    def kept_ids(self) -> frozenset[PolicyId]:
+        """Return the numbers of ``kept``, but for those that good ones have too."""
+        kept = {bad.id for _, bad in self.kept}
+        if kept:
+            kept -= {policy.id for policy in self.good.values()}
+        return frozenset(kept)
+
+    @property
+    def names(self) -> Mapping[PolicyId, str]:
+        """Return how users write each policy, bad ones too."""
+        names = {bad.id: f"{bad.kind} {bad.name}" for bad in self.bad.values()}
+        names.update((good.id, good.reference) for good in self.good.values())
+        return names
 
     def _replace(
         self, key: str, old: EgressPolicy | None, new: EgressPolicy | None

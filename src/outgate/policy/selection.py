@@ -30,10 +30,19 @@ class Identity:
     Pods of one namespace with equal labels.
 
     *policies* are those with a rule for its labels, as of *version* of the selection:
-    each with None, or with the node selectors of which one must match as well.
+    each with None, or with the node selectors of which one must match as well; without
+    any of these, *everywhere* holds their keys.
     """
 
-    __slots__ = ("key", "labels", "namespace", "pods", "policies", "version")
+    __slots__ = (
+        "everywhere",
+        "key",
+        "labels",
+        "namespace",
+        "pods",
+        "policies",
+        "version",
+    )
 
     def __init__(self, key: tuple[str, ...], namespace: str, labels: Labels) -> None:
         self.key = key
@@ -41,6 +50,7 @@ class Identity:
         self.labels = labels
         self.pods: set[str] = set()
         self.version = -1
+        self.everywhere: tuple[str, ...] | None = None
         self.policies: tuple[tuple[str, frozenset[_Nodes] | None], ...] = ()
 
 
@@ -183,6 +193,8 @@ class Selection:
         pod, identity = held
         if identity.version != self._version:
             self._refresh(identity)
+        if identity.everywhere is not None:
+            return identity.everywhere
         return tuple(
             policy
             for policy, nodes in identity.policies
@@ -261,6 +273,8 @@ class Selection:
             (policy, _on_nodes(self._rules[policy], matching))
             for policy in sorted(policies)
         )
+        is_anywhere = all(nodes is None for _, nodes in identity.policies)
+        identity.everywhere = tuple(sorted(policies)) if is_anywhere else None
         identity.version = self._version
 
     def _selected_on(self, policy: str, nodes: _Nodes, node: NodeName) -> set[str]:

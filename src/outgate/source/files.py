@@ -133,7 +133,11 @@ def read_documents(path: Path) -> Iterator[Document]:
 
     Errors: as ``load_cluster``, after the objects that could be read.
     """
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as e:
+        raise SourceError(f"{name_of(path)}: {e.strerror}") from e
+    if is_folder:
         for file in sorted(path.rglob("*")):
             if file.suffix in SUFFIXES and file.is_file():
                 yield from read_documents(file)

@@ -61,6 +61,12 @@ KINDS = (
         is_optional=True,
     ),
     Kind(
+        "networking.k8s.io/v1beta1",
+        "ServiceCIDR",
+        "/apis/networking.k8s.io/v1beta1/servicecidrs",
+        is_optional=True,
+    ),
+    Kind(
         "discovery.k8s.io/v1",
         "EndpointSlice",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from outgate.state.entries import (
+    EndpointEntry,
+    EndpointKey,
     Key,
     Network,
     PolicyEntry,
@@ -92,8 +94,45 @@ def diff(
         elif isinstance(key, RowsKey) or not keep(key, cast("Value", was)):
             removes.append(Remove(key))
     return (
+        *_inheritances(puts, removes, actual),
         *sorted(puts, key=_order),
         *sorted(removes, key=_order, reverse=True),
+    )
+
+
+def _inheritances(
+    puts: Iterable[Put], removes: list[Remove], actual: Snapshot
+) -> list[Remove]:
+    """
+    Return what must go first, taken out of *removes*.
+
+    An address gets another owner, who has no rows: those of the former one go before
+    the new one is known, and while they go, the address is nobody's.
+    """
+    heirs = {
+        put.key.address
+        for put in puts
+        if isinstance(put.key, EndpointKey) and _is_new_owner(put, actual)
+    }
+    first: list[Remove] = []
+    others: list[Remove] = []
+    for operation in removes if heirs else ():
+        key = operation.key
+        if isinstance(key, RowsKey) and key.source in heirs:
+            first += [Remove(EndpointKey(key.source)), operation]
+        else:
+            others.append(operation)
+    if first:
+        removes[:] = others
+    return first
+
+
+def _is_new_owner(put: Put, actual: Snapshot) -> bool:
+    was = actual.get(put.key)
+    return (
+        isinstance(put.value, EndpointEntry)
+        and isinstance(was, EndpointEntry)
+        and put.value.owner != was.owner
     )
 
 

@@ -22,9 +22,8 @@ from bpf.model.datapath import Datapath
 from bpf.model.rules import Rules
 from bpf.model.runner import Runner
 from bpf.model.table import Mode, Table
-from bpf.world import IPV4, IPV6, IPV6_OVER_IPV4, World
+from bpf.world import IPV4, IPV6, IPV6_OVER_IPV4, Rows, World
 from outgate.kernel.settings import ExistingFlows, GatewayPath, OtherFamily
-from outgate.state.entries import Key, Value
 
 PORTS = (1024, 65535)
 SLOW = 250_000
@@ -88,7 +87,7 @@ class Seat:
 
     def prepare(self, worlds: Sequence[World]) -> None:
         """Give both sides the rows of *worlds*."""
-        entries: dict[Key, Value] = {}
+        entries: Rows = {}
         for world in worlds:
             entries |= all_entries(world)
         self.node.reset()

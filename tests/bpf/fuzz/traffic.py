@@ -33,19 +33,17 @@ from bpf.model.headers import (
 )
 from bpf.model.outcome import Arrival
 from bpf.model.packet import Kind, read
-from bpf.world import World, gateway_entries
+from bpf.world import Rows, World, gateway_entries
 from outgate.state.entries import (
     EndpointEntry,
     EndpointFlag,
     EndpointKey,
     Family,
     Hook,
-    Key,
-    Value,
 )
 
 
-def all_entries(world: World) -> dict[Key, Value]:
+def all_entries(world: World) -> Rows:
     """Return every row of the gateway node, for a cluster of three nodes."""
     entries = gateway_entries(world)
     entries |= world.node_entries(world.THIRD, pods=world.THIRD_NODES_PODS)

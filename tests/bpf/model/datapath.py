@@ -36,7 +36,7 @@ from bpf.model.packet import (
     Tuple,
     reverse,
 )
-from bpf.model.rules import Rules
+from bpf.model.rules import Rules, egress_ip_of
 from bpf.model.table import (
     FROM_TUNNEL,
     INBOUND,
@@ -174,7 +174,7 @@ class Datapath:
             LOCAL_GATEWAY if self.rules.is_host(gateway) else TO_GATEWAY,
             row.policy,
             gateway,
-            row.egress_ip.packed,
+            egress_ip_of(row),
             origin.macs,
             tcp_bits(seen.read, is_reverse=False),
             self.table.now,
@@ -274,7 +274,7 @@ class Datapath:
         row = self._gateway.row(key, Origin(node))
         if isinstance(row, Expected):
             return row
-        egress_ip, now = row.egress_ip.packed, self.table.now
+        egress_ip, now = egress_ip_of(row), self.table.now
         generation, macs = self.table.generation, bytes(12)
         flow = Flow(FROM_TUNNEL, row.policy, node, egress_ip, macs, 0, now, generation)
         self.table.flows[key] = flow

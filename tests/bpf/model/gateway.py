@@ -17,7 +17,7 @@ from bpf.model.outcome import Expected, answered, dropped, sent, unsupported
 from bpf.model.packet import Kind, Quote, Read, Tuple, reverse
 from bpf.model.parts import translated
 from bpf.model.rewrite import Change, translate, translate_error
-from bpf.model.rules import Rules
+from bpf.model.rules import Rules, egress_ip_of
 from bpf.model.table import Flow, Half, NoPortError, Origin, Table
 from bpf.uplink import UPLINK, UplinkAddress
 from outgate.kernel.reasons import Reason
@@ -107,7 +107,7 @@ class Gateway:
             row = self.row(key, origin)
             if isinstance(row, Expected):
                 return row
-            egress_ip, policy = row.egress_ip.packed, row.policy
+            egress_ip, policy = egress_ip_of(row), row.policy
         if key[1] in HERE_TOO and not self.table.mode.is_stack:
             return dropped(Reason.DROP_NO_ROUTE, policy)
         port = self.table.port_for(key, egress_ip, self._chosen)

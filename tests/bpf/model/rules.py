@@ -5,10 +5,10 @@ Built from the very entries that :meth:`bpf.harness.Node.put` writes, by plain s
 for the longest prefix: no trie, no key format.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_network
 
+from bpf.world import Rows
 from outgate.kernel.layouts import address as address_of
 from outgate.state.entries import (
     CLUSTER,
@@ -28,6 +28,7 @@ from outgate.state.entries import (
     PolicyEntry,
     PolicyKey,
     Value,
+    ViaGateway,
 )
 
 STAYS_HERE = [
@@ -48,6 +49,12 @@ def plain(packed: bytes) -> bytes:
     return packed[12:] if packed[:12] == MAPPED else packed
 
 
+def egress_ip_of(row: ViaGateway) -> bytes:
+    """Return the egress IP of a row; those of a gateway have one."""
+    assert row.egress_ip
+    return row.egress_ip.packed
+
+
 def stays_here(packed: bytes) -> bool:
     """Loopback, link-local, multicast, broadcast: never routed, nobody means them."""
     return any(address(packed) in network for network in STAYS_HERE)
@@ -56,18 +63,18 @@ def stays_here(packed: bytes) -> bool:
 class Rules:
     """The rows of one node; addresses are bytes in network order."""
 
-    def __init__(self, entries: Mapping[Key, Value]) -> None:
+    def __init__(self, entries: Rows) -> None:
         self.entries = dict(entries)
         self._identities: dict[bytes, IpcacheEntry | None] = {}
         self._rows: dict[tuple[bytes, bytes], PolicyEntry | None] = {}
         self._covered: dict[bytes, int] = {}
 
-    def replace(self, entries: Mapping[Key, Value]) -> None:
+    def replace(self, entries: Rows) -> None:
         """Have other rows."""
         self.entries = dict(entries)
         self._forget()
 
-    def change(self, key: Key, value: Value | None) -> None:
+    def change(self, key: Key | PolicyKey, value: Value | PolicyEntry | None) -> None:
         """Write one row, or remove it."""
         if value is None:
             self.entries.pop(key, None)

@@ -11,7 +11,7 @@ What must hold beside equality with the model, and is looked up without its hook
 from bpf.harness import PASS, REDIRECT
 from bpf.model.outcome import Arrival
 from bpf.model.packet import Kind, Tuple, read
-from bpf.model.rules import Rules
+from bpf.model.rules import Rules, egress_ip_of
 from bpf.model.table import FROM_TUNNEL, LOCAL_GATEWAY, Half, Table
 from outgate.state.entries import Hook, ViaGateway
 
@@ -35,7 +35,7 @@ class Ledger:
         if row is None:
             allowed.add(pod)
         elif isinstance(row, ViaGateway):
-            allowed.add(row.egress_ip.packed)
+            allowed.add(egress_ip_of(row))
 
     def evicted(self, key: Tuple, direction: int) -> None:
         """Note that an entry was lost."""

@@ -20,7 +20,7 @@ from bpf.model.packet import Tuple, read
 from bpf.stories.invariants import Ledger
 from bpf.stories.rows import Rows
 from bpf.world import World, gateway_entries
-from outgate.state.entries import Hook, Key, Value
+from outgate.state.entries import Hook, Key, PolicyEntry, PolicyKey, Value
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP, "echo": 0}
 FLAGS = {"syn": 2, "ack": 16, "fin": 17, "rst": 4, "accept": 18}
@@ -236,7 +236,7 @@ class Story:
         self.ledger.evicted(key, direction)
         self.node.inside(lambda: self.checker.runner.evict(key, direction))
 
-    def change(self, key: Key, value: Value | None) -> None:
+    def change(self, key: Key | PolicyKey, value: Value | PolicyEntry | None) -> None:
         """Write or remove one row, and tell programs that policies changed."""
         if value is not None:
             self.node.put({key: value})

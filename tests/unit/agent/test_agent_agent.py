@@ -115,7 +115,10 @@ class MemorySource:
 
 def _objects(cluster: Cluster) -> dict[str, dict[str, Any]]:
     """Return what is in a cluster by its kind and key."""
-    judged = (*cluster.policies, *cluster.bad_policies)
+    judged: list[EgressPolicy | BadPolicy] = [
+        *cluster.policies,
+        *cluster.bad_policies,
+    ]
     return {
         "nodes": {node.name: node for node in cluster.nodes},
         "namespaces": {space.name: space for space in cluster.namespaces},

@@ -122,6 +122,13 @@ def test_uncovered_connection_says_why(destination: str, reason: str) -> None:
     assert reason in answer["reason"]
 
 
+def test_networks_that_only_the_agents_settings_name_can_be_given() -> None:
+    answer = told("net-tshoot-2", ECHO, "--cluster-network", "172.18.0.0/24")
+
+    assert answer["outcome"] == "not-covered"
+    assert "in 172.18.0.0/24, a network of services" in answer["reason"]
+
+
 def test_pod_that_nobody_selects_is_told_what_they_ask_for() -> None:
     others = POLICIES.split("---")[2]
     answer = told("net-tshoot-2", ECHO, policies=others)

@@ -16,6 +16,16 @@ async def until(claim: Callable[[], object], seconds: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_read(
+    client: Client, path: str, claim: Callable[[Any], object], seconds: float = 10.0
+) -> Any:
+    """Return an object or list once *claim* holds of it."""
+    async with asyncio.timeout(seconds):
+        while not claim(found := await read(client, path)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found
+
+
 async def read(client: Client, path: str) -> Any:
     """Return one object or list."""
     return await client.request("GET", path)

@@ -15,7 +15,7 @@ from outgate.controller.election import Times
 from outgate.controller.freshness import Freshness
 from outgate.source.client import Client, Connection
 from outgate.state.entries import Seconds
-from unit.controller.api import read, until
+from unit.controller.api import until, until_read
 from unit.controller.cluster import (
     EGRESS,
     GATEWAYS,
@@ -57,10 +57,6 @@ class World:
         made = await self.client.request("POST", path, body=policy)
         return {**made, "kind": policy["kind"]}
 
-    async def status(self, name: str = "web", path: str = GATEWAYS) -> dict[str, Any]:
-        found = await read(self.client, f"{path}/{name}")
-        return dict(found.get("status") or {})
-
     async def until(
         self,
         claim: Callable[[dict[str, Any]], object],
@@ -68,10 +64,10 @@ class World:
         path: str = GATEWAYS,
     ) -> dict[str, Any]:
         """Return the status of a policy once *claim* holds of it."""
-        async with asyncio.timeout(10):
-            while not claim(status := await self.status(name, path)):
-                await asyncio.sleep(0.02)
-        return status
+        found = await until_read(
+            self.client, f"{path}/{name}", lambda o: claim(o.get("status") or {})
+        )
+        return dict(found["status"])
 
 
 @pytest.fixture
@@ -127,6 +123,10 @@ def is_ready(status: dict[str, Any]) -> bool:
     return bool(status.get("summary", {}).get("ready") == "True")
 
 
+def has_egress_ip(status: dict[str, Any]) -> bool:
+    return bool(status.get("summary", {}).get("egressIPs", "-") != "-")
+
+
 async def test_controller_tells_what_became_of_a_policy(url: str, world: World) -> None:
     policy = await world.apply(gateway_policy())
     async with running(url, "a"):
@@ -168,7 +168,7 @@ async def test_controller_moves_pods_from_an_agent_that_fell_silent(
 ) -> None:
     await world.apply(gateway_policy())
     async with running(url, "a"):
-        await world.until(lambda s: s.get("summary", {}).get("egressIPs") != "-" and s)
+        await world.until(has_egress_ip)
         world.agents["n2"].is_alive = False
         status = await world.until(
             lambda s: (
@@ -188,7 +188,7 @@ async def test_controllers_write_one_at_a_time(url: str, world: World) -> None:
     async with running(url, "a") as one:
         await until(lambda: one.controller.is_leader)
         async with running(url, "b") as other:
-            await world.until(lambda s: s.get("summary", {}).get("egressIPs") != "-")
+            await world.until(has_egress_ip)
             await until(lambda: other.controller.why_not_ready() == ())
 
             assert not other.controller.is_leader
@@ -215,7 +215,7 @@ async def test_controller_shows_a_bad_policy_and_what_stays_in_force(
     """Some APIs admit what we cannot use: an older CRD had no such rule."""
     await world.apply(gateway_policy(interface="eth0"))
     async with running(url, "a"):
-        await world.until(lambda s: s.get("summary", {}).get("egressIPs") != "-" and s)
+        await world.until(has_egress_ip)
         await world.client.request(
             "PATCH",
             f"{GATEWAYS}/web",
@@ -250,12 +250,13 @@ async def test_controller_tells_changes_as_events(url: str, world: World) -> Non
     async with running(url, "a"):
         status = await world.until(lambda s: s, "nat", NAT)
         assert ("False", "NoMatchingNode") == conditions(status)["GatewaySelected"]
-        found: list[dict[str, Any]] = []
-        async with asyncio.timeout(10):
-            while not any(e["reason"] == "NoMatchingNode" for e in found):
-                found = (await read(world.client, "/api/v1/events"))["items"]
+        found = await until_read(
+            world.client,
+            "/api/v1/events",
+            lambda o: any(e["reason"] == "NoMatchingNode" for e in o["items"]),
+        )
 
-    event = next(e for e in found if e["reason"] == "NoMatchingNode")
+    event = next(e for e in found["items"] if e["reason"] == "NoMatchingNode")
     assert "Warning" == event["type"]
     assert "198.51.100.99" in event["message"]
     assert "CiliumEgressNATPolicy" == event["involvedObject"]["kind"]
@@ -265,13 +266,12 @@ async def test_controller_deletes_reports_of_nodes_that_are_gone(
     url: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("outgate.controller.reports.ORPHAN_SECONDS", 0.2)
-    async with asyncio.timeout(10):
-        while len((await read(world.client, reporter.PATH))["items"]) < 3:
-            await asyncio.sleep(0.02)
+    await until_read(world.client, reporter.PATH, lambda o: len(o["items"]) == 3)
     world.agents["n3"].is_alive = False
     await world.client.request("DELETE", "/api/v1/nodes/n3")
-    async with running(url, "a"), asyncio.timeout(10):
-        while len(found := (await read(world.client, reporter.PATH))["items"]) > 2:
-            await asyncio.sleep(0.02)
+    async with running(url, "a"):
+        found = await until_read(
+            world.client, reporter.PATH, lambda o: len(o["items"]) < 3
+        )
 
-    assert ["n1", "n2"] == [item["metadata"]["name"] for item in found]
+    assert ["n1", "n2"] == [item["metadata"]["name"] for item in found["items"]]

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from outgate.controller import writer as module
 from outgate.controller.notices import Notice, Subject
 from outgate.controller.writer import Observed, StatusWriter
 from outgate.errors import SourceError
 from outgate.policy.status import Aspect, Condition, PolicyStatus, Truth
 from outgate.source.client import Client
-from unit.controller.api import CRD_PATH, read, until
+from unit.controller.api import CRD_PATH, read, until, until_read
 
 PATH = "/apis/example.test/v1/policies"
 STATUS_SCHEMA = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -103,20 +104,20 @@ async def test_writer_writes_what_is_wanted(client: Client, world: World) -> Non
 
 
 async def test_writer_writes_nothing_that_stands_already(
-    client: Client, world: World
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "GAP_SECONDS", 0.0)
     await client.request("POST", CRD_PATH, body=crd())
     world.writer.observe("p", await world.make("p"))
     world.writer.want("p", status())
     await until(lambda: world.writer.counts.written)
-    before = await world.read("p")
-    world.writer.observe("p", world.observed(before))
+    world.writer.observe("p", world.observed(await world.read("p")))
     world.writer.want("p", status())
     world.writer.observe("q", await world.make("q"))
     world.writer.want("q", status())
-    await until(lambda: world.writer.counts.written == 2)
+    await until_read(client, f"{PATH}/q", lambda found: "status" in found)
 
-    assert before == await world.read("p")
+    assert 2 == world.writer.counts.written
 
 
 async def test_writer_that_does_not_lead_writes_nothing(

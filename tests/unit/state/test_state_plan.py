@@ -133,3 +133,20 @@ def test_an_empty_set_of_rows_is_none() -> None:
 
     assert diff(empty, {}) == ()
     assert diff(empty, dict([ROW])) == (Remove(ROW[0]),)
+
+
+def test_diff_takes_the_rows_of_a_former_owner_before_the_new_one_is_known() -> None:
+    heir = EndpointEntry(EndpointFlag.POD, owner=2)
+    desired: dict[Key, Value] = {EndpointKey(POD): heir}
+
+    assert diff(desired, dict([ENDPOINT, ROW])) == (
+        Remove(EndpointKey(POD)),
+        Remove(RowsKey(POD)),
+        Put(EndpointKey(POD), heir),
+    )
+
+
+def test_diff_keeps_a_pod_known_whose_rows_go() -> None:
+    desired = dict([ENDPOINT])
+
+    assert diff(desired, dict([ENDPOINT, ROW])) == (Remove(RowsKey(POD)),)

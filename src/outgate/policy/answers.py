@@ -1,0 +1,104 @@
+"""
+What an engine knows beside entries: for status, reports and requests.
+
+What it is: answers found when they are asked for, from the engine's indexes.
+What it is not: kept current; ``engine`` says when an answer is out of date.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from outgate.policy.endpoints import AddressBook, DoubtfulPod, holds_addresses
+from outgate.policy.policies import PolicyBook
+from outgate.policy.rows import Defeat, RowPool
+from outgate.policy.selection import Selection
+from outgate.state.entries import Address, NodeName, PolicyId
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPolicy:
+    """
+    A policy that this node carries out: its rows, and of how many pod addresses.
+
+    None where other policies come first, or the pods lack the family.
+    """
+
+    kind: str
+    name: str
+    uid: str
+    generation: int
+    id: PolicyId
+    rows: int
+    sources: int
+
+
+def local_policies(
+    node: NodeName, pool: RowPool, book: PolicyBook, selection: Selection
+) -> tuple[LocalPolicy, ...]:
+    """Return the policies that select pods of *node*, or whose gateway it is."""
+    keys = set(book.here)
+    for pod in selection.pods_on(node):
+        keys.update(selection.policies_of(pod))
+    rows: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    for shared in pool.in_use():
+        for key, count in shared.counts.items():
+            rows[key] += count * shared.addresses
+            sources[key] += shared.addresses
+    return tuple(
+        LocalPolicy(
+            kind=policy.kind,
+            name=policy.name,
+            uid=policy.uid,
+            generation=policy.generation,
+            id=policy.id,
+            rows=rows[key],
+            sources=sources[key],
+        )
+        for key in sorted(keys | rows.keys())
+        if (policy := book.good.get(key)) is not None
+    )
+
+
+def doubtful_pods(
+    node: NodeName, book: PolicyBook, selection: Selection, holders: AddressBook
+) -> tuple[DoubtfulPod, ...]:
+    """Return the pods of *node* that kept policies select."""
+    found = {
+        DoubtfulPod(address, pod.reference, bad)
+        for policy, bad in book.kept
+        for key in selection.pods_of(policy)
+        for pod in [selection.pod(key)]
+        if pod is not None and pod.node == node
+        for address in pod.addresses
+        if holders.holder(address) is pod
+    }
+    return tuple(sorted(found, key=_doubt_order))
+
+
+def pod_addresses(
+    node: NodeName, selection: Selection, holders: AddressBook
+) -> Iterator[Address]:
+    """Return the pod addresses of *node* whose namespace is known."""
+    for key in selection.pods_on(node):
+        pod = selection.pod(key)
+        if pod is None or not holds_addresses(pod) or not selection.is_known(key):
+            continue
+        for address in set(pod.addresses):
+            if holders.holder(address) is pod:
+                yield address
+
+
+def defeats(pool: RowPool) -> Mapping[Defeat, int]:
+    """Return which networks policies lost, each with its count of pod addresses."""
+    found: Counter[Defeat] = Counter()
+    for shared in pool.in_use():
+        for defeat in shared.defeats:
+            found[defeat] += shared.addresses
+    return found
+
+
+def _doubt_order(doubt: DoubtfulPod) -> tuple[int, Address, str, str]:
+    policy = doubt.policy
+    return doubt.address.version, doubt.address, policy.name, policy.kind
