@@ -11,7 +11,7 @@ Exit codes: 0 when it could be told, covered or not; 1 when not.
 
 import asyncio
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -105,14 +105,21 @@ def run(
 
 
 def parse_destination(text: str) -> Address:
-    """Errors: ``ConfigError`` for anything but an address."""
+    """
+    Return the address that packets have: an IPv4 one for ``::ffff:192.0.2.1``.
+
+    Errors: ``ConfigError`` for anything but an address.
+    """
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         raise ConfigError(
             f"DESTINATION: {text!r} is no address; policies cover networks, so give an"
             f" address that it stands for, as `getent ahosts {text}` shows them"
         ) from None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def parse_network(text: str) -> Network:

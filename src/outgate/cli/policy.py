@@ -23,6 +23,7 @@ from outgate.errors import ConfigError, SourceError
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.model import BadPolicy, Cluster, EgressPolicy, Node, Problem
 from outgate.policy.parse import is_policy, parse_policy
+from outgate.policy.problems import POD_NETWORKS
 from outgate.source.facts_file import load_facts
 from outgate.source.files import Document, load_cluster, read_documents
 from outgate.state.entries import (
@@ -197,11 +198,12 @@ def plan(
     found = find_node(cluster, node)
     observed = imagine_facts(found) if facts is None else load_facts(facts)
     compiled = compile_node(cluster, found.name, observed, TUNNEL)
+    problems = [p for p in compiled.problems if not _is_left_out(p, cluster)]
     if output is Output.JSON:
-        _print_json(_plan_to_json(cluster, compiled))
+        _print_json(_plan_to_json(cluster, compiled, problems))
     else:
         print(render(compiled.snapshot))
-        for problem in compiled.problems:
+        for problem in problems:
             line = f"{problem.object}: {problem.path}: {problem.message}"
             print(line, file=sys.stderr)
     if cluster.bad_policies:
@@ -226,7 +228,20 @@ def imagine_facts(node: Node) -> NodeFacts:
     )
 
 
-def _plan_to_json(cluster: Cluster, compiled: Compiled) -> dict[str, object]:
+def _is_left_out(problem: Problem, cluster: Cluster) -> bool:
+    """
+    Return whether *problem* tells of pod networks where the files have none at all.
+
+    An API server's Nodes have them, or an agent's setting; files need not.
+    """
+    return problem.path == POD_NETWORKS and not any(
+        node.pod_networks for node in cluster.nodes
+    )
+
+
+def _plan_to_json(
+    cluster: Cluster, compiled: Compiled, problems: list[Problem]
+) -> dict[str, object]:
     policies = {policy.id: policy for policy in cluster.policies}
     return {
         "rows": [
@@ -237,7 +252,7 @@ def _plan_to_json(cluster: Cluster, compiled: Compiled) -> dict[str, object]:
             }
             for key, entry in policy_rows(compiled.snapshot)
         ],
-        "problems": [_problem_to_json(problem) for problem in compiled.problems],
+        "problems": [_problem_to_json(problem) for problem in problems],
         "entries": render(compiled.snapshot).splitlines(),
     }
 

@@ -19,6 +19,7 @@ from outgate.policy.candidates import Candidate, candidates_for
 from outgate.policy.compile import compile_node
 from outgate.policy.contest import Contender, contend, networks_for
 from outgate.policy.endpoints import AddressBook, pod_key
+from outgate.policy.gateways import resolve_egress_ips
 from outgate.policy.misses import Miss, nearest_misses
 from outgate.policy.model import (
     NO_NODE,
@@ -26,6 +27,7 @@ from outgate.policy.model import (
     Cluster,
     EgressPolicy,
     Endpoint,
+    GatewayAtAddress,
     Labels,
 )
 from outgate.policy.never import is_never_routed
@@ -45,6 +47,7 @@ from outgate.state.entries import (
     RowsKey,
     TunnelDevice,
     ViaGateway,
+    family_of,
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
@@ -286,10 +289,14 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
                 interface=entry.interface,
             )
         case NoEgressIP():
-            reason = f"{by}, but gateway {gateway} lacks the egress IP: dropped there"
+            why = _why_no_egress_ip(told, facts)
+            reason = f"{by}, but gateway {gateway} lacks the egress IP: {why}; dropped"
             return replace(told, outcome=Outcome.NO_EGRESS_IP, reason=reason)
         case NoGateway():
-            reason = f"{by}, but no node can be its gateway: dropped"
+            why = "no node can be its gateway"
+            if gateway:
+                why = f"gateway {gateway} has no IPv4 address to tunnel IPv4 packets to"
+            reason = f"{by}, but {why}: dropped"
             return replace(told, outcome=Outcome.NO_GATEWAY, reason=reason)
         case Excluded():
             reason = f"{policy.reference} excludes {row.destination}: it leaves as if"
@@ -297,3 +304,15 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
             return replace(told, outcome=Outcome.EXCLUDED, reason=reason)
         case _:
             assert_never(entry)
+
+
+def _why_no_egress_ip(told: Explanation, facts: Facts) -> str:
+    """Return what the chosen gateway lacks, and what to do about it."""
+    path = next(c.path for c in told.candidates if c.is_chosen)
+    gateways = told.policy.gateways if told.policy is not None else ()
+    gateway = next(g for g in gateways if g.path == path)
+    family = family_of(told.destination)
+    if isinstance(gateway, GatewayAtAddress) and family_of(gateway.egress_ip) != family:
+        return f"{gateway.egress_ip} is no IPv{family} address"
+    observed = facts.get(told.gateway or NO_NODE, NodeFacts())
+    return resolve_egress_ips(gateway, observed, (family,)).reason

@@ -85,7 +85,8 @@ class Field:
         """Return this string; refuse anything else and return None."""
         if isinstance(self.value, str):
             return self.value
-        self.refuse(f"must be a string, not {describe(self.value)}")
+        mend = " (quote it)" if isinstance(self.value, int | float) else ""
+        self.refuse(f"must be a string, not {describe(self.value)}{mend}")
         return None
 
     def _below(self, value: object, path: str) -> "Field":
@@ -98,9 +99,9 @@ def describe(value: object) -> str:
         case None:
             return "nothing"
         case bool():
-            return f"the boolean {str(value).lower()} (quote it)"
+            return f"the boolean {str(value).lower()}"
         case int() | float():
-            return f"the number {value} (quote it)"
+            return f"the number {value}"
         case str():
             return f"the string {value!r}"
         case list() | tuple():

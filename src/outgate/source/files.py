@@ -144,9 +144,13 @@ def read_documents(path: Path) -> Iterator[Document]:
         return
     name = name_of(path)
     for number, value in enumerate(read_yaml(path), 1):
-        if value is not None:
-            place = f"{name}, document {number}"
-            yield from _flatten(value, Document(place, {}, name, number))
+        if value is None:
+            continue
+        place = Document(f"{name}, document {number}", {}, name, number)
+        try:
+            yield from _flatten(value, place)
+        except RecursionError as e:
+            raise SourceError(f"{place.place}: a List that holds itself") from e
 
 
 def read_yaml(path: Path) -> Iterator[object]:
@@ -163,6 +167,8 @@ def read_yaml(path: Path) -> Iterator[object]:
     except (yaml.YAMLError, ValueError) as e:
         # PyYAML lets the ValueError of a number like 0x_ through.
         raise SourceError(f"{name_of(path)}: no YAML: {e}") from e
+    except RecursionError as e:
+        raise SourceError(f"{name_of(path)}: nested too deeply to be read") from e
 
 
 def name_of(path: Path) -> str:
@@ -171,14 +177,21 @@ def name_of(path: Path) -> str:
 
 
 def _flatten(value: object, place: Document) -> Iterator[Document]:
-    """Yield *value* at *place*, or its items if it is a List."""
+    """Yield *value* at *place*, or its items if it is a List, of a kind or of any."""
     if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
         raise SourceError(f"{place.place}: no Kubernetes object: it has no kind")
     items = value.get("items")
     if not value["kind"].endswith("List") or not isinstance(items, list):
         yield replace(place, value=value)
         return
+    # An API server's PodList says kind and apiVersion once for all of its items.
+    said = {
+        "apiVersion": value.get("apiVersion"),
+        "kind": value["kind"].removesuffix("List"),
+    }
     for index, item in enumerate(items):
+        if said["kind"] and isinstance(item, Mapping) and "kind" not in item:
+            item = {**said, **item}
         yield from _flatten(
             item, replace(place, place=f"{place.place}, items[{index}]")
         )

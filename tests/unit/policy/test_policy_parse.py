@@ -199,6 +199,14 @@ def test_parse_empty_rules_warns_that_no_pod_is_selected() -> None:
     ]
 
 
+def test_parse_egress_source_ip_that_nobody_can_answer_to_is_a_warning() -> None:
+    spec = {**GOOD["spec"], "egressSourceIP": "127.0.0.1"}
+    policy = parse_policy({**GOOD, "spec": spec})
+
+    assert isinstance(policy, EgressPolicy)
+    assert [warning.path for warning in policy.warnings] == ["spec.egressSourceIP"]
+
+
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [

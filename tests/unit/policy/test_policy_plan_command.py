@@ -143,6 +143,31 @@ def test_plan_on_a_node_that_is_not_the_gateway_may_not_know_the_egress_ip() -> 
     } == {(None, "192.0.2.12", None)}
 
 
+def test_plan_asks_for_pod_networks_only_where_some_node_has_one() -> None:
+    """A user's files leave them out; where one Node has one, another lacks it."""
+    objects = """\
+{apiVersion: v1, kind: Node, metadata: {name: one}, spec: {%s}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec: {nodeName: one}
+status: {podIPs: [{ip: 10.0.1.10}]}
+---
+"""
+    paths = []
+    for spec in ("", "podCIDR: 10.9.0.0/24"):
+        result = CliRunner().invoke(
+            app,
+            ["plan", "-f", "-", "--node", "one", "-o", "json"],
+            input=objects % spec + GATEWAY_POLICY,
+        )
+        paths.append([found["path"] for found in json.loads(result.stdout)["problems"]])
+
+    assert "spec.podCIDRs" not in paths[0]
+    assert "spec.podCIDRs" in paths[1]
+
+
 def test_plan_tells_warnings_among_the_problems() -> None:
     problems = _plan_as_json("worker")["problems"]
 
