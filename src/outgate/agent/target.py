@@ -95,6 +95,8 @@ class CompiledTarget:
 
 def keep_policies(kept: frozenset[PolicyId]) -> Keep:
     """Return a predicate for what belongs to one of the policies *kept*."""
+    if not kept:
+        return keep_none
 
     def keep(key: object, value: object) -> bool:
         match value:
