@@ -206,7 +206,7 @@ def test_the_tunnel_device_receives_outer_headers_of(address: str) -> None:
     async def body() -> None:
         ip("link", "set", "lo", "up")
         (CONF / "default" / "disable_ipv6").write_text("1")
-        await netlink.create_tunnel(TUNNEL)
+        netlink.create_tunnel(TUNNEL)
         before = received()
         send_vxlan(address, TUNNEL.port)
 

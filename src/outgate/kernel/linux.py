@@ -236,7 +236,7 @@ class LinuxKernel:
         self, kind: type[Key], batch: Sequence[Operation]
     ) -> Failures:
         if kind is TunnelKey:
-            return await self._apply_tunnel(batch)
+            return self._apply_tunnel(batch)
         if kind is AttachmentKey:
             return self._apply_attachments(batch)
         if kind is RowsKey:
@@ -275,20 +275,20 @@ class LinuxKernel:
             failures[key] = withheld_error(key)
         return [operation for operation in batch if operation.key not in withheld]
 
-    async def _apply_tunnel(self, batch: Iterable[Operation]) -> Failures:
+    def _apply_tunnel(self, batch: Iterable[Operation]) -> Failures:
         failures: Failures = {}
         for operation in batch:
             try:
-                await self._change_tunnel(operation)
+                self._change_tunnel(operation)
             except KernelError as error:
                 failures[operation.key] = error
         return failures
 
-    async def _change_tunnel(self, operation: Operation) -> None:
+    def _change_tunnel(self, operation: Operation) -> None:
         if not isinstance(operation, Put):
-            await netlink.remove_tunnel(self._config.tunnel_name)
+            netlink.remove_tunnel(self._config.tunnel_name)
         elif isinstance(operation.value, TunnelDevice):
-            await netlink.create_tunnel(operation.value)
+            netlink.create_tunnel(operation.value)
             sysctl.accept_any_way_back(operation.value.name)
         self._look()
 

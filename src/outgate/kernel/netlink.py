@@ -1,21 +1,42 @@
 """
-Links, addresses and routes by netlink: watched; and the one tunnel device, made.
+The kernel's netlink events, watched; and the one tunnel device, made and removed.
 
-The only importer of pyroute2; its messages stop here.  What is there ``kernel.devices``
-reads.  Everything acts on the network namespace of the calling thread.
+What is there ``kernel.devices`` reads; ``kernel.rtnetlink`` knows the messages.  Events
+are not decoded: each says no more than look again.  Everything acts on the network
+namespace of the calling thread.
 
 Source: Linux ``Documentation/networking/vxlan.rst`` for the collect-metadata device.
 """
 
+import asyncio
 import errno
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from outgate.errors import KernelError
+from outgate.kernel.devices import (
+    AF_UNSPEC,
+    IFF_UP,
+    IFINFOMSG,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_LINKINFO,
+    IFLA_VXLAN_COLLECT_METADATA,
+    IFLA_VXLAN_PORT,
+    observe,
+)
+from outgate.kernel.rtnetlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RouteSocket,
+    attributes,
+)
 from outgate.state.entries import TunnelDevice
+
+RTM_NEWLINK, RTM_DELLINK = 16, 17
+IFLA_VXLAN_LEARNING = 7
 
 EVENT_GROUPS = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400
 """
@@ -29,13 +50,11 @@ TC tells when somebody takes classifiers of ours away (``kernel.clsact``).
 def _translated(operation: str, detail: str = "") -> Iterator[None]:
     try:
         yield
-    except NetlinkError as error:
-        raise KernelError(operation, error.code, detail) from error
     except OSError as error:
         raise KernelError(operation, error.errno or 0, detail) from error
 
 
-async def create_tunnel(device: TunnelDevice) -> None:
+def create_tunnel(device: TunnelDevice) -> None:
     """
     Make a collect-metadata VXLAN device as *device* says, and bring it up.
 
@@ -45,57 +64,75 @@ async def create_tunnel(device: TunnelDevice) -> None:
     ``tunnel-device`` when the name is that of a device of another kind.
     """
     mend = f"is UDP port {device.port} taken? choose another tunnel-port"
-    await remove_tunnel(device.name)
-    async with AsyncIPRoute() as netlink:
+    remove_tunnel(device.name)
+    with RouteSocket() as route:
         with _translated(f"create tunnel device {device.name}", mend):
-            await netlink.link(
-                "add",
-                ifname=device.name,
-                kind="vxlan",
-                vxlan_collect_metadata=True,
-                vxlan_port=device.port,
-                vxlan_learning=False,
-            )
-            found = await netlink.link_lookup(ifname=device.name)
+            message = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + _described(device)
+            route.change(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message)
+            index = socket.if_nametoindex(device.name)
         try:
             with _translated(f"bring up tunnel device {device.name}", mend):
-                await netlink.link("set", index=found[0], state="up")
+                message = IFINFOMSG.pack(AF_UNSPEC, 0, index, IFF_UP, IFF_UP)
+                route.change(RTM_NEWLINK, 0, message)
         except KernelError:
-            await remove_tunnel(device.name)
+            remove_tunnel(device.name)
             raise
 
 
-async def remove_tunnel(name: str) -> None:
+def _described(device: TunnelDevice) -> bytes:
+    data = {
+        IFLA_VXLAN_LEARNING: b"\0",
+        IFLA_VXLAN_PORT: device.port.to_bytes(2, "big"),
+        IFLA_VXLAN_COLLECT_METADATA: b"\1",
+    }
+    info = {IFLA_INFO_KIND: b"vxlan\0", IFLA_INFO_DATA: attributes(data)}
+    name = device.name.encode() + b"\0"
+    return attributes({IFLA_IFNAME: name, IFLA_LINKINFO: attributes(info)})
+
+
+def remove_tunnel(name: str) -> None:
     """Make the VXLAN device *name* be gone; a device of another kind stays."""
     operation = f"remove tunnel device {name}"
-    with _translated(operation):
-        async with AsyncIPRoute() as netlink:
-            for index in await netlink.link_lookup(ifname=name):
-                (message,) = await netlink.link("get", index=index)
-                if message.get(("linkinfo", "kind")) != "vxlan":
-                    mend = f"{name} is no VXLAN device; choose another tunnel-device"
-                    raise KernelError(operation, errno.EEXIST, mend)
-                await netlink.link("del", index=index)
+    with _translated(operation), RouteSocket() as route:
+        for link in observe(name).facts.links:
+            if link.name != name:
+                continue
+            if link.kind != "vxlan":
+                mend = f"{name} is no VXLAN device; choose another tunnel-device"
+                raise KernelError(operation, errno.EEXIST, mend)
+            message = IFINFOMSG.pack(AF_UNSPEC, 0, link.index, 0, 0)
+            route.change(RTM_DELLINK, 0, message)
 
 
 async def watch() -> AsyncIterator[None]:
     """
     Yield once at the start, and whenever a link, its queueing, an address or a route
-    changed.
+    changed; a burst of changes yields once.
 
     An overrun of the event queue counts as a change: the receiver looks again
     anyway, and the stream lives on.
     """
-    async with AsyncIPRoute() as netlink:
+    loop = asyncio.get_running_loop()
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as events:
         with _translated("subscribe to netlink events"):
-            await netlink.bind(groups=EVENT_GROUPS)
+            events.bind((0, EVENT_GROUPS))
         yield
         while True:
-            try:
-                async for _ in netlink.get():
-                    yield
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    operation = "read netlink events"
-                    raise KernelError(operation, error.errno or 0) from error
-                yield
+            with _translated("read netlink events"):
+                try:
+                    await loop.sock_recv(events, 1)
+                    _drain(events)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+            yield
+
+
+def _drain(events: socket.socket) -> None:
+    """Take what else has arrived; what is longer than asked for is cut off."""
+    try:
+        while True:
+            events.recv(1)
+    except BlockingIOError:
+        return

@@ -1,10 +1,9 @@
 """
 Plain rtnetlink requests: send one, read the answer or the dump, raise its errno.
 
-Beside ``kernel.netlink`` because pyroute2 does not decode what ``kernel.clsact`` asks
-for (TCA_BPF_ID, the program that a classifier runs), takes six times as long for what
-``kernel.devices`` dumps, and needs an event loop.  Knows messages and attributes, not
-what they mean.
+Our own because pyroute2, which knows it all, costs each agent 10 MB and 0.15 s at its
+start, takes six times as long for what ``kernel.devices`` dumps, and does not decode
+what ``kernel.clsact`` asks for.  Knows messages and attributes, not what they mean.
 
 Source: Linux ``include/uapi/linux/netlink.h``, RFC 3549 section 2.3.
 """
