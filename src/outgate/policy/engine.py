@@ -12,7 +12,7 @@ with what the kernel holds, ``reconcile`` applies the difference.
 Who calls it: the agent each round, and ``compile_node`` for one answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from ipaddress import ip_network
 
 from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
@@ -79,7 +79,7 @@ class Engine:
         self._selection = Selection()
         self._holders = AddressBook()
         self._inside = Inside(node, self._nodes)
-        self._covering: Claims[Network, str] = Claims()
+        self._covering: Claims[CoveredKey, str] = Claims()
         self._pool = RowPool(node)
         self._own: frozenset[Address] = frozenset()
         self._attached: tuple[Key, ...] = ()
@@ -120,7 +120,7 @@ class Engine:
             self._book.touch_facts()
             self._forget_answers()
 
-    def settle(self) -> frozenset[Key]:
+    def settle(self) -> Set[Key]:
         """Bring ``desired`` up to date; return the keys touched since the last call."""
         for change in self._book.decide(self._facts):
             self._settle_policy(change)
@@ -141,7 +141,7 @@ class Engine:
         for address in addresses:
             self._put(NodeKey(address), self._inside.believed(address))
         touched, self._touched = self._touched, set()
-        return frozenset(touched)
+        return touched
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -227,22 +227,24 @@ class Engine:
     def _settle_policy(self, change: FateChange) -> None:
         old, new = change.old, change.new
         if old is None or new is None or not old.covers_like(new):
-            was = set(old.networks if old is not None else ())
-            now = set(new.networks if new is not None else ())
+            was = {CoveredKey(n) for n in (old.networks if old is not None else ())}
+            now = {CoveredKey(n) for n in (new.networks if new is not None else ())}
             for network in was:
                 self._covering.drop(network, change.key)
             for network in now:
                 self._covering.add(network, change.key)
             for network in was | now:
-                self._put(CoveredKey(network), self._covered(network))
+                self._put(network, self._covered(network))
         for key in self._selection.pods_of(change.key):
             self._addresses |= self._addresses_of(key)
 
-    def _covered(self, network: Network) -> CoveredEntry | None:
+    def _covered(self, network: CoveredKey) -> CoveredEntry | None:
         keys = self._covering.of(network)
         if not keys:
             return None
         fates = [self._book.fates[key] for key in keys]
+        if len(fates) == 1:
+            return fates[0].covered
         return min(fates, key=lambda fate: fate.seniority).covered
 
     def _settle_own(self) -> None:

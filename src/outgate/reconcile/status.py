@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
 
 from outgate.errors import KernelError
 from outgate.reconcile.retry import delay
@@ -90,21 +91,36 @@ class Ledger:
         touched: Iterable[Key] | None = None,
     ) -> None:
         """Record what a round found at the keys *touched* (None: all), and plans."""
-        if touched is None:
-            touched = {**desired, **actual, **self._wanted, **self._open}
-        planned = {operation.key: operation for operation in plan}
+        found: dict[Key, EntryStatus] = {}
         pending = _Pending(now)
-        for key in touched:
+        for operation in plan:
+            key = operation.key
             wanted, there = weight(desired.get(key)), weight(actual.get(key))
+            after = pending.status(operation, wanted, there)
+            found[key] = _moved(self._open.get(key), after)
+        for key in self._all(desired, actual) if touched is None else touched:
+            wanted = weight(desired.get(key))
             self._want(key, wanted)
-            if operation := planned.get(key):
-                after = pending.status(operation, wanted, there)
-            elif there > wanted:
+            if key in found:
+                continue
+            there = weight(actual.get(key))
+            if there > wanted:
                 after = EntryStatus(State.KEPT, now, rows=there - wanted)
+                found[key] = _moved(self._open.get(key), after)
             else:
                 self._open.pop(key, None)
-                continue
-            self._open[key] = _moved(self._open.get(key), after)
+        if self._open:
+            self._open.update(found)
+        else:
+            # A first round finds all there is: it is not held twice.
+            self._open = found
+
+    def _all(self, desired: Snapshot, actual: Snapshot) -> Iterator[Key]:
+        """Yield every key that is or was wanted, there or open."""
+        yield from desired
+        yield from (key for key in actual if key not in desired)
+        known = chain(self._wanted, self._open)
+        yield from [key for key in known if key not in desired and key not in actual]
 
     def _want(self, key: Key, rows: int) -> None:
         before = self._wanted.get(key, 0)

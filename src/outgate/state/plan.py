@@ -11,7 +11,8 @@ new rows before old ones go.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from itertools import chain
+from typing import TypeVar, cast
 
 from outgate.state.entries import (
     EndpointEntry,
@@ -24,7 +25,7 @@ from outgate.state.entries import (
     RowsKey,
     Value,
 )
-from outgate.state.snapshot import Snapshot, sort_key
+from outgate.state.snapshot import KEY_ORDER, Snapshot, order_in_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Remove:
 
 
 Operation = Put | Remove
+
+AnOperation = TypeVar("AnOperation", Put, Remove)
 
 Keep = Callable[[Key | PolicyKey, Value | PolicyEntry], bool]
 """Whether an entry stays that is not wanted; of rows it is asked one by one."""
@@ -72,7 +75,7 @@ def diff(
     keys in *touched* are looked at; None means all.
     """
     if touched is None:
-        touched = {**desired, **actual}
+        touched = chain(desired, (key for key in actual if key not in desired))
     rows = _Rows(keep)
     puts: list[Put] = []
     removes: list[Remove] = []
@@ -95,9 +98,21 @@ def diff(
             removes.append(Remove(key))
     return (
         *_inheritances(puts, removes, actual),
-        *sorted(puts, key=_order),
-        *sorted(removes, key=_order, reverse=True),
+        *(put for kind in _by_kind(puts) for put in sorted(kind, key=_order)),
+        *(
+            remove
+            for kind in reversed(_by_kind(removes))
+            for remove in sorted(kind, key=_order, reverse=True)
+        ),
     )
+
+
+def _by_kind(operations: Iterable[AnOperation]) -> list[list[AnOperation]]:
+    """Return them by the kind of their key, in the order of ``KEY_ORDER``."""
+    found: dict[type[Key], list[AnOperation]] = {kind: [] for kind in KEY_ORDER}
+    for operation in operations:
+        found[type(operation.key)].append(operation)
+    return list(found.values())
 
 
 def _inheritances(
@@ -136,8 +151,8 @@ def _is_new_owner(put: Put, actual: Snapshot) -> bool:
     )
 
 
-def _order(operation: Operation) -> tuple[int, int, int | str, int, int]:
-    return sort_key(operation.key)
+def _order(operation: Operation) -> int | tuple[int, str]:
+    return order_in_kind(operation.key)
 
 
 class _Rows:
