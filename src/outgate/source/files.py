@@ -161,7 +161,7 @@ def read_yaml(path: Path) -> Iterator[object]:
     """
     try:
         text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text()
-        yield from yaml.load_all(text, _Loader)
+        yield from _decode_text(text)
     except OSError as e:
         raise SourceError(f"{name_of(path)}: {e.strerror}") from e
     except (yaml.YAMLError, ValueError) as e:
@@ -169,6 +169,22 @@ def read_yaml(path: Path) -> Iterator[object]:
         raise SourceError(f"{name_of(path)}: no YAML: {e}") from e
     except RecursionError as e:
         raise SourceError(f"{name_of(path)}: nested too deeply to be read") from e
+
+
+def _decode_text(text: str) -> Iterable[object]:
+    """
+    Return the documents of *text*.
+
+    JSON is YAML, but 30 times slower to read as such: what `kubectl get -o json` writes
+    of a large cluster takes minutes.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return [msgspec.json.decode(text)]
+        except msgspec.DecodeError:
+            pass
+    documents: Iterable[object] = yaml.load_all(text, _Loader)
+    return documents
 
 
 def name_of(path: Path) -> str:
