@@ -27,13 +27,17 @@ from outgate.policy.model import Cluster, Endpoint
 from outgate.source import kubeconfig
 from outgate.source.client import Client
 from outgate.source.facts_file import load_facts
-from outgate.source.files import Document, build_cluster, read_documents
+from outgate.source.files import (
+    Document,
+    build_cluster,
+    read_documents,
+    reported_facts,
+)
 from outgate.source.glimpse import (
     PodName,
     look,
     no_such_pod,
     parse_pod_name,
-    reported_facts,
 )
 from outgate.state.entries import Address, Network, NodeName
 
