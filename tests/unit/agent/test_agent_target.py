@@ -110,3 +110,29 @@ def test_late_heir_of_an_address_has_no_rows_while_a_list_is_broken() -> None:
 
     assert world.kernel.entries[KNOWN] == world.desired.last.snapshot[KNOWN]
     assert ROWS not in world.kernel.entries
+
+
+def test_policy_that_never_was_good_makes_no_round_look_at_everything() -> None:
+    world = _world()
+    never_good = replace(BAD, name="never", uid="u9", id=policy_id("u9", "", "", ""))
+    world.source.objects["policies", "CiliumEgressNATPolicy/never"] = never_good
+    asyncio.run(_rounds(world))
+    world.source.objects["pods", "default/shop-2"] = replace(
+        NEXT_SHOP_POD, addresses=(ADDRESS + 1,)
+    )
+    done = asyncio.run(world.round())
+    expected = {RowsKey(ADDRESS + 1), EndpointKey(ADDRESS + 1)}
+
+    assert expected <= world.kernel.entries.keys()
+    assert done.touched == len(expected)
+
+
+def test_rows_of_a_policy_stay_that_is_bad_when_an_agent_comes() -> None:
+    world = _world()
+    held = world.kernel.entries[ROWS]
+    world.source.objects["policies", "CiliumEgressNATPolicy/shop"] = BAD
+    world.start_agent()
+    world.source.is_listed = True
+    asyncio.run(_rounds(world, 3))
+
+    assert world.kernel.entries[ROWS] == held
