@@ -185,7 +185,7 @@ def test_parse_empty_list_of_gateways_leaves_the_one() -> None:
         (
             {"destinationCIDRs": None},
             "spec.destinationCIDRs",
-            "must be a list, not nothing",
+            "is missing; write a list",
         ),
         (
             {"selectors": [{"podSelector": {}, "nodeSelector": {"matchLabel": {}}}]},
