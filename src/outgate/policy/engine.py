@@ -174,6 +174,11 @@ class Engine:
         return self._book.kept_ids
 
     @property
+    def kept_with_rules(self) -> frozenset[PolicyId]:
+        """Return those of ``kept_policies`` of which it is known whom they select."""
+        return self._book.kept_ids_with_rules
+
+    @property
     def doubtful_pods(self) -> tuple[DoubtfulPod, ...]:
         """Return the pods of this node that kept policies select."""
         return doubtful_pods(self._node, self._book, self._selection, self._holders)

@@ -136,3 +136,48 @@ def test_rows_of_a_policy_stay_that_is_bad_when_an_agent_comes() -> None:
     asyncio.run(_rounds(world, 3))
 
     assert world.kernel.entries[ROWS] == held
+
+
+def _restarted_while_bad(heir: Endpoint) -> World:
+    """Return the node after an agent came that knows only a bad version, and *heir*."""
+    world = _world()
+    world.source.objects["policies", "CiliumEgressNATPolicy/shop"] = BAD
+    world.start_agent()
+    world.source.is_listed = True
+    asyncio.run(_rounds(world))
+    _bury(world, heir)
+    asyncio.run(_rounds(world))
+    return world
+
+
+def test_heir_of_an_address_has_no_rows_of_a_bad_policy() -> None:
+    world = _restarted_while_bad(OTHER_POD)
+
+    assert world.kernel.entries[KNOWN] == world.desired.last.snapshot[KNOWN]
+    assert ROWS not in world.kernel.entries
+
+
+def test_heir_that_a_bad_policy_selects_is_never_known_without_rows() -> None:
+    held = _restarted_while_bad(NEXT_SHOP_POD).kernel.entries
+
+    assert KNOWN not in held or ROWS in held
+
+
+def test_pod_that_a_bad_policy_selects_keeps_its_rows_when_a_container_restarts() -> (
+    None
+):
+    world = _restarted_while_bad(replace(SHOP_POD, incarnation=9))
+
+    assert KNOWN in world.kernel.entries
+    assert ROWS in world.kernel.entries
+
+
+def test_late_heir_of_an_address_has_no_rows_of_a_bad_policy() -> None:
+    """Its former pod went a round before; only what it had of the policy was kept."""
+    world = _restarted_while_bad(replace(SHOP_POD, addresses=()))
+    assert ROWS in world.kernel.entries
+    world.source.objects["pods", "default/other"] = OTHER_POD
+    asyncio.run(_rounds(world))
+
+    assert KNOWN in world.kernel.entries
+    assert ROWS not in world.kernel.entries
