@@ -18,6 +18,7 @@ from ipaddress import ip_network
 from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
 from outgate.policy.answers import (
     LocalPolicy,
+    claimed_addresses,
     defeats,
     doubtful_pods,
     local_policies,
@@ -193,7 +194,10 @@ class Engine:
         """Return which pods this node needs beside its own; as of ``settle``."""
         if self._pod_queries is None:
             covered = self._book.families
-            own = [pod for pod in self._own_pods() if family_of(pod) in covered]
+            # Also those that other nodes' pods have now: who is asked for must not
+            # depend on who has come, or it changes with each answer.
+            claimed = claimed_addresses(self._node, self._selection)
+            own = [pod for _, pod in claimed if family_of(pod) in covered]
             is_unclear = self._inside.strangers(own) or (
                 self._inside.has_unclear_networks(own)
             )

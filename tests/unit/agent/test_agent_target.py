@@ -181,3 +181,19 @@ def test_late_heir_of_an_address_has_no_rows_of_a_bad_policy() -> None:
 
     assert KNOWN in world.kernel.entries
     assert ROWS not in world.kernel.entries
+
+
+def test_pods_asked_for_do_not_change_with_each_answer() -> None:
+    """A pod of another node has the address: known, it must not end the question."""
+    world = _world()
+    hold = world.source.objects
+    del hold["nodes", NODE_NAMES[0]]
+    far = replace(OTHER_POD, node=NODE_NAMES[1], created="2026-01-01T00:00:00Z")
+    hold["pods", "default/other"] = far
+    for _ in range(6):
+        world.source.list_pods()
+        done = asyncio.run(world.round())
+
+        assert done.touched is not None
+    assert done.is_complete
+    assert done.touched == 0
