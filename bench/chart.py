@@ -36,16 +36,17 @@ def draw(results: Sequence[Result], folder: Path = REFERENCE) -> list[Path]:
 
 def _draw(promised: Sequence[Result], path: Path) -> Path:
     """Draw how much of its target each result used."""
-    # The same numbers give the same file.
-    matplotlib.rcParams["svg.hashsalt"] = "outgate"
+    # The same numbers give the same file, with text that can be searched.
+    matplotlib.rcParams |= {"svg.hashsalt": "outgate", "svg.fonttype": "none"}
     shown = list(reversed(promised))
     ratios = [result.ratio or 0.0 for result in shown]
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.34 * len(shown)))
     colors = [GREEN if ratio <= 1 else RED for ratio in ratios]
     bars = axes.barh([r.case.partition("/")[2] for r in shown], ratios, color=colors)
     texts = [f"{r.value:.3g} {r.unit} ({r.ratio_to})" for r in shown]
-    axes.bar_label(bars, texts, padding=4, fontsize=8)
-    axes.axvline(1, color="black", linewidth=1, linestyle="--")
+    axes.axvline(1, color="black", linewidth=1, linestyle="--", zorder=0)
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    axes.bar_label(bars, texts, padding=4, fontsize=8, bbox=background)
     axes.set_xlim(0, max(*ratios, 1.0) * 1.5)
     axes.set_xlabel("share of the target that was used (1 = all)")
     axes.spines[["top", "right"]].set_visible(False)

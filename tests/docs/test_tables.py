@@ -51,3 +51,15 @@ def test_decisions_are_numbered_without_gaps() -> None:
     numbers = [int(path.name[:4]) for path in files]
 
     assert list(range(1, len(files) + 1)) == numbers
+
+
+def test_reasons_of_conditions_are_documented() -> None:
+    folder = ROOT / "src/outgate/policy"
+    source = "".join(
+        (folder / name).read_text() for name in ("conditions.py", "health.py", "status.py")
+    )
+    constants = re.findall(r'^[A-Z_]+ = "([A-Z][a-zA-Z]+)"$', source, re.MULTILINE)
+    inline = re.findall(r'Truth\.[A-Z]+, "([A-Z][a-zA-Z]+)"', source)
+    page = (ROOT / "docs/reference/status.md").read_text()
+
+    assert {*constants, *inline} == set(re.findall(r"`([A-Z][a-zA-Z]+)`", page))

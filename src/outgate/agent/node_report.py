@@ -10,6 +10,7 @@ What it is not: the writing; ``reporter`` calls this and writes what changed.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from outgate.policy.answers import LocalPolicy
 from outgate.policy.engine import Engine
 from outgate.policy.reports import NodeReport, PolicyReport
 from outgate.reconcile.status import EntryStatus, Ledger, State
@@ -18,6 +19,9 @@ from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
 from outgate.telemetry.health import Vitals, why_not_ready
 from outgate.telemetry.version import product_version
+
+MOST_TOLD = 3
+"""How many lost networks of one policy a report names."""
 
 
 def report_node(
@@ -47,12 +51,21 @@ def report_node(
                 name=policy.name,
                 generation=policy.generation,
                 is_programmed=policy.id not in unfinished,
-                message=unfinished.get(policy.id, ""),
+                message=unfinished.get(policy.id, _beaten(policy)),
             )
             for policy in engine.local_policies()
             if policy.uid
         },
     )
+
+
+def _beaten(policy: LocalPolicy) -> str:
+    """Return what other policies have of it; not for how many pods: that changes."""
+    if not policy.beaten:
+        return ""
+    more = len(policy.beaten) - MOST_TOLD
+    told = ", ".join(policy.beaten[:MOST_TOLD]) + (f" and {more} more" * (more > 0))
+    return f"for some pods {told}, because older policies come first, then by name"
 
 
 def _unfinished(

@@ -40,6 +40,10 @@ RENEW_SECONDS = 5.0
 REPEAT_SECONDS = 600.0
 """How often all is written again, should somebody have changed or deleted it."""
 
+START_SECONDS = 15.0
+"""How long an agent that has just started may be silent until it is ready: what it was
+before it restarted goes on in the kernel, and its pods need not leave."""
+
 WRITE_SECONDS = 5.0
 LONGEST_WAIT = 30.0
 MEND = "; install the CRD: kubectl apply -f deploy/crds/egressnodes.yaml"
@@ -72,6 +76,7 @@ class Reporter:
         self._report = report
         self._is_candidate = is_candidate
         self._said: dict[str, Any] = {}
+        self._started_at = time.monotonic()
         self._said_at = 0.0
         self._written_at = 0.0
         self._retry_at = 0.0
@@ -96,6 +101,9 @@ class Reporter:
         if now < self._retry_at:
             return
         report = self._report()
+        is_starting = not self._written and now - self._started_at < START_SECONDS
+        if is_starting and not report.is_ready:
+            return
         said = _status(replace(report, renew_time=""))
         body = self._due(said, now)
         if body is None:

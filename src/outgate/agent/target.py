@@ -48,6 +48,7 @@ class CompiledTarget:
         self._tunnel = tunnel
         self._facts = facts
         self._is_whole = True
+        self._is_listed = False
         self._kept: frozenset[PolicyId] = frozenset()
         self._in_force: frozenset[PolicyId] = frozenset()
         self._withheld: tuple[Problem, ...] = ()
@@ -56,8 +57,8 @@ class CompiledTarget:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Return what users should know, as of the last round."""
-        return (*self.engine.problems, *self._withheld)
+        """Return what users should know, as of the last round; none before a list."""
+        return (*self.engine.problems, *self._withheld) if self._is_listed else ()
 
     def target(self, actual: Snapshot) -> Target:
         """Return what should be there now; only programs before the first full list."""
@@ -66,6 +67,7 @@ class CompiledTarget:
             unlisted = compile_unlisted(actual, self._facts(), self._tunnel)
             self.snapshot = unlisted.snapshot
             return Target(self.snapshot, is_complete=False, keep=keep_none)
+        self._is_listed = True
         engine = self.engine
         engine.change(self._source.take_changes())
         engine.observe(self._facts())

@@ -11,7 +11,7 @@ Exit codes: 0 when it could be told, covered or not; 1 when not.
 
 import asyncio
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +27,17 @@ from outgate.policy.model import Cluster, Endpoint
 from outgate.source import kubeconfig
 from outgate.source.client import Client
 from outgate.source.facts_file import load_facts
-from outgate.source.files import Document, build_cluster, read_documents
+from outgate.source.files import (
+    Document,
+    build_cluster,
+    read_documents,
+    reported_facts,
+)
 from outgate.source.glimpse import (
     PodName,
     look,
     no_such_pod,
     parse_pod_name,
-    reported_facts,
 )
 from outgate.state.entries import Address, Network, NodeName
 
@@ -105,14 +109,21 @@ def run(
 
 
 def parse_destination(text: str) -> Address:
-    """Errors: ``ConfigError`` for anything but an address."""
+    """
+    Return the address that packets have: an IPv4 one for ``::ffff:192.0.2.1``.
+
+    Errors: ``ConfigError`` for anything but an address.
+    """
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         raise ConfigError(
             f"DESTINATION: {text!r} is no address; policies cover networks, so give an"
             f" address that it stands for, as `getent ahosts {text}` shows them"
         ) from None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def parse_network(text: str) -> Network:
@@ -130,13 +141,15 @@ def tell(
     Return the explanation for a pod of *cluster*.
 
     The pod's node is imagined with the addresses of its Node object when nobody tells
-    what it observes.
+    what it observes; that it lacks anything is not told then.
     """
     pod = find_pod(cluster.endpoints, wanted)
-    for node in cluster.nodes:
-        if node.name == pod.node and node.name not in known:
-            known = {**known, node.name: imagine_facts(node)}
-    return explain(cluster, pod, destination, known)
+    imagined = {
+        node.name: imagine_facts(node)
+        for node in cluster.nodes
+        if node.name == pod.node and node.name not in known
+    }
+    return explain(cluster, pod, destination, {**known, **imagined}, imagined.keys())
 
 
 def find_pod(pods: Iterable[Endpoint], wanted: PodName) -> Endpoint:

@@ -23,8 +23,14 @@ from outgate.errors import ConfigError, SourceError
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.model import BadPolicy, Cluster, EgressPolicy, Node, Problem
 from outgate.policy.parse import is_policy, parse_policy
+from outgate.policy.problems import POD_NETWORKS
 from outgate.source.facts_file import load_facts
-from outgate.source.files import Document, load_cluster, read_documents
+from outgate.source.files import (
+    Document,
+    build_cluster,
+    read_documents,
+    reported_facts,
+)
 from outgate.state.entries import (
     Excluded,
     InterfaceIndex,
@@ -178,8 +184,9 @@ def plan(
         typer.Option(
             "--facts",
             help="YAML file of what the node would observe: interfaces (name, altnames,"
-            " addresses) and defaultRoute (ipv4, ipv6). Without it, all addresses of"
-            " the Node object are on one interface with the default routes.",
+            " addresses) and defaultRoute (ipv4, ipv6). Without it, what the node's"
+            " EgressNode in FILEs tells, or else all addresses of the Node object are"
+            " on one interface with the default routes.",
         ),
     ] = None,
     output: Annotated[
@@ -190,18 +197,24 @@ def plan(
     Print what the kernel of a node would hold for the objects in FILEs.
 
     FILEs hold ordinary Kubernetes documents: Node, Namespace, Pod (with status),
-    ServiceCIDR, EndpointSlice, and egress policies. Exits with 2 when a policy in them
-    is wrong.
+    ServiceCIDR, EndpointSlice, EgressNode, and egress policies. Exits with 2 when a
+    policy in them is wrong.
     """
-    cluster = load_cluster(files)
+    documents = [document for path in files for document in read_documents(path)]
+    cluster = build_cluster(documents)
     found = find_node(cluster, node)
-    observed = imagine_facts(found) if facts is None else load_facts(facts)
+    if facts is not None:
+        observed = load_facts(facts)
+    else:
+        reported = reported_facts(documents).get(found.name)
+        observed = reported or imagine_facts(found)
     compiled = compile_node(cluster, found.name, observed, TUNNEL)
+    problems = [p for p in compiled.problems if not _is_left_out(p, cluster)]
     if output is Output.JSON:
-        _print_json(_plan_to_json(cluster, compiled))
+        _print_json(_plan_to_json(cluster, compiled, problems))
     else:
         print(render(compiled.snapshot))
-        for problem in compiled.problems:
+        for problem in problems:
             line = f"{problem.object}: {problem.path}: {problem.message}"
             print(line, file=sys.stderr)
     if cluster.bad_policies:
@@ -226,7 +239,20 @@ def imagine_facts(node: Node) -> NodeFacts:
     )
 
 
-def _plan_to_json(cluster: Cluster, compiled: Compiled) -> dict[str, object]:
+def _is_left_out(problem: Problem, cluster: Cluster) -> bool:
+    """
+    Return whether *problem* tells of pod networks where the files have none at all.
+
+    An API server's Nodes have them, or an agent's setting; files need not.
+    """
+    return problem.path == POD_NETWORKS and not any(
+        node.pod_networks for node in cluster.nodes
+    )
+
+
+def _plan_to_json(
+    cluster: Cluster, compiled: Compiled, problems: list[Problem]
+) -> dict[str, object]:
     policies = {policy.id: policy for policy in cluster.policies}
     return {
         "rows": [
@@ -237,7 +263,7 @@ def _plan_to_json(cluster: Cluster, compiled: Compiled) -> dict[str, object]:
             }
             for key, entry in policy_rows(compiled.snapshot)
         ],
-        "problems": [_problem_to_json(problem) for problem in compiled.problems],
+        "problems": [_problem_to_json(problem) for problem in problems],
         "entries": render(compiled.snapshot).splitlines(),
     }
 

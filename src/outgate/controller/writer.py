@@ -12,12 +12,13 @@ or drop its fields: that is shown once, and tried again only now and then.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
+from outgate.controller.agenda import Agenda
 from outgate.controller.notices import Notice, Subject, notices
 from outgate.errors import SourceError
 from outgate.policy.status import Json, PolicyStatus
@@ -35,9 +36,12 @@ WRITE_SECONDS = 5.0
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 FOREIGN_WAIT = 300.0
 GAP_SECONDS = 1.0
-"""Between two writes to one policy, however fast its pods come and go."""
+"""Between two writes to one policy, whatever changes."""
 
-PER_SECOND, BURST = 50.0, 100.0
+COUNT_GAP_SECONDS = 15.0
+"""The same where only the count of pods changed: every agent is told of each write."""
+
+COUNT = "matchedPods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class _Entry:
     wanted: PolicyStatus | None = None
     observed: Observed | None = None
     attempts: int = 0
-    due: float = 0.0
+    written_at: float = -COUNT_GAP_SECONDS
+    retry_at: float = 0.0
     error: str = ""
 
 
@@ -66,22 +71,6 @@ class Counts:
     written: int = 0
     conflicts: int = 0
     failed: int = 0
-
-
-@dataclass(slots=True)
-class _Pace:
-    """A bucket of writes that fills again by the second."""
-
-    left: float = BURST
-    since: float = field(default_factory=time.monotonic)
-
-    def wait(self) -> float:
-        """Take one write; return how long to wait before it."""
-        now = time.monotonic()
-        self.left = min(BURST, self.left + (now - self.since) * PER_SECOND)
-        self.since = now
-        self.left -= 1.0
-        return max(0.0, -self.left / PER_SECOND)
 
 
 class StatusWriter:
@@ -97,10 +86,10 @@ class StatusWriter:
         self._may_write = may_write
         self._tell = tell
         self._entries: dict[str, _Entry] = {}
-        self._pending: set[str] = set()
+        self._changed: set[str] = set()
+        self._agenda = Agenda(time.monotonic())
         self._foreign: dict[str, tuple[str, float]] = {}
         self._wake = asyncio.Event()
-        self._pace = _Pace()
         self.counts = Counts()
 
     @property
@@ -128,19 +117,17 @@ class StatusWriter:
         while True:
             if not self._may_write():
                 # Who leads next compares everything with what the API has.
-                self._pending.update(self._entries)
+                self._changed.update(self._entries)
                 await self._sleep(None)
                 continue
-            now = time.monotonic()
-            ready = sorted(k for k in self._pending if self._due(k) <= now)
-            for key in ready:
-                if not self._may_write():
-                    break
-                self._pending.discard(key)
-                await self._settle(key, self._entries[key])
-            if not ready:
-                soonest = min(map(self._due, self._pending), default=None)
-                await self._sleep(None if soonest is None else soonest - now)
+            changed, self._changed = self._changed, set()
+            for key in changed:
+                self._plan(key)
+            due, wait = self._agenda.take(time.monotonic())
+            if due is None:
+                await self._sleep(wait)
+            elif (entry := self._entries.get(due)) is not None:
+                await self._settle(due, entry)
 
     async def _sleep(self, seconds: float | None) -> None:
         try:
@@ -151,7 +138,7 @@ class StatusWriter:
         self._wake.clear()
 
     def _change(self, key: str) -> _Entry:
-        self._pending.add(key)
+        self._changed.add(key)
         self._wake.set()
         return self._entries.setdefault(key, _Entry())
 
@@ -159,24 +146,29 @@ class StatusWriter:
         entry = self._entries[key]
         if entry.wanted is None and entry.observed is None:
             del self._entries[key]
-            self._pending.discard(key)
 
-    def _due(self, key: str) -> float:
-        entry = self._entries[key]
-        if entry.observed is None:
-            return entry.due
-        _, recheck = self._foreign.get(entry.observed.subject.kind, ("", 0.0))
-        return max(entry.due, recheck)
+    def _plan(self, key: str) -> None:
+        """Put *key* on the agenda if its status differs from what is wanted."""
+        entry = self._entries.get(key)
+        status = _difference(entry) if entry is not None else None
+        if entry is None or entry.observed is None or status is None:
+            self._agenda.drop(key)
+            if entry is not None:
+                entry.attempts, entry.error = 0, ""
+            return
+        observed = entry.observed
+        is_urgent = any(
+            observed.status.get(n) != status[n] for n in status.keys() - {COUNT}
+        )
+        gap = GAP_SECONDS if is_urgent else COUNT_GAP_SECONDS
+        _, recheck = self._foreign.get(observed.subject.kind, ("", 0.0))
+        due = max(entry.written_at + gap, entry.retry_at, recheck)
+        self._agenda.put(key, due, is_urgent=is_urgent)
 
     async def _settle(self, key: str, entry: _Entry) -> None:
-        observed = entry.observed
-        if observed is None or entry.wanted is None:
+        observed, status = entry.observed, _difference(entry)
+        if observed is None or status is None:
             return
-        status = entry.wanted.to_json(observed.status, _wall())
-        if _ours(observed.status, status) == status:
-            entry.attempts, entry.error = 0, ""
-            return
-        await asyncio.sleep(self._pace.wait())
         try:
             async with asyncio.timeout(WRITE_SECONDS):
                 answer = await self._patch(observed, status)
@@ -209,7 +201,7 @@ class StatusWriter:
         self._foreign.pop(kind, None)
         self.counts.written += 1
         entry.attempts, entry.error = 0, ""
-        entry.due = time.monotonic() + GAP_SECONDS
+        entry.written_at = time.monotonic()
         if entry.observed is before:
             version = answer["metadata"]["resourceVersion"]
             entry.observed = Observed(before.subject, before.path, version, kept)
@@ -222,8 +214,8 @@ class StatusWriter:
         if error.status == CONFLICT:
             # The watch brings what changed; this only makes sure.
             self.counts.conflicts += 1
-            entry.due = time.monotonic() + FIRST_WAIT
-            self._pending.add(key)
+            entry.retry_at = time.monotonic() + FIRST_WAIT
+            self._changed.add(key)
         elif error.status == NOT_ALLOWED:
             self._shun(observed.subject.kind, "its CRD serves no status")
         elif error.status == NOT_FOUND:
@@ -251,8 +243,8 @@ class StatusWriter:
         entry.error = error
         wait = min(FIRST_WAIT * 2.0 ** min(entry.attempts, 16), LONGEST_WAIT)
         entry.attempts += 1
-        entry.due = time.monotonic() + wait
-        self._pending.add(key)
+        entry.retry_at = time.monotonic() + wait
+        self._changed.add(key)
 
     def _shun(self, kind: str, what: str) -> None:
         """Leave a kind alone for a while: no write to it can succeed."""
@@ -264,11 +256,19 @@ class StatusWriter:
             log.warning(Event.STATUS_REFUSED, policy=kind, error=error)
         self.counts.failed += 1
         self._foreign[kind] = (error, time.monotonic() + FOREIGN_WAIT)
-        self._pending.update(
+        self._changed.update(
             key
             for key, entry in self._entries.items()
             if entry.observed is not None and entry.observed.subject.kind == kind
         )
+
+
+def _difference(entry: _Entry) -> dict[str, Any] | None:
+    """Return the status to write; None where it stands already, or is not known."""
+    if entry.observed is None or entry.wanted is None:
+        return None
+    status = entry.wanted.to_json(entry.observed.status, _wall())
+    return None if _ours(entry.observed.status, status) == status else status
 
 
 def _ours(status: Json, like: Json) -> Json:

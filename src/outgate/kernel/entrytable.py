@@ -19,7 +19,7 @@ from outgate.kernel.maps import (
     entry_map,
     keep_interface,
 )
-from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.pinned import CHUNK, PinnedMap
 from outgate.state.entries import EndpointEntry, Key, Value
 from outgate.state.plan import Operation, Put
 
@@ -35,6 +35,12 @@ class EntryTables:
 
     def change(self, operations: Sequence[Operation]) -> Failures:
         """Carry out *operations*, which are all puts or all removals."""
+        failures: Failures = {}
+        for start in range(0, len(operations), CHUNK):
+            failures |= self._change_some(operations[start : start + CHUNK])
+        return failures
+
+    def _change_some(self, operations: Sequence[Operation]) -> Failures:
         by_map: dict[MapName, dict[bytes, Operation]] = defaultdict(dict)
         for operation in operations:
             name, raw = encode_key(operation.key)

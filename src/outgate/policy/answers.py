@@ -21,7 +21,8 @@ class LocalPolicy:
     """
     A policy that this node carries out: its rows, and of how many pod addresses.
 
-    None where other policies come first, or the pods lack the family.
+    None where other policies come first, or the pods lack the family.  *beaten* names
+    the networks that belong to other policies for some of its pods, and to which.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class LocalPolicy:
     id: PolicyId
     rows: int
     sources: int
+    beaten: tuple[str, ...] = ()
 
 
 def local_policies(
@@ -42,10 +44,14 @@ def local_policies(
         keys.update(selection.policies_of(pod))
     rows: Counter[str] = Counter()
     sources: Counter[str] = Counter()
+    beaten: dict[str, set[str]] = {}
     for shared in pool.in_use():
         for key, count in shared.counts.items():
             rows[key] += count * shared.addresses
             sources[key] += shared.addresses
+        for defeat in shared.defeats:
+            told = f"{defeat.network} belongs to {defeat.winner.reference}"
+            beaten.setdefault(defeat.loser.key, set()).add(told)
     return tuple(
         LocalPolicy(
             kind=policy.kind,
@@ -55,6 +61,7 @@ def local_policies(
             id=policy.id,
             rows=rows[key],
             sources=sources[key],
+            beaten=tuple(sorted(beaten.get(key, ()))),
         )
         for key in sorted(keys | rows.keys())
         if (policy := book.good.get(key)) is not None

@@ -231,6 +231,9 @@ def _programmed(policy: EgressPolicy, situation: Situation) -> Condition:
             waiting.setdefault(reason, []).append(message)
     if not waiting:
         message = "the rows are in the kernel of every node concerned"
+        told = {situation.reports[node].policies[policy.uid].message for node in nodes}
+        if notes := sorted(told - {""}):
+            message += f"; note: {_few(notes)}"
         return _rows(Truth.TRUE, "Programmed", message)
     reasons = sorted(waiting, key=_WORST_FIRST.index)
     messages = [message for reason in reasons for message in waiting[reason]]

@@ -9,16 +9,17 @@ What it is not: a second opinion.  ``compile_node`` decides; ``contest``, ``miss
 ``candidates`` say why, and a property test holds them to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import assert_never
 
-from outgate.policy.candidates import Candidate, candidates_for
+from outgate.policy.candidates import Candidate, candidates_for, entry_elsewhere
 from outgate.policy.compile import compile_node
 from outgate.policy.contest import Contender, contend, networks_for
 from outgate.policy.endpoints import AddressBook, pod_key
+from outgate.policy.gateways import resolve_egress_ips
 from outgate.policy.misses import Miss, nearest_misses
 from outgate.policy.model import (
     NO_NODE,
@@ -26,6 +27,7 @@ from outgate.policy.model import (
     Cluster,
     EgressPolicy,
     Endpoint,
+    GatewayAtAddress,
     Labels,
 )
 from outgate.policy.never import is_never_routed
@@ -45,6 +47,7 @@ from outgate.state.entries import (
     RowsKey,
     TunnelDevice,
     ViaGateway,
+    family_of,
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.snapshot import Snapshot
@@ -108,13 +111,18 @@ class Explanation:
 
 
 def explain(
-    cluster: Cluster, pod: Endpoint, destination: Address, facts: Facts
+    cluster: Cluster,
+    pod: Endpoint,
+    destination: Address,
+    facts: Facts,
+    imagined: Collection[NodeName] = (),
 ) -> Explanation:
     """
     Return what becomes of packets from *pod*, which *cluster* has, to *destination*.
 
     *facts* are what nodes observe, as far as known: the pod's node is taken to have
-    no addresses without them, and a gateway to have what its policy says.
+    no addresses without them, and a gateway to have what its policy says, also where
+    its facts are only *imagined*.
     """
     reason = _never_covered(pod, destination)
     if reason:
@@ -146,7 +154,7 @@ def explain(
         return replace(told, outcome=Outcome.UNKNOWN, reason=reason)
     if told.row is None:
         return replace(told, reason=_nobody_covers(selecting, destination))
-    return _judge(told, told.row, cluster, facts)
+    return _judge(told, told.row, cluster, facts, imagined)
 
 
 def source_of(pod: Endpoint, destination: Address) -> Address | None:
@@ -262,7 +270,13 @@ def _nobody_covers(selecting: list[EgressPolicy], destination: Address) -> str:
     return f"{names}: selects the pod, but no network of it holds {destination}"
 
 
-def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Explanation:
+def _judge(
+    told: Explanation,
+    row: Row,
+    cluster: Cluster,
+    facts: Facts,
+    imagined: Collection[NodeName],
+) -> Explanation:
     """Return what the row means, as its gateway will see it."""
     policy = next(p for p in cluster.policies if p.id == row.entry.policy)
     is_excluded = isinstance(row.entry, Excluded)
@@ -274,6 +288,10 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
         seen = compile_node(cluster, gateway, facts[gateway], TUNNEL).snapshot
         there = find_row(seen, row.source, told.destination)
         entry = there.entry if there is not None else entry
+    if isinstance(entry, NoEgressIP) and gateway in imagined:
+        entry = entry_elsewhere(
+            policy, told.pod, cluster.nodes, family_of(told.destination)
+        )
     by = f"{policy.reference} covers it"
     match entry:
         case ViaGateway():
@@ -286,10 +304,14 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
                 interface=entry.interface,
             )
         case NoEgressIP():
-            reason = f"{by}, but gateway {gateway} lacks the egress IP: dropped there"
+            why = _why_no_egress_ip(told, facts)
+            reason = f"{by}, but gateway {gateway} lacks the egress IP: {why}; dropped"
             return replace(told, outcome=Outcome.NO_EGRESS_IP, reason=reason)
         case NoGateway():
-            reason = f"{by}, but no node can be its gateway: dropped"
+            why = "no node can be its gateway"
+            if gateway:
+                why = f"gateway {gateway} has no IPv4 address to tunnel IPv4 packets to"
+            reason = f"{by}, but {why}: dropped"
             return replace(told, outcome=Outcome.NO_GATEWAY, reason=reason)
         case Excluded():
             reason = f"{policy.reference} excludes {row.destination}: it leaves as if"
@@ -297,3 +319,15 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
             return replace(told, outcome=Outcome.EXCLUDED, reason=reason)
         case _:
             assert_never(entry)
+
+
+def _why_no_egress_ip(told: Explanation, facts: Facts) -> str:
+    """Return what the chosen gateway lacks, and what to do about it."""
+    path = next(c.path for c in told.candidates if c.is_chosen)
+    gateways = told.policy.gateways if told.policy is not None else ()
+    gateway = next(g for g in gateways if g.path == path)
+    family = family_of(told.destination)
+    if isinstance(gateway, GatewayAtAddress) and family_of(gateway.egress_ip) != family:
+        return f"{gateway.egress_ip} is no IPv{family} address"
+    observed = facts.get(told.gateway or NO_NODE, NodeFacts())
+    return resolve_egress_ips(gateway, observed, (family,)).reason

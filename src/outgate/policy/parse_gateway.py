@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from outgate.policy.fields import Field
 from outgate.policy.literals import parse_address, parse_networks
 from outgate.policy.model import Gateway, GatewayOnNodes, Rule
-from outgate.policy.parse_spec import PolicySpec, parse_rules
+from outgate.policy.parse_spec import (
+    PolicySpec,
+    parse_destinations,
+    parse_rules,
+    warn_of_unanswerable,
+)
 from outgate.policy.selectors import Selector, parse_pod_rule, parse_requirements
 from outgate.state.entries import Network
 
@@ -40,7 +45,7 @@ def parse_gateway_spec(spec: Field) -> PolicySpec:
     if not spec.require_object(_FIELDS):
         return PolicySpec()
     rules = parse_rules(spec.get("selectors"), _parse_rule)
-    destinations = parse_networks(spec.get("destinationCIDRs"))
+    destinations = parse_destinations(spec.get("destinationCIDRs"))
     excluded_field = spec.get("excludedCIDRs")
     excluded = () if excluded_field.is_absent else parse_networks(excluded_field)
     gateways = _parse_gateways(spec)
@@ -107,6 +112,8 @@ def _parse_gateway(field: Field) -> GatewayOnNodes | None:
         )
     if len(field.problems) > before:
         return None
+    if address is not None:
+        warn_of_unanswerable(address_field, address)
     return GatewayOnNodes(nodes, interface, address, field.path)
 
 

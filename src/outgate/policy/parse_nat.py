@@ -7,9 +7,14 @@ What it is not: the meaning of egressSourceIP, which is gateway and egress IP at
 """
 
 from outgate.policy.fields import Field
-from outgate.policy.literals import parse_networks, read_address
+from outgate.policy.literals import read_address
 from outgate.policy.model import GatewayAtAddress, Rule
-from outgate.policy.parse_spec import PolicySpec, parse_rules
+from outgate.policy.parse_spec import (
+    PolicySpec,
+    parse_destinations,
+    parse_rules,
+    warn_of_unanswerable,
+)
 from outgate.policy.selectors import parse_pod_rule
 from outgate.state.entries import Address
 
@@ -25,7 +30,7 @@ def parse_nat_spec(spec: Field) -> PolicySpec:
     if not spec.require_object(_FIELDS):
         return PolicySpec()
     rules = parse_rules(spec.get("egress"), _parse_rule)
-    destinations = parse_networks(spec.get("destinationCIDRs"))
+    destinations = parse_destinations(spec.get("destinationCIDRs"))
     address = _parse_egress_ip(spec.get("egressSourceIP"))
     return PolicySpec(
         rules=rules,
@@ -44,4 +49,7 @@ def _parse_rule(rule: Field) -> Rule | None:
 def _parse_egress_ip(field: Field) -> Address | None:
     """Read an address; blanks around it are allowed, as they always were."""
     text = field.text()
-    return None if text is None else read_address(field, text.strip())
+    address = None if text is None else read_address(field, text.strip())
+    if address is not None:
+        warn_of_unanswerable(field, address)
+    return address

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from outgate.policy.fields import Field
+from outgate.policy.literals import parse_networks
 from outgate.policy.model import Gateway, Rule
-from outgate.state.entries import Network
+from outgate.policy.never import is_of_one_link
+from outgate.state.entries import Address, Network
 
 MAX_RULES = 1000
 """Rules of one policy: the CRDs bound what their CEL rules may cost."""
@@ -43,3 +45,22 @@ def parse_rules(
     if not found:
         rules.warn("is empty, so no pod is selected; for all pods, add podSelector: {}")
     return tuple(rule for rule in found if rule is not None)
+
+
+def parse_destinations(destinations: Field) -> tuple[Network, ...]:
+    """Read the networks that a policy covers."""
+    if destinations.value == []:
+        destinations.warn(
+            "is empty, so nothing is covered; add a network like 203.0.113.0/24, or"
+            " 0.0.0.0/0 and ::/0 for all"
+        )
+    return parse_networks(destinations)
+
+
+def warn_of_unanswerable(field: Field, egress_ip: Address) -> None:
+    """Tell of an egress IP that no gateway can use."""
+    if is_of_one_link(egress_ip) or egress_ip.is_unspecified:
+        field.warn(
+            f"nobody outside can answer to {egress_ip}, an address of a link, a group"
+            " or the host itself; use an address of the gateway that others reach"
+        )

@@ -13,6 +13,9 @@ from outgate.policy.model import EgressPolicy, GatewayAtAddress, GatewayOnNodes,
 from outgate.policy.never import is_never_routed
 from outgate.state.entries import Address, Family, NodeName, family_of
 
+POD_NETWORKS = "spec.podCIDRs"
+"""The field of a Node that tells where its pods are."""
+
 
 def missing_node(node: NodeName) -> Problem:
     """Tell that the cluster lacks *node*."""
@@ -38,7 +41,7 @@ def unknown_networks(
         if family in covered:
             yield Problem(
                 f"Node {node}",
-                "spec.podCIDRs",
+                POD_NETWORKS,
                 f"{address} lies in no pod network of any node, so a new pod like it"
                 " may leave under its own address until its agent knows it; name the"
                 f" IPv{family} pod networks in the agents' setting cluster-networks",

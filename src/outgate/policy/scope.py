@@ -20,8 +20,8 @@ from outgate.policy.selectors import (
 
 ALL_PODS = frozenset({PodQuery()})
 
-MOST_QUERIES = 8
-"""Each is a list and a watch of its own; more of them cost more than all pods."""
+MOST_QUERIES = 32
+"""Each is a list and a watch of its own; more connections than these are too many."""
 
 _NAME_LABEL = NAMESPACE_LABELS_PREFIX + "kubernetes.io/metadata.name"
 """The API server gives every namespace this label, with its name."""

@@ -24,6 +24,9 @@ NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
 """Before the keys of the namespace's own labels."""
 
+CILIUM_PREFIX = "io.cilium.k8s.policy."
+"""Before what only Cilium's agent tells of a pod: its service account, its cluster."""
+
 MAX_EXPRESSIONS = 100
 """Items of one matchExpressions: the CRDs bound what their CEL rules may cost."""
 
@@ -99,7 +102,14 @@ def parse_pod_rule(rule: Field) -> Selector | None:
             for r in of_namespace
         ] or [Requirement(NAMESPACE_LABEL, Operator.EXISTS)]
     if not pod.is_absent:
-        requirements += parse_requirements(pod)
+        of_pod = parse_requirements(pod)
+        for requirement in of_pod:
+            if requirement.key.startswith(CILIUM_PREFIX):
+                pod.warn(
+                    f"{requirement.key} is a label that only Cilium gives to pods: here"
+                    " no pod has it; select by a label of the pod or its namespace"
+                )
+        requirements += of_pod
     return Selector(tuple(requirements))
 
 

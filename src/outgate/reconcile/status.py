@@ -93,11 +93,12 @@ class Ledger:
         if touched is None:
             touched = {**desired, **actual, **self._wanted, **self._open}
         planned = {operation.key: operation for operation in plan}
+        pending = _Pending(now)
         for key in touched:
             wanted, there = weight(desired.get(key)), weight(actual.get(key))
             self._want(key, wanted)
             if operation := planned.get(key):
-                after = _pending(operation, wanted, there, now)
+                after = pending.status(operation, wanted, there)
             elif there > wanted:
                 after = EntryStatus(State.KEPT, now, rows=there - wanted)
             else:
@@ -174,13 +175,23 @@ class Ledger:
         return +found
 
 
-def _pending(
-    operation: Operation, wanted: int, there: int, now: Seconds
-) -> EntryStatus:
-    if isinstance(operation, Remove):
-        return EntryStatus(State.PENDING, now, rows=there)
-    kept = weight(operation.value) - wanted
-    return EntryStatus(State.PENDING, now, rows=wanted, kept=kept)
+class _Pending:
+    """What is planned in one round: one object for all entries that wait alike."""
+
+    def __init__(self, now: Seconds) -> None:
+        self._now = now
+        self._known: dict[tuple[int, int], EntryStatus] = {}
+
+    def status(self, operation: Operation, wanted: int, there: int) -> EntryStatus:
+        if isinstance(operation, Remove):
+            rows, kept = there, 0
+        else:
+            rows, kept = wanted, weight(operation.value) - wanted
+        found = self._known.get((rows, kept))
+        if found is None:
+            found = EntryStatus(State.PENDING, self._now, rows=rows, kept=kept)
+            self._known[rows, kept] = found
+        return found
 
 
 def _moved(before: EntryStatus | None, after: EntryStatus) -> EntryStatus:

@@ -60,7 +60,7 @@ class Client:
             self._connection.server, os.environ
         )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=_open_socket),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=open_socket),
             # Bytes are cheaper than packing them on one side and unpacking here.
             headers={"Accept-Encoding": "identity"},
             read_bufsize=READ_BUFFER,
@@ -219,7 +219,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]
             yield [line for line in lines if line]
 
 
-def _open_socket(
+def open_socket(
     address: tuple[int, int, int, str, tuple[Any, ...]],
 ) -> socket.socket:
     """

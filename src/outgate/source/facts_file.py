@@ -70,8 +70,11 @@ def _parse_link(item: Field, index: int) -> Link:
         return Link("", number)
     addresses = [_parse_address(field) for field in _optional_items(item, "addresses")]
     altnames = [field.text() for field in _optional_items(item, "altnames")]
+    name = item.get("name")
+    if name.value == "":
+        name.refuse("is empty; write it as `ip link` shows it")
     return Link(
-        name=item.get("name").text() or "",
+        name=name.text() or "",
         index=number,
         addresses=tuple(address for address in addresses if address is not None),
         altnames=tuple(name for name in altnames if name is not None),
@@ -109,8 +112,8 @@ def _refuse_repeated_names(links: Iterable[Link], interfaces: Field) -> None:
 
 
 def _parse_route(field: Field, links: Iterable[Link]) -> str | None:
-    """Return the name of the interface that carries a default route; None: no route."""
-    if field.is_absent:
+    """Return the name of the interface with a default route, None without one."""
+    if field.is_absent or field.value == "":
         return None
     given = field.text()
     for link in links:

@@ -9,10 +9,11 @@ What it is not: a knower of policies; ``policy`` says which pods are needed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from outgate.policy.model import Endpoint, PodQuery
 from outgate.source.informer import Informer, OnChange
+from outgate.source.watch import Held
 
 MakeInformer = Callable[[str, Mapping[str, str], OnChange], Informer[Endpoint]]
 """Of a namespace (empty: all), query parameters, and whom to tell."""
@@ -90,20 +91,26 @@ class SelectedPods:
 
     def _merge(self, keys: Collection[str]) -> None:
         """Bring the pods of *keys* up to date and tell which differ now."""
-        changed = [key for key in keys if self._merge_pod(key)]
+        lists = [i.items for i in (self.base, *self.queries.values())]
+        changed = [key for key in keys if self._merge_pod(key, lists)]
         self._on_change(changed)
         self._drop_former()
 
-    def _merge_pod(self, key: str) -> bool:
-        followed = (self.base, *self.queries.values())
-        found = [held for i in followed if (held := i.items.get(key)) is not None]
+    def _merge_pod(
+        self, key: str, lists: Sequence[Mapping[str, Held[Endpoint]]]
+    ) -> bool:
+        found = [held for items in lists if (held := items.get(key)) is not None]
         former = self._pods.get(key)
         if not found:
             self._pods.pop(key, None)
             return former is not None
-        newest = max(found, key=lambda held: held.order).value
+        newest = max(found, key=_order).value if len(found) > 1 else found[0].value
         self._pods[key] = newest
-        return newest != former
+        return newest is not former and newest != former
+
+
+def _order(held: Held[Endpoint]) -> int:
+    return held.order
 
 
 def _by_text(query: PodQuery) -> tuple[str, str]:

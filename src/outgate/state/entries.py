@@ -57,6 +57,16 @@ CLUSTER = Identity(3)
 """An address inside the cluster that is no node: pods and services."""
 
 
+def _remember_hash(key: object, subject: Address | Network) -> None:
+    """
+    Set ``_hash`` of a *key* about *subject*.
+
+    A round looks each key up some twenty times, and ``ipaddress`` computes a hash anew
+    each time: with 100,000 networks that was a third of a first round.
+    """
+    object.__setattr__(key, "_hash", hash(subject))
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TunnelKey:
     """The one tunnel device of a node."""
@@ -75,6 +85,13 @@ class NodeKey:
     """A node address: packets tunnelled from it are believed."""
 
     address: Address
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _remember_hash(self, self.address)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,13 @@ class IpcacheKey:
     """A network of addresses with one identity; the longest prefix wins."""
 
     network: Network
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _remember_hash(self, self.network)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +126,13 @@ class CoveredKey:
     """A destination that some policy covers; unknown local sources drop there."""
 
     network: Network
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _remember_hash(self, self.network)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +159,13 @@ class RowsKey:
     """All rows of one pod address; the value is a ``RowSet``."""
 
     source: Address
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _remember_hash(self, self.source)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +259,13 @@ class EndpointKey:
     """An address that lives on this node."""
 
     address: Address
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _remember_hash(self, self.address)
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,8 @@ class _Rows:
     def _kept(
         self, key: RowsKey, wanted: RowSet, was: RowSet
     ) -> Iterator[tuple[Network, PolicyEntry]]:
+        if self._keep is keep_none:
+            return
         for destination, entry in was.items():
             if destination not in wanted and self._keep(
                 PolicyKey(key.source, destination), entry

@@ -220,8 +220,9 @@ async def test_nothing_is_removed_while_the_source_fails(tmp_path: Path) -> None
 async def test_nothing_is_changed_before_the_first_list(tmp_path: Path) -> None:
     async with running(tmp_path) as bench:
         bench.source.is_listed = bench.source.is_complete = False
-        await bench.after_round(1)
+        status = await bench.after_round(1)
 
+        assert status["problems"] == []
         assert (await bench.kernel.observe()).snapshot == {}
 
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from outgate.agent.config import HostPort, load_config
+from outgate.agent.config import load_config
 from outgate.errors import ConfigError
 from outgate.kernel.settings import ExistingFlows, GatewayPath, OtherFamily
+from outgate.settings import HostPort
 
 
 def test_defaults_need_a_node_only() -> None:

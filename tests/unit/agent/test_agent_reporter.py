@@ -119,6 +119,19 @@ async def test_reporter_renews_while_the_node_is_a_candidate(
     assert after == {k: v for k, v in before.items() if k != "renewTime"}
 
 
+async def test_reporter_of_an_agent_that_starts_waits_until_it_is_ready(
+    node: Node, clock: Clock
+) -> None:
+    """A restart moves no pods: what the last agent said stands for a while."""
+    node.report = replace(REPORT, is_ready=False, message="no round has ended")
+    await node.reporter.look()
+    assert 0 == node.reporter.statistics().written
+
+    clock.now += module.START_SECONDS
+    await node.reporter.look()
+    assert not (await node.status())["ready"]
+
+
 async def test_reporter_says_what_changed(node: Node, clock: Clock) -> None:
     await node.reporter.look()
     node.report = replace(REPORT, is_ready=False, message="no reconcile round yet")

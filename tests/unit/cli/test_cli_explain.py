@@ -223,6 +223,48 @@ def test_gateway_is_asked_whether_it_has_the_egress_ip(tmp_path: Path) -> None:
     answer = told("net-tshoot-2", ECHO, *observed, policies=SPARE + GATEWAY_NODE)
 
     assert answer["outcome"] == "no-egress-ip"
+    assert "none of its interfaces carries" in answer["reason"]
+
+
+def test_gateway_of_its_own_pod_lacks_nothing_that_nobody_looked_for() -> None:
+    """The Node object does not tell its second addresses."""
+    policies = SPARE + GATEWAY_NODE
+    here, there = (told(f"net-tshoot-{n}", ECHO, policies=policies) for n in (3, 2))
+
+    assert (here["pod"]["node"], there["pod"]["node"]) == (
+        "k8s-guide-worker2",
+        "k8s-guide-worker",
+    )
+    assert [answer["egressIP"] for answer in (here, there)] == ["172.18.0.50"] * 2
+
+
+def test_ipv4_address_written_as_ipv6_is_the_ipv4_address_that_packets_have() -> None:
+    assert told("net-tshoot-2", f"::ffff:{ECHO}") == told("net-tshoot-2", ECHO)
+
+
+SIX = """
+---
+apiVersion: v1
+kind: Node
+metadata: {name: k8s-guide-worker2, labels: {gateway: ""}}
+status: {addresses: [{type: InternalIP, address: "2001:db8::5"}]}
+"""
+
+
+def test_gateway_that_ipv4_cannot_be_tunnelled_to_is_told() -> None:
+    answer = told("net-tshoot-2", ECHO, policies=SPARE + SIX)
+
+    assert (answer["outcome"], answer["gateway"]) == ("no-gateway", "k8s-guide-worker2")
+    assert "k8s-guide-worker2 has no IPv4 address to tunnel" in answer["reason"]
+
+
+def test_egress_source_ip_of_the_other_family_is_told() -> None:
+    both = SIX.replace("[{", "[{type: InternalIP, address: 172.18.0.5}, {")
+    policies = POLICIES.replace("172.18.0.5", '"2001:db8::5"') + both
+    answer = told("net-tshoot-2", ECHO, policies=policies)
+
+    assert answer["outcome"] == "no-egress-ip"
+    assert "2001:db8::5 is no IPv4 address" in answer["reason"]
 
 
 def test_bad_policies_are_told_to_be_left_out() -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
 from outgate.agent import reporter
@@ -161,6 +162,31 @@ async def test_controller_tells_what_became_of_a_policy(url: str, world: World) 
         "gateways": "n2",
         "egressIPs": "192.0.2.2",
     } == status["summary"]
+
+
+async def test_controller_fills_the_columns_of_kubectl_get(
+    url: str, world: World
+) -> None:
+    policy = await world.apply(gateway_policy())
+    for name in ("n1", "n2"):
+        world.agents[name].program(policy)
+    async with running(url, "a"), aiohttp.ClientSession() as session:
+        await world.until(is_ready)
+        table = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+        async with session.get(f"{url}{GATEWAYS}", headers=table) as answer:
+            found = await answer.json()
+
+    columns = [c["name"] for c in found["columnDefinitions"] if not c["priority"]]
+    row = dict(zip(columns, found["rows"][0]["cells"], strict=False))
+    del row["AGE"]
+    assert {
+        "Name": "web",
+        "READY": "True",
+        "REASON": "-",
+        "GATEWAYS": "n2",
+        "EGRESS-IPS": "192.0.2.2",
+        "PODS": 1,
+    } == row
 
 
 async def test_controller_moves_pods_from_an_agent_that_fell_silent(

@@ -143,12 +143,12 @@ async def test_writer_mends_what_somebody_else_wrote(
     world.writer.want("p", status(matched=7))
     await until(lambda: world.writer.counts.written)
     found = await world.read("p")
-    found["status"]["matchedPods"] = 8
+    found["status"]["summary"]["ready"] = "False"
     changed = await client.request("PUT", f"{PATH}/p/status", body=found)
     world.writer.observe("p", world.observed(changed))
     await until(lambda: world.writer.counts.written == 2)
 
-    assert 7 == (await world.read("p"))["status"]["matchedPods"]
+    assert "True" == (await world.read("p"))["status"]["summary"]["ready"]
 
 
 async def test_writer_that_saw_an_old_version_changes_nothing(
@@ -224,6 +224,38 @@ async def test_writer_tries_again_after_a_failure(
 
     await until(lambda: world.writer.counts.written)
     assert {} == world.writer.failures
+
+
+async def test_writer_lets_counts_wait_and_nothing_else(
+    client: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write is told to every agent; counts are no matter of theirs."""
+    monkeypatch.setattr(module, "GAP_SECONDS", 0.0)
+    await client.request("POST", CRD_PATH, body=crd())
+    world.writer.observe("p", await world.make("p"))
+    world.writer.want("p", status(matched=1))
+    await until(lambda: world.writer.counts.written == 1)
+    world.writer.want("p", status(matched=2))
+    await asyncio.sleep(0.05)
+    assert 1 == (await world.read("p"))["status"]["matchedPods"]
+
+    world.writer.want("p", status(Truth.FALSE, matched=3))
+    await until(lambda: world.writer.counts.written == 2)
+    assert 3 == (await world.read("p"))["status"]["matchedPods"]
+
+
+async def test_writer_forgets_a_policy_that_goes_while_it_is_written(
+    client: Client, world: World
+) -> None:
+    await client.request("POST", CRD_PATH, body=crd())
+    for name in ("p", "q"):
+        world.writer.observe(name, await world.make(name))
+        world.writer.want(name, status())
+    world.writer.observe("q", None)
+    world.writer.want("q", None)
+    await until(lambda: world.writer.counts.written)
+
+    assert "status" not in await world.read("q")
 
 
 async def test_writer_tells_what_changed(client: Client, world: World) -> None:

@@ -236,6 +236,19 @@ SITUATIONS = [
         "True Programmed: the rows are in the kernel of every node concerned",
     ),
     (
+        "a policy that another one beats for some pods",
+        replace(
+            WELL,
+            reports=reports(
+                n1=replace(DONE, message="for some pods 203.0.113.0/24 belongs to q"),
+                g1=DONE,
+            ),
+        ),
+        Aspect.PROGRAMMED,
+        "True Programmed: the rows are in the kernel of every node concerned; note: for"
+        " some pods 203.0.113.0/24 belongs to q",
+    ),
+    (
         "no pods",
         replace(WELL, pods={}, serving=frozenset(), reports={}),
         Aspect.PROGRAMMED,

@@ -481,6 +481,16 @@ def test_policy_that_comes_second_everywhere_is_carried_out_all_the_same() -> No
         ]
 
 
+def test_policy_that_comes_second_is_told_to_whom_its_networks_belong() -> None:
+    older = _policy("older", created="2026-01-01T00:00:00Z")
+    second = _policy("second", created="2026-01-02T00:00:00Z")
+    told = (f"{WORLD} belongs to {older.reference}",)
+
+    assert [(), told] == [
+        local.beaten for local in _engine(ONE, older, second).local_policies()
+    ]
+
+
 def test_policy_of_another_family_is_carried_out_without_rows() -> None:
     policy = _policy(destinations=(ip_network("2001:db8:ff::/48"),))
 

@@ -128,7 +128,7 @@ def test_parse_reports_all_problems_of_an_object() -> None:
         ),
         (
             "spec.egress[1].podSelector.matchExpressions[0].key",
-            "must be a string, not nothing",
+            "is missing; write a string",
         ),
         (
             "spec.egress[1].podSelector.matchExpressions[0].operator",
@@ -148,7 +148,7 @@ def test_parse_reports_all_problems_of_an_object() -> None:
 
 
 def test_parse_without_a_spec_says_so() -> None:
-    assert _problems(None) == [("spec", "must be an object, not nothing")]
+    assert _problems(None) == [("spec", "is missing; write an object")]
 
 
 def test_parse_without_a_name_says_so() -> None:
@@ -197,6 +197,14 @@ def test_parse_empty_rules_warns_that_no_pod_is_selected() -> None:
             "is empty, so no pod is selected; for all pods, add podSelector: {}",
         )
     ]
+
+
+def test_parse_egress_source_ip_that_nobody_can_answer_to_is_a_warning() -> None:
+    spec = {**GOOD["spec"], "egressSourceIP": "127.0.0.1"}
+    policy = parse_policy({**GOOD, "spec": spec})
+
+    assert isinstance(policy, EgressPolicy)
+    assert [warning.path for warning in policy.warnings] == ["spec.egressSourceIP"]
 
 
 @pytest.mark.parametrize(

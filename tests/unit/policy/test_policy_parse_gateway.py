@@ -15,7 +15,7 @@ from outgate.policy.model import (
     policy_id,
 )
 from outgate.policy.parse import parse_policy
-from outgate.policy.selectors import Operator, Requirement, Selector
+from outgate.policy.selectors import CILIUM_PREFIX, Operator, Requirement, Selector
 from outgate.state.entries import NodeName
 
 GOOD: dict[str, Any] = {
@@ -185,7 +185,7 @@ def test_parse_empty_list_of_gateways_leaves_the_one() -> None:
         (
             {"destinationCIDRs": None},
             "spec.destinationCIDRs",
-            "must be a list, not nothing",
+            "is missing; write a list",
         ),
         (
             {"selectors": [{"podSelector": {}, "nodeSelector": {"matchLabel": {}}}]},
@@ -241,6 +241,31 @@ def test_parse_reports_all_problems_at_once() -> None:
             "spec.excludedCIDRs[1]",
             "203.0.112.0/22 is in none of destinationCIDRs, so this policy does not"
             " cover it anyway; remove it, or add the network that it is a part of",
+        ),
+        (
+            {"destinationCIDRs": [], "excludedCIDRs": None},
+            "spec.destinationCIDRs",
+            "is empty, so nothing is covered; add a network like 203.0.113.0/24, or"
+            " 0.0.0.0/0 and ::/0 for all",
+        ),
+        *(
+            (
+                {"egressGateway": {"nodeSelector": {}, "egressIP": address}},
+                "spec.egressGateway.egressIP",
+                f"nobody outside can answer to {address}, an address of a link, a group"
+                " or the host itself; use an address of the gateway that others reach",
+            )
+            for address in ("127.0.0.1", "0.0.0.0", "224.0.0.1", "fe80::1", "::")
+        ),
+        (
+            {
+                "selectors": [
+                    {"podSelector": {"matchLabels": {f"{CILIUM_PREFIX}cluster": "a"}}}
+                ]
+            },
+            "spec.selectors[0].podSelector",
+            f"{CILIUM_PREFIX}cluster is a label that only Cilium gives to pods: here no"
+            " pod has it; select by a label of the pod or its namespace",
         ),
     ],
 )

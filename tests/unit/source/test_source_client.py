@@ -1,14 +1,18 @@
 """The client against a real HTTP server on loopback: answers, errors, long lines."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import web
 
 from outgate.errors import SourceError
-from outgate.source.client import Client, Connection, retry_after
+from outgate.source.client import Client, Connection, open_socket, retry_after
 
 
 async def _echo(request: web.Request) -> web.Response:
@@ -25,6 +29,11 @@ async def _echo(request: web.Request) -> web.Response:
 
 async def _refuse(request: web.Request) -> web.Response:
     return web.json_response({"message": "pods is forbidden"}, status=403)
+
+
+async def _private(request: web.Request) -> web.Response:
+    is_right = request.headers.get("Authorization") == "Bearer new"
+    return web.Response(text="ok", status=200 if is_right else 401)
 
 
 async def _lines(request: web.Request) -> web.StreamResponse:
@@ -58,6 +67,7 @@ async def server() -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_route("*", "/echo", _echo)
     app.router.add_get("/refuse", _refuse)
+    app.router.add_get("/private", _private)
     app.router.add_get("/lines", _lines)
     app.router.add_get("/cut", _cut)
     app.router.add_get("/text", _text)
@@ -103,6 +113,38 @@ async def test_request_reads_the_token_file_again_each_time(
         "Bearer one",
         "Bearer two",
     )
+
+
+async def test_request_refused_for_its_token_is_made_again_with_the_new_one(
+    server: str, tmp_path: Path
+) -> None:
+    """A file may be replaced within one tick of its clock; the server knows better."""
+    token = tmp_path / "token"
+    token.write_text("old")
+    async with Client(Connection(server, token_file=token)) as client:
+        with pytest.raises(SourceError, match="401"):
+            await client.request("GET", "/private")
+        before = token.stat()
+        token.write_text("new")
+        os.utime(token, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        assert await client.request("GET", "/private") == "ok"
+
+
+async def test_connections_notice_a_host_that_is_gone(server: str) -> None:
+    made: list[socket.socket] = []
+
+    def make(address: Any) -> socket.socket:
+        made.append(open_socket(address))
+        return made[-1]
+
+    with mock.patch("outgate.source.client.open_socket", make):
+        async with Client(Connection(server)) as client:
+            await client.request("GET", "/echo")
+            (own,) = made
+
+            assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 async def test_request_returns_other_types_as_text(server: str) -> None:

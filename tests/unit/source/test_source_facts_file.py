@@ -55,7 +55,9 @@ def test_facts_keep_the_order_of_addresses_with_or_without_a_prefix(
     )
 
 
-@pytest.mark.parametrize("text", ["{}", "interfaces: []", "defaultRoute: {}"])
+@pytest.mark.parametrize(
+    "text", ["{}", "interfaces: []", "defaultRoute: {}", "defaultRoute: {ipv6: ''}"]
+)
 def test_facts_may_leave_out_everything(tmp_path: Path, text: str) -> None:
     assert _load(tmp_path, text) == NodeFacts()
 
@@ -89,7 +91,7 @@ def test_facts_may_be_json(tmp_path: Path) -> None:
             "{interfaces: [{addresses: 192.0.2.1}, {name: 5}]}",
             [
                 "interfaces[0].addresses: must be a list, not the string '192.0.2.1'",
-                "interfaces[0].name: must be a string, not nothing",
+                "interfaces[0].name: is missing; write a string",
                 "interfaces[1].name: must be a string, not the number 5 (quote it)",
             ],
         ),
@@ -106,6 +108,10 @@ def test_facts_may_be_json(tmp_path: Path) -> None:
                 "interface: unknown field; there are: defaultRoute, interfaces",
                 "defaultRoute.v4: unknown field; there are: ipv4, ipv6",
             ],
+        ),
+        (
+            "{interfaces: [{name: ''}]}",
+            ["interfaces[0].name: is empty; write it as `ip link` shows it"],
         ),
         ("[]", ["must be an object, not a list"]),
         ("a: 1\n---\nb: 1", ["facts are one document, not 2"]),

@@ -97,6 +97,22 @@ def test_load_reads_lists_and_folders(tmp_path: Path) -> None:
     assert [node.name for node in cluster.nodes] == ["n1"]
 
 
+def test_load_reads_lists_as_an_api_server_writes_them(tmp_path: Path) -> None:
+    """`kubectl get --raw /api/v1/nodes`: items do not say what they are."""
+    items = "{apiVersion: v1, kind: NodeList, items: [{metadata: {name: n1}}]}"
+
+    assert [node.name for node in _load(tmp_path, items).nodes] == ["n1"]
+
+
+def test_load_reads_json_and_yaml_that_starts_like_it(tmp_path: Path) -> None:
+    json = '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}\n'
+    yaml = "{apiVersion: v1, kind: Node, metadata: {name: n2}}\n"
+
+    assert [node.name for node in _load(tmp_path, json).nodes] == ["n1"]
+    both = _load(tmp_path, json, yaml)
+    assert [node.name for node in both.nodes] == ["n1", "n2"]
+
+
 def test_load_last_document_of_a_name_wins(tmp_path: Path) -> None:
     first, second = POLICY % ("a", "10.0.0.0/8"), POLICY % ("a", "203.0.113.0/24")
     (policy,) = _load(tmp_path, first, second).policies
@@ -188,6 +204,8 @@ def test_load_takes_no_other_service_for_the_api_server(tmp_path: Path) -> None:
         ("just text", "it has no kind"),
         (NODE.replace("{zone: a}", "{zone: 5}"), r"\$.metadata.labels"),
         (POD.replace("name: p,", ""), "metadata.name is missing"),
+        ("a: " + "[" * 5000 + "]" * 5000, r"objects\.yaml: nested too deeply"),
+        ("&a {kind: List, items: [*a]}", "document 1: a List that holds itself"),
     ],
 )
 def test_load_refuses_with_the_place(tmp_path: Path, text: str, message: str) -> None:
