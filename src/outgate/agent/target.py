@@ -16,7 +16,6 @@ from outgate.policy.model import Problem
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
 from outgate.state.entries import (
-    CoveredEntry,
     Excluded,
     Key,
     NodeName,
@@ -99,27 +98,23 @@ class CompiledTarget:
             self._in_force = kept & policies_of(actual) if kept else kept
 
     def _keep(self, actual: Snapshot) -> Keep:
-        """Return what keeps entries of policies in force, but not for other pods."""
+        """Return what keeps rows of policies in force, but not for other pods."""
         engine, kept = self.engine, self._in_force
         with_rules = engine.kept_with_rules
         selected = {(doubt.policy.id, doubt.address) for doubt in engine.doubtful_pods}
 
         def keep(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
-            match value:
-                case CoveredEntry(policy):
-                    return policy in kept
-                case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
-                    pass
+            match key, value:
+                case PolicyKey(source), (
+                    ViaGateway() | Excluded() | NoGateway() | NoEgressIP()
+                ) if value.policy in kept:
+                    return (
+                        value.policy not in with_rules
+                        or (value.policy, source) in selected
+                        or not is_inherited(source, engine.desired, actual)
+                    )
                 case _:
                     return False
-            if value.policy not in kept:
-                return False
-            return (
-                not isinstance(key, PolicyKey)
-                or value.policy not in with_rules
-                or (value.policy, key.source) in selected
-                or not is_inherited(key.source, engine.desired, actual)
-            )
 
         return keep
 

@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from outgate.policy.model import (
     BadPolicy,
     EgressPolicy,
@@ -16,7 +18,13 @@ from outgate.policy.model import (
     policy_id,
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
-from outgate.state.entries import EndpointKey, NodeName, RowsKey
+from outgate.state.entries import (
+    CoveredEntry,
+    CoveredKey,
+    EndpointKey,
+    NodeName,
+    RowsKey,
+)
 from property.rounds import World
 from property.worlds import NODE_ADDRESSES, NODE_NAMES
 
@@ -28,7 +36,7 @@ POLICY = EgressPolicy(
     kind="CiliumEgressNATPolicy",
     name="shop",
     uid="u1",
-    created="",
+    created="2026-06-01T00:00:00Z",
     id=policy_id("u1", "", "", ""),
     rules=(Rule(SHOP),),
     destinations=(ip_network("203.0.113.0/24"),),
@@ -197,3 +205,33 @@ def test_pods_asked_for_do_not_change_with_each_answer() -> None:
         assert done.touched is not None
     assert done.is_complete
     assert done.touched == 0
+
+
+@pytest.mark.parametrize("created", ["2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"])
+def test_networks_of_a_bad_policy_stay_covered_when_another_one_goes(
+    created: str,
+) -> None:
+    """What it selects anew is unknown, and unknown pods drop at covered networks."""
+    world = _world()
+    hold = world.source.objects
+    (network,) = POLICY.destinations
+    nobody = Rule(Selector((Requirement("app", Operator.IN, frozenset({"no"})),)))
+    other = replace(
+        POLICY,
+        name="other",
+        uid="u2",
+        id=policy_id("u2", "", "", ""),
+        created=created,
+        rules=(nobody,),
+    )
+    hold["policies", "CiliumEgressNATPolicy/other"] = other
+    asyncio.run(_rounds(world))
+    hold["policies", "CiliumEgressNATPolicy/shop"] = BAD
+    world.start_agent()
+    world.source.is_listed = True
+    asyncio.run(_rounds(world))
+    del hold["policies", "CiliumEgressNATPolicy/other"]
+    asyncio.run(_rounds(world))
+
+    assert world.kernel.entries[ROWS]
+    assert world.kernel.entries[CoveredKey(network)] == CoveredEntry(POLICY.id)
