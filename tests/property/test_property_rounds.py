@@ -83,8 +83,11 @@ async def _live(cluster: Cluster, history: list[Event]) -> None:
         await world.act("list pods")
         last = await world.round()
     kept = world.desired.compiled.engine.kept_policies
-    held = {k: without(kept, v) for k, v in world.kernel.entries.items()}
+    sides = world.kernel.entries, world.desired.last.snapshot
+    held, wanted = ({k: without(kept, v) for k, v in side.items()} for side in sides)
 
     assert last.is_complete
     assert (last.added, last.removed, last.failed) == (0, 0, 0)
-    assert {k: v for k, v in held.items() if v} == dict(world.desired.last.snapshot)
+    assert {k: v for k, v in held.items() if v} == {
+        k: v for k, v in wanted.items() if v
+    }

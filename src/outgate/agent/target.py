@@ -16,17 +16,20 @@ from outgate.policy.model import Problem
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
 from outgate.state.entries import (
-    CoveredEntry,
     Excluded,
+    Key,
     NodeName,
     NoEgressIP,
     NoGateway,
+    PolicyEntry,
     PolicyId,
+    PolicyKey,
     TunnelDevice,
+    Value,
     ViaGateway,
 )
 from outgate.state.facts import NodeFacts
-from outgate.state.plan import Keep, keep_none
+from outgate.state.plan import Keep, is_inherited, keep_none
 from outgate.state.snapshot import Snapshot
 
 
@@ -79,7 +82,7 @@ class CompiledTarget:
         return Target(
             self.snapshot,
             self._source.is_complete,
-            keep_policies(self._in_force),
+            self._keep(actual) if self._in_force else keep_none,
             None if was_whole or self._is_whole else touched,
         )
 
@@ -94,6 +97,27 @@ class CompiledTarget:
             self._kept, self._is_whole = kept, True
             self._in_force = kept & policies_of(actual) if kept else kept
 
+    def _keep(self, actual: Snapshot) -> Keep:
+        """Return what keeps rows of policies in force, but not for other pods."""
+        engine, kept = self.engine, self._in_force
+        with_rules = engine.kept_with_rules
+        selected = {(doubt.policy.id, doubt.address) for doubt in engine.doubtful_pods}
+
+        def keep(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
+            match key, value:
+                case PolicyKey(source), (
+                    ViaGateway() | Excluded() | NoGateway() | NoEgressIP()
+                ) if value.policy in kept:
+                    return (
+                        value.policy not in with_rules
+                        or (value.policy, source) in selected
+                        or not is_inherited(source, engine.desired, actual)
+                    )
+                case _:
+                    return False
+
+        return keep
+
     def _stay_careful(self, actual: Snapshot) -> None:
         engine = self.engine
         compiled = Compiled(
@@ -107,20 +131,3 @@ class CompiledTarget:
     async def wait_changed(self) -> None:
         """Return once the cluster, or its completeness, may have changed."""
         await self._source.wait_changed()
-
-
-def keep_policies(kept: frozenset[PolicyId]) -> Keep:
-    """Return a predicate for what belongs to one of the policies *kept*."""
-    if not kept:
-        return keep_none
-
-    def keep(key: object, value: object) -> bool:
-        match value:
-            case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
-                return value.policy in kept
-            case CoveredEntry(policy):
-                return policy in kept
-            case _:
-                return False
-
-    return keep

@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from outgate.policy.model import (
     BadPolicy,
     EgressPolicy,
@@ -16,7 +18,13 @@ from outgate.policy.model import (
     policy_id,
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
-from outgate.state.entries import EndpointKey, NodeName, RowsKey
+from outgate.state.entries import (
+    CoveredEntry,
+    CoveredKey,
+    EndpointKey,
+    NodeName,
+    RowsKey,
+)
 from property.rounds import World
 from property.worlds import NODE_ADDRESSES, NODE_NAMES
 
@@ -28,7 +36,7 @@ POLICY = EgressPolicy(
     kind="CiliumEgressNATPolicy",
     name="shop",
     uid="u1",
-    created="",
+    created="2026-06-01T00:00:00Z",
     id=policy_id("u1", "", "", ""),
     rules=(Rule(SHOP),),
     destinations=(ip_network("203.0.113.0/24"),),
@@ -136,3 +144,94 @@ def test_rows_of_a_policy_stay_that_is_bad_when_an_agent_comes() -> None:
     asyncio.run(_rounds(world, 3))
 
     assert world.kernel.entries[ROWS] == held
+
+
+def _restarted_while_bad(heir: Endpoint) -> World:
+    """Return the node after an agent came that knows only a bad version, and *heir*."""
+    world = _world()
+    world.source.objects["policies", "CiliumEgressNATPolicy/shop"] = BAD
+    world.start_agent()
+    world.source.is_listed = True
+    asyncio.run(_rounds(world))
+    _bury(world, heir)
+    asyncio.run(_rounds(world))
+    return world
+
+
+def test_heir_of_an_address_has_no_rows_of_a_bad_policy() -> None:
+    world = _restarted_while_bad(OTHER_POD)
+
+    assert world.kernel.entries[KNOWN] == world.desired.last.snapshot[KNOWN]
+    assert ROWS not in world.kernel.entries
+
+
+def test_heir_that_a_bad_policy_selects_is_never_known_without_rows() -> None:
+    held = _restarted_while_bad(NEXT_SHOP_POD).kernel.entries
+
+    assert KNOWN not in held or ROWS in held
+
+
+def test_pod_that_a_bad_policy_selects_keeps_its_rows_when_a_container_restarts() -> (
+    None
+):
+    world = _restarted_while_bad(replace(SHOP_POD, incarnation=9))
+
+    assert KNOWN in world.kernel.entries
+    assert ROWS in world.kernel.entries
+
+
+def test_late_heir_of_an_address_has_no_rows_of_a_bad_policy() -> None:
+    """Its former pod went a round before; only what it had of the policy was kept."""
+    world = _restarted_while_bad(replace(SHOP_POD, addresses=()))
+    assert ROWS in world.kernel.entries
+    world.source.objects["pods", "default/other"] = OTHER_POD
+    asyncio.run(_rounds(world))
+
+    assert KNOWN in world.kernel.entries
+    assert ROWS not in world.kernel.entries
+
+
+def test_pods_asked_for_do_not_change_with_each_answer() -> None:
+    """A pod of another node has the address: known, it must not end the question."""
+    world = _world()
+    hold = world.source.objects
+    del hold["nodes", NODE_NAMES[0]]
+    far = replace(OTHER_POD, node=NODE_NAMES[1], created="2026-01-01T00:00:00Z")
+    hold["pods", "default/other"] = far
+    for _ in range(6):
+        world.source.list_pods()
+        done = asyncio.run(world.round())
+
+        assert done.touched is not None
+    assert done.is_complete
+    assert done.touched == 0
+
+
+@pytest.mark.parametrize("created", ["2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"])
+def test_networks_of_a_bad_policy_stay_covered_when_another_one_goes(
+    created: str,
+) -> None:
+    """What it selects anew is unknown, and unknown pods drop at covered networks."""
+    world = _world()
+    hold = world.source.objects
+    (network,) = POLICY.destinations
+    nobody = Rule(Selector((Requirement("app", Operator.IN, frozenset({"no"})),)))
+    other = replace(
+        POLICY,
+        name="other",
+        uid="u2",
+        id=policy_id("u2", "", "", ""),
+        created=created,
+        rules=(nobody,),
+    )
+    hold["policies", "CiliumEgressNATPolicy/other"] = other
+    asyncio.run(_rounds(world))
+    hold["policies", "CiliumEgressNATPolicy/shop"] = BAD
+    world.start_agent()
+    world.source.is_listed = True
+    asyncio.run(_rounds(world))
+    del hold["policies", "CiliumEgressNATPolicy/other"]
+    asyncio.run(_rounds(world))
+
+    assert world.kernel.entries[ROWS]
+    assert world.kernel.entries[CoveredKey(network)] == CoveredEntry(POLICY.id)
