@@ -6,6 +6,7 @@ current as nodes and pods change, and the rules for the node's own addresses.
 What it is not: policies.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
@@ -99,6 +100,7 @@ class Inside:
         self._pods_and_cluster = NetworkSet()
         self._cluster = NetworkSet()
         self._bare: dict[NodeName, frozenset[Family]] = {}
+        self._bare_nodes: Counter[Family] = Counter()
 
     def replace_node(self, old: Node | None, new: Node | None) -> Iterator[Network]:
         """Take *new* for *old*; yield the networks that may be something else now."""
@@ -112,11 +114,12 @@ class Inside:
                 yield network
             for address in node.addresses:
                 yield ip_network(address)
-            self._bare.pop(node.name, None)
+            self._bare_nodes.subtract(self._bare.pop(node.name, ()))
         if new is not None and new.is_ready and not new.is_deleted:
             has = {family_of(network) for network in new.pod_networks}
             if lacking := frozenset(Family) - has:
                 self._bare[new.name] = lacking
+                self._bare_nodes.update(lacking)
 
     def put_networks(
         self, source: str, networks: tuple[Network, ...] | None
@@ -188,9 +191,7 @@ class Inside:
         own, have; unless these show that the networks of the cluster say it.
         """
         families = {family_of(pod) for pod in pods if not self._cluster.has(pod)}
-        return bool(families) and any(
-            not families.isdisjoint(lacking) for lacking in self._bare.values()
-        )
+        return any(self._bare_nodes[family] for family in families)
 
     def _count(self, network: Network, count: int) -> None:
         self._cluster.add(network, count)

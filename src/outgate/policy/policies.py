@@ -6,6 +6,7 @@ a node or of facts concerns, and decides only these again (``decisions``).
 What it is not: pods (``selection``) and their rows (``rows``).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
@@ -44,6 +45,7 @@ class PolicyBook:
         self.bad: dict[str, BadPolicy] = {}
         self.fates: dict[str, Fate] = {}
         self._reaches: dict[str, Reach] = {}
+        self._in_family: Counter[Family] = Counter()
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._here: set[str] = set()
         self._watched: dict[str, tuple[Candidates, ...]] = {}
@@ -139,7 +141,7 @@ class PolicyBook:
     @property
     def families(self) -> frozenset[Family]:
         """Return the families in which anything is covered."""
-        return frozenset().union(*(reach.families for reach in self._reaches.values()))
+        return frozenset(f for f, policies in self._in_family.items() if policies)
 
     @property
     def problems(self) -> Iterator[Problem]:
@@ -189,19 +191,27 @@ class PolicyBook:
             _drop_user(self._address_users, address, key)
         self._undecided.add(key)
         if new is None:
-            del self.good[key], self._reaches[key]
+            del self.good[key]
+            self._put_reach(key, None)
             return
         self.good[key] = new
         if old is None or (old.destinations, old.excluded) != (
             new.destinations,
             new.excluded,
         ):
-            self._reaches[key] = reach_of(new)
+            self._put_reach(key, reach_of(new))
         self._watched[key] = watched
         for candidates in watched:
             self._candidate_users.setdefault(candidates, set()).add(key)
         for address in _addresses(new):
             self._address_users.setdefault(address, set()).add(key)
+
+    def _put_reach(self, key: str, reach: Reach | None) -> None:
+        if key in self._reaches:
+            self._in_family.subtract(self._reaches.pop(key).families)
+        if reach is not None:
+            self._reaches[key] = reach
+            self._in_family.update(reach.families)
 
     def _decide(self, key: str, facts: NodeFacts) -> Decision | None:
         policy = self.good.get(key)
