@@ -96,14 +96,14 @@ class Ledger:
         for operation in plan:
             key = operation.key
             wanted, there = weight(desired.get(key)), weight(actual.get(key))
+            self._want(key, wanted)
             after = pending.status(operation, wanted, there)
             found[key] = _moved(self._open.get(key), after)
         for key in self._all(desired, actual) if touched is None else touched:
-            wanted = weight(desired.get(key))
-            self._want(key, wanted)
             if key in found:
                 continue
-            there = weight(actual.get(key))
+            wanted, there = weight(desired.get(key)), weight(actual.get(key))
+            self._want(key, wanted)
             if there > wanted:
                 after = EntryStatus(State.KEPT, now, rows=there - wanted)
                 found[key] = _moved(self._open.get(key), after)
