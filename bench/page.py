@@ -35,16 +35,16 @@ def filled_in(text: str, group: str, results: Sequence[Result]) -> str:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"no {BEGIN} and {END} in the page of {group}")
-    lines = ["| case | rows | value | of its target, or of another case |"]
-    lines.append("|---|---:|---:|---|")
+    lines = ["| case | flows | rows | value | of its target, or of another case |"]
+    lines.append("|---|---:|---:|---:|---|")
     lines += [_line(result) for result in results if result.group == group]
     return "\n".join((head + BEGIN, *lines, END + tail))
 
 
 def _line(result: Result) -> str:
-    name = result.case.partition("/")[2]
-    rows = f"{result.rows:,}" if result.rows else ""
+    flows, rows = (f"{n:,}" if n else "" for n in (result.flows, result.rows))
     ratio = ""
     if result.ratio is not None:
         ratio = f"{result.ratio:.2f} of {result.ratio_to}"
-    return f"| {name} | {rows} | {result.value:,.4g} {result.unit} | {ratio} |"
+    value = f"{result.value:,.4g} {result.unit}"
+    return f"| {result.name} | {flows} | {rows} | {value} | {ratio} |"
