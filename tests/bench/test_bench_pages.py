@@ -23,9 +23,9 @@ def test_only_what_is_between_the_marks_is_replaced() -> None:
     assert filled_in(page, "scale", results).splitlines() == [
         "before",
         BEGIN,
-        "| case | flows | rows | value | of its target, or of another case |",
-        "|---|---:|---:|---:|---|",
-        "| node/first-sync |  | 200 | 2 s | 0.67 of target 3 s |",
+        "| case | rows | value | of its target, or of another case |",
+        "|---|---:|---:|---|",
+        "| node/first-sync | 200 | 2 s | 0.67 of target 3 s |",
         END,
         "after",
     ]
