@@ -10,7 +10,7 @@ of bad policies.
 from collections.abc import Callable
 
 from outgate.policy.compile import Compiled, compile_unlisted
-from outgate.policy.doubt import stay_careful
+from outgate.policy.doubt import policies_of, stay_careful
 from outgate.policy.engine import Engine
 from outgate.policy.model import Problem
 from outgate.reconcile.ports import Target
@@ -45,6 +45,8 @@ class CompiledTarget:
         self._facts = facts
         self._is_whole = True
         self._is_listed = False
+        self._kept: frozenset[PolicyId] = frozenset()
+        self._in_force: frozenset[PolicyId] = frozenset()
         self._withheld: tuple[Problem, ...] = ()
         self.engine = Engine(node, tunnel)
         self.snapshot: Snapshot = {}
@@ -69,16 +71,28 @@ class CompiledTarget:
         # Before completeness is asked for: pods that are needed from now on have not
         # been listed, and nothing may be removed until they are.
         self._source.need_pods(engine.pod_queries)
-        was_whole, self._is_whole = self._is_whole, bool(engine.kept_policies)
+        self._note_kept(engine.kept_policies, actual)
+        was_whole, self._is_whole = self._is_whole, bool(self._in_force)
         self.snapshot, self._withheld = engine.desired, ()
-        if engine.kept_policies:
+        if self._in_force:
             self._stay_careful(actual)
         return Target(
             self.snapshot,
             self._source.is_complete,
-            keep_policies(engine.kept_policies),
+            keep_policies(self._in_force),
             None if was_whole or self._is_whole else touched,
         )
+
+    def _note_kept(self, kept: frozenset[PolicyId], actual: Snapshot) -> None:
+        """
+        Find which of the policies *kept* the kernel holds anything of.
+
+        The others were never good.  They change nothing, and rounds go on to look at
+        what was touched alone: anybody can write a bad policy.
+        """
+        if kept != self._kept:
+            self._kept, self._is_whole = kept, True
+            self._in_force = kept & policies_of(actual) if kept else kept
 
     def _stay_careful(self, actual: Snapshot) -> None:
         engine = self.engine

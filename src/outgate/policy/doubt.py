@@ -33,14 +33,14 @@ def stay_careful(compiled: Compiled, held: Snapshot) -> Compiled:
     """Return *compiled* with what its kept policies ask for, by what is *held*."""
     if not compiled.kept_policies:
         return compiled
-    once_good = _policies_of(held)
+    once_good = policies_of(held)
     if compiled.kept_policies.isdisjoint(once_good):
         return compiled
     careful = replace(compiled, snapshot=_keep_roles(compiled.snapshot, held))
     return _withhold_new_pods(careful, held, once_good)
 
 
-def _policies_of(held: Snapshot) -> set[PolicyId]:
+def policies_of(held: Snapshot) -> set[PolicyId]:
     """Return the policies that entries are of; each set of rows is looked at once."""
     found: set[PolicyId] = set()
     seen: set[int] = set()

@@ -272,6 +272,9 @@ class Engine:
         shared = self._pool.take(lots, family_of(address), is_local=is_local)
         self._put_rows(RowsKey(address), shared.rows or None)
         self._put(EndpointKey(address), self._endpoint(address, pod, lots, shared))
+        if EndpointKey(address) in self._touched:
+            # What the former pod left, and partial knowledge kept, is not for this one.
+            self._touched.add(RowsKey(address))
         if self._inside.place(address, pod.node if pod is not None else None):
             self._networks.add(ip_network(address))
 
