@@ -56,7 +56,8 @@ def test_decisions_are_numbered_without_gaps() -> None:
 def test_reasons_of_conditions_are_documented() -> None:
     folder = ROOT / "src/outgate/policy"
     source = "".join(
-        (folder / name).read_text() for name in ("conditions.py", "health.py", "status.py")
+        (folder / name).read_text()
+        for name in ("conditions.py", "health.py", "status.py")
     )
     constants = re.findall(r'^[A-Z_]+ = "([A-Z][a-zA-Z]+)"$', source, re.MULTILINE)
     inline = re.findall(r'Truth\.[A-Z]+, "([A-Z][a-zA-Z]+)"', source)

@@ -1,7 +1,5 @@
 """The engine: however changes come, what it wants is what a fresh compile wants."""
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,14 +8,12 @@ from outgate.policy.endpoints import identity_labels
 from outgate.policy.engine import Engine
 from outgate.policy.gateways import share
 from outgate.policy.model import (
-    BadPolicy,
     Cluster,
     ClusterChanges,
     EgressPolicy,
     Endpoint,
     Namespace,
     Node,
-    Problem,
 )
 from outgate.policy.scope import ALL_PODS
 from outgate.policy.selection import Selection
@@ -34,58 +30,12 @@ from outgate.state.entries import (
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Put, diff
 from outgate.state.snapshot import Snapshot, policy_rows
+from property.histories import ME, Change, change, spoilt
 from property.worlds import (
-    NETWORKS,
-    NODE_NAMES,
     TUNNEL,
     clusters,
     facts_of,
-    node,
-    pod,
-    policy,
 )
-
-Change = tuple[str, str, object]
-"""A field of ``ClusterChanges``, a key, an object or None."""
-
-ME = NODE_NAMES[0]
-
-
-def _bad(policy: EgressPolicy) -> BadPolicy:
-    problem = Problem(policy.reference, "spec", "is bad")
-    return BadPolicy(
-        policy.kind, policy.name, policy.uid, policy.id, (problem,), policy.rules
-    )
-
-
-@st.composite
-def change(draw: st.DrawFn) -> Change:
-    kind = draw(
-        st.sampled_from(("nodes", "namespaces", "pods", "policies", "networks"))
-    )
-    is_gone = draw(st.integers(0, 3)) == 0
-    index = draw(st.integers(0, 2))
-    key: str
-    match kind:
-        case "nodes":
-            value: object = draw(node(index))
-            key = NODE_NAMES[index]
-        case "namespaces":
-            key = draw(st.sampled_from(("default", "shop", "unknown")))
-            value = Namespace(key, draw(st.sampled_from(({}, {"app": "x"}))))
-        case "pods":
-            found = draw(pod(index))
-            # The namespace is part of the key: a pod never moves.
-            found = replace(found, namespace=("default", "shop", "unknown")[index])
-            key, value = f"{found.namespace}/{found.name}", found
-        case "policies":
-            good = replace(draw(policy(index)), kind="CiliumEgressGatewayPolicy")
-            key, value = f"{good.kind}/{good.name}", good
-        case _:
-            key = draw(st.sampled_from(("setting", "ServiceCIDR")))
-            value = tuple(draw(st.lists(st.sampled_from(NETWORKS[1:]), max_size=2)))
-    return kind, key, None if is_gone else value
-
 
 changes = st.lists(change(), max_size=12)
 
@@ -237,15 +187,15 @@ def test_bad_version_leaves_the_last_good_one_in_force(
     before: list[Change], after: list[Change]
 ) -> None:
     """Pods and nodes go on changing; rows follow by the good version."""
-    spoilt: list[Change] = [
-        (kind, key, _bad(value))
+    bad_versions: list[Change] = [
+        (kind, key, spoilt(value))
         for kind, key, value in before
         if isinstance(value, EgressPolicy)
     ]
     others = [item for item in after if item[0] != "policies"]
     good, bad = _fresh(before, facts_of(0)), _fresh(before, facts_of(0))
     held = {key for key, v in _in_the_end(before).policies.items() if v is not None}
-    _feed(bad, [item for item in spoilt if item[1] in held], [True])
+    _feed(bad, [item for item in bad_versions if item[1] in held], [True])
     _feed(good, others, [True])
     _feed(bad, others, [True])
 

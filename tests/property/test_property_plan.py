@@ -23,7 +23,7 @@ from outgate.state.entries import (
     RowsKey,
     Value,
 )
-from outgate.state.plan import Operation, Put, diff, keep_all
+from outgate.state.plan import Operation, Put, diff
 from outgate.state.snapshot import Snapshot, policy_rows
 
 ADDRESSES = st.sampled_from([IPv4Address("10.0.1.1") + i for i in range(3)])
@@ -76,7 +76,9 @@ def test_touched_keys_are_brought_and_others_stay(
 
 @given(SNAPSHOTS, SNAPSHOTS)
 def test_who_keeps_all_loses_no_row(desired: Snapshot, actual: Snapshot) -> None:
-    after = dict(policy_rows(applied(diff(desired, actual, keep_all), actual)))
+    after = dict(
+        policy_rows(applied(diff(desired, actual, lambda key, value: True), actual))
+    )
 
     assert after == dict(policy_rows(actual)) | dict(policy_rows(desired))
 

@@ -10,23 +10,26 @@ of bad policies.
 from collections.abc import Callable
 
 from outgate.policy.compile import Compiled, compile_unlisted
-from outgate.policy.doubt import stay_careful
+from outgate.policy.doubt import policies_of, stay_careful
 from outgate.policy.engine import Engine
 from outgate.policy.model import Problem
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
 from outgate.state.entries import (
-    CoveredEntry,
     Excluded,
+    Key,
     NodeName,
     NoEgressIP,
     NoGateway,
+    PolicyEntry,
     PolicyId,
+    PolicyKey,
     TunnelDevice,
+    Value,
     ViaGateway,
 )
 from outgate.state.facts import NodeFacts
-from outgate.state.plan import Keep, keep_none
+from outgate.state.plan import Keep, is_inherited, keep_none
 from outgate.state.snapshot import Snapshot
 
 
@@ -45,6 +48,8 @@ class CompiledTarget:
         self._facts = facts
         self._is_whole = True
         self._is_listed = False
+        self._kept: frozenset[PolicyId] = frozenset()
+        self._in_force: frozenset[PolicyId] = frozenset()
         self._withheld: tuple[Problem, ...] = ()
         self.engine = Engine(node, tunnel)
         self.snapshot: Snapshot = {}
@@ -69,16 +74,49 @@ class CompiledTarget:
         # Before completeness is asked for: pods that are needed from now on have not
         # been listed, and nothing may be removed until they are.
         self._source.need_pods(engine.pod_queries)
-        was_whole, self._is_whole = self._is_whole, bool(engine.kept_policies)
+        self._note_kept(engine.kept_policies, actual)
+        was_whole, self._is_whole = self._is_whole, bool(self._in_force)
         self.snapshot, self._withheld = engine.desired, ()
-        if engine.kept_policies:
+        if self._in_force:
             self._stay_careful(actual)
         return Target(
             self.snapshot,
             self._source.is_complete,
-            keep_policies(engine.kept_policies),
+            self._keep(actual) if self._in_force else keep_none,
             None if was_whole or self._is_whole else touched,
         )
+
+    def _note_kept(self, kept: frozenset[PolicyId], actual: Snapshot) -> None:
+        """
+        Find which of the policies *kept* the kernel holds anything of.
+
+        The others were never good.  They change nothing, and rounds go on to look at
+        what was touched alone: anybody can write a bad policy.
+        """
+        if kept != self._kept:
+            self._kept, self._is_whole = kept, True
+            self._in_force = kept & policies_of(actual) if kept else kept
+
+    def _keep(self, actual: Snapshot) -> Keep:
+        """Return what keeps rows of policies in force, but not for other pods."""
+        engine, kept = self.engine, self._in_force
+        with_rules = engine.kept_with_rules
+        selected = {(doubt.policy.id, doubt.address) for doubt in engine.doubtful_pods}
+
+        def keep(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
+            match key, value:
+                case PolicyKey(source), (
+                    ViaGateway() | Excluded() | NoGateway() | NoEgressIP()
+                ) if value.policy in kept:
+                    return (
+                        value.policy not in with_rules
+                        or (value.policy, source) in selected
+                        or not is_inherited(source, engine.desired, actual)
+                    )
+                case _:
+                    return False
+
+        return keep
 
     def _stay_careful(self, actual: Snapshot) -> None:
         engine = self.engine
@@ -93,20 +131,3 @@ class CompiledTarget:
     async def wait_changed(self) -> None:
         """Return once the cluster, or its completeness, may have changed."""
         await self._source.wait_changed()
-
-
-def keep_policies(kept: frozenset[PolicyId]) -> Keep:
-    """Return a predicate for what belongs to one of the policies *kept*."""
-    if not kept:
-        return keep_none
-
-    def keep(key: object, value: object) -> bool:
-        match value:
-            case ViaGateway() | Excluded() | NoGateway() | NoEgressIP():
-                return value.policy in kept
-            case CoveredEntry(policy):
-                return policy in kept
-            case _:
-                return False
-
-    return keep

@@ -27,13 +27,17 @@ from outgate.policy.model import Cluster, Endpoint
 from outgate.source import kubeconfig
 from outgate.source.client import Client
 from outgate.source.facts_file import load_facts
-from outgate.source.files import Document, build_cluster, read_documents
+from outgate.source.files import (
+    Document,
+    build_cluster,
+    read_documents,
+    reported_facts,
+)
 from outgate.source.glimpse import (
     PodName,
     look,
     no_such_pod,
     parse_pod_name,
-    reported_facts,
 )
 from outgate.state.entries import Address, Network, NodeName
 
@@ -137,13 +141,15 @@ def tell(
     Return the explanation for a pod of *cluster*.
 
     The pod's node is imagined with the addresses of its Node object when nobody tells
-    what it observes.
+    what it observes; that it lacks anything is not told then.
     """
     pod = find_pod(cluster.endpoints, wanted)
-    for node in cluster.nodes:
-        if node.name == pod.node and node.name not in known:
-            known = {**known, node.name: imagine_facts(node)}
-    return explain(cluster, pod, destination, known)
+    imagined = {
+        node.name: imagine_facts(node)
+        for node in cluster.nodes
+        if node.name == pod.node and node.name not in known
+    }
+    return explain(cluster, pod, destination, {**known, **imagined}, imagined.keys())
 
 
 def find_pod(pods: Iterable[Endpoint], wanted: PodName) -> Endpoint:

@@ -25,7 +25,12 @@ from outgate.policy.model import BadPolicy, Cluster, EgressPolicy, Node, Problem
 from outgate.policy.parse import is_policy, parse_policy
 from outgate.policy.problems import POD_NETWORKS
 from outgate.source.facts_file import load_facts
-from outgate.source.files import Document, load_cluster, read_documents
+from outgate.source.files import (
+    Document,
+    build_cluster,
+    read_documents,
+    reported_facts,
+)
 from outgate.state.entries import (
     Excluded,
     InterfaceIndex,
@@ -179,8 +184,9 @@ def plan(
         typer.Option(
             "--facts",
             help="YAML file of what the node would observe: interfaces (name, altnames,"
-            " addresses) and defaultRoute (ipv4, ipv6). Without it, all addresses of"
-            " the Node object are on one interface with the default routes.",
+            " addresses) and defaultRoute (ipv4, ipv6). Without it, what the node's"
+            " EgressNode in FILEs tells, or else all addresses of the Node object are"
+            " on one interface with the default routes.",
         ),
     ] = None,
     output: Annotated[
@@ -191,12 +197,17 @@ def plan(
     Print what the kernel of a node would hold for the objects in FILEs.
 
     FILEs hold ordinary Kubernetes documents: Node, Namespace, Pod (with status),
-    ServiceCIDR, EndpointSlice, and egress policies. Exits with 2 when a policy in them
-    is wrong.
+    ServiceCIDR, EndpointSlice, EgressNode, and egress policies. Exits with 2 when a
+    policy in them is wrong.
     """
-    cluster = load_cluster(files)
+    documents = [document for path in files for document in read_documents(path)]
+    cluster = build_cluster(documents)
     found = find_node(cluster, node)
-    observed = imagine_facts(found) if facts is None else load_facts(facts)
+    if facts is not None:
+        observed = load_facts(facts)
+    else:
+        reported = reported_facts(documents).get(found.name)
+        observed = reported or imagine_facts(found)
     compiled = compile_node(cluster, found.name, observed, TUNNEL)
     problems = [p for p in compiled.problems if not _is_left_out(p, cluster)]
     if output is Output.JSON:

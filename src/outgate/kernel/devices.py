@@ -10,7 +10,6 @@ Source: Linux ``include/uapi/linux/{rtnetlink,if_link,if_addr}.h``.
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
@@ -100,9 +99,9 @@ def observe(tunnel_name: str) -> Observed:
     return Observed(facts, None, InterfaceIndex(0), bytes(6))
 
 
-def _dump_links(route: RouteSocket) -> Iterator[bytes]:
+def _dump_links(route: RouteSocket) -> list[bytes]:
     request = IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0)
-    return route.dump(
+    return route.dump_whole(
         RTM_GETLINK, request + attributes({IFLA_EXT_MASK: SKIP_STATISTICS})
     )
 
@@ -147,7 +146,8 @@ def _tunnel(link: Link, given: dict[int, bytes]) -> TunnelDevice | None:
 def _addresses(route: RouteSocket) -> dict[int, list[Address]]:
     """Return addresses by interface, in the kernel's order."""
     found: dict[int, list[Address]] = defaultdict(list)
-    for raw in route.dump(RTM_GETADDR, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0)):
+    request = IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, 0)
+    for raw in route.dump_whole(RTM_GETADDR, request):
         family, _, flags, scope, index = IFADDRMSG.unpack_from(raw)
         is_lasting = scope == RT_SCOPE_UNIVERSE and not flags & NOT_THERE
         if family == AF_INET or (family == AF_INET6 and is_lasting):

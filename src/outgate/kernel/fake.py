@@ -30,7 +30,7 @@ from outgate.state.entries import (
 )
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
-from outgate.state.snapshot import Observation
+from outgate.state.snapshot import Observation, Snapshot
 
 
 class FakeKernel:
@@ -42,6 +42,11 @@ class FakeKernel:
         self._touched: set[Key] | None = None
         self._refused: dict[Key | PolicyKey, KernelError] = {}
         self._changed = asyncio.Event()
+
+    @property
+    def entries(self) -> Snapshot:
+        """Return what is there, without taking a look for the loop."""
+        return self._entries
 
     async def open(self) -> None:
         """Nothing to load."""

@@ -9,6 +9,7 @@ what they mean.
 Source: Linux ``include/uapi/linux/netlink.h``, RFC 3549 section 2.3.
 """
 
+import errno
 import os
 import socket
 import sys
@@ -26,10 +27,14 @@ ATTRIBUTE = Struct("=HH")
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
+NLM_F_DUMP_INTR = 0x10
 TYPE_MASK = 0x3FFF
 """Without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 
 RECEIVE_SIZE = 1 << 16
+
+DUMPS = 8
+"""How often a dump is begun that changes interrupt; each takes about a millisecond."""
 
 
 def attributes(given: Mapping[int, bytes]) -> bytes:
@@ -78,6 +83,7 @@ class RouteSocket:
             socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
         )
         self._sequence = 0
+        self._is_whole = True
 
     def __enter__(self) -> Self:
         return self
@@ -96,27 +102,42 @@ class RouteSocket:
             pass
 
     def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
-        """Yield what the kernel has of *kind*, without headers; OSError."""
+        """
+        Yield what the kernel has of *kind*, without headers; OSError.
+
+        What changes meanwhile may make the kernel miss others.
+        """
         return self._ask(kind, NLM_F_DUMP, payload)
+
+    def dump_whole(self, kind: int, payload: bytes) -> list[bytes]:
+        """Return the same as of one moment; OSError when changes never let it."""
+        for _ in range(DUMPS):
+            found = list(self.dump(kind, payload))
+            if self._is_whole:
+                return found
+        raise OSError(errno.EINTR, os.strerror(errno.EINTR))
 
     def _ask(self, kind: int, flags: int, payload: bytes) -> Iterator[bytes]:
         self._sequence += 1
         size = HEADER.size + len(payload)
         header = HEADER.pack(size, kind, flags | NLM_F_REQUEST, self._sequence, 0)
         self._socket.send(header + payload)
+        self._is_whole = True
         while True:
-            for answer, content in _messages(self._socket.recv(RECEIVE_SIZE)):
+            received = self._socket.recv(RECEIVE_SIZE)
+            for answer, flags, content in _messages(received):
+                self._is_whole &= not flags & NLM_F_DUMP_INTR
                 if answer in (NLMSG_ERROR, NLMSG_DONE):
                     _raise_for(int.from_bytes(content[:4], sys.byteorder, signed=True))
                     return
                 yield content
 
 
-def _messages(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Split what was received into types and contents."""
+def _messages(raw: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Split what was received into types, flags and contents."""
     while len(raw) >= HEADER.size:
-        length, kind, *_ = HEADER.unpack_from(raw)
-        yield kind, raw[HEADER.size : length]
+        length, kind, flags, *_ = HEADER.unpack_from(raw)
+        yield kind, flags, raw[HEADER.size : length]
         raw = raw[length + -length % 4 :]
 
 

@@ -88,13 +88,20 @@ def pod_addresses(
     node: NodeName, selection: Selection, holders: AddressBook
 ) -> Iterator[Address]:
     """Return the pod addresses of *node* whose namespace is known."""
+    for key, address in claimed_addresses(node, selection):
+        if holders.holder(address) is selection.pod(key):
+            yield address
+
+
+def claimed_addresses(
+    node: NodeName, selection: Selection
+) -> Iterator[tuple[str, Address]]:
+    """Return the same with the pods' keys, also where another pod has the address."""
     for key in selection.pods_on(node):
         pod = selection.pod(key)
-        if pod is None or not holds_addresses(pod) or not selection.is_known(key):
-            continue
-        for address in set(pod.addresses):
-            if holders.holder(address) is pod:
-                yield address
+        if pod is not None and holds_addresses(pod) and selection.is_known(key):
+            for address in set(pod.addresses):
+                yield key, address
 
 
 def defeats(pool: RowPool) -> Mapping[Defeat, int]:

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from outgate.policy.decisions import decide, reach_of
 from outgate.policy.endpoints import pod_key
 from outgate.policy.gateways import Chosen, choose
-from outgate.policy.model import EgressPolicy, Endpoint, Gateway, GatewayAtAddress, Node
+from outgate.policy.model import (
+    NO_NODE,
+    EgressPolicy,
+    Endpoint,
+    Gateway,
+    GatewayAtAddress,
+    Node,
+)
 from outgate.policy.nodes import NodeIndex
-from outgate.state.entries import NodeName
+from outgate.state.entries import Family, NodeName, PolicyEntry
 from outgate.state.facts import NodeFacts
 
 MOST_TOLD = 8
@@ -49,6 +56,15 @@ def candidates_for(
         for choice in choices
         for candidate in _candidates(policy, choice, index, is_own=choice is own)
     )
+
+
+def entry_elsewhere(
+    policy: EgressPolicy, pod: Endpoint, nodes: Iterable[Node], family: Family
+) -> PolicyEntry:
+    """Return what the rows of *pod* say on nodes that are not its gateway."""
+    index = NodeIndex(nodes)
+    fate = decide(policy, reach_of(policy), index, NO_NODE, NodeFacts()).fate
+    return fate.seats[fate.seat_of(pod_key(pod))].entry(family)
 
 
 def _seat_of(

@@ -203,7 +203,7 @@ def _seat(
             problems = [lacking_egress_ip(policy, choice, resolved), *problems]
     entries = [_entry(policy, choice, family, resolved, is_here) for family in Family]
     if is_here:
-        entries = [_with_interface(entry, facts) for entry in entries]
+        entries = [_with_interface(e, facts, resolved.interface) for e in entries]
     names = [e.interface if isinstance(e, ViaGateway) else "" for e in entries]
     text = canonical_text(gateway)
     seat = Seat(choice.node, text, (entries[0], entries[1]), (names[0], names[1]))
@@ -229,7 +229,9 @@ def _entry(
     return ViaGateway(egress_ip, endpoint, policy.id, resolved.interface)
 
 
-def _with_interface(entry: PolicyEntry, facts: NodeFacts) -> PolicyEntry:
+def _with_interface(
+    entry: PolicyEntry, facts: NodeFacts, preferred: str
+) -> PolicyEntry:
     """Return *entry* with the interface that really carries its egress IP."""
     if not isinstance(entry, ViaGateway) or entry.egress_ip is None:
         return entry
@@ -237,7 +239,7 @@ def _with_interface(entry: PolicyEntry, facts: NodeFacts) -> PolicyEntry:
         entry.egress_ip,
         entry.tunnel_endpoint,
         entry.policy,
-        interface_of(entry.egress_ip, facts),
+        interface_of(entry.egress_ip, facts, preferred),
     )
 
 

@@ -11,15 +11,17 @@ What it is not: for policies that turn bad under a running agent, which compiles
 their last good version (``policies``).
 """
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 from outgate.policy.compile import Compiled
 from outgate.policy.model import Problem
 from outgate.state.entries import (
     CoveredEntry,
+    CoveredKey,
     EndpointEntry,
     EndpointKey,
+    Excluded,
     Key,
     PolicyId,
     RowSet,
@@ -33,24 +35,45 @@ def stay_careful(compiled: Compiled, held: Snapshot) -> Compiled:
     """Return *compiled* with what its kept policies ask for, by what is *held*."""
     if not compiled.kept_policies:
         return compiled
-    once_good = _policies_of(held)
+    once_good = policies_of(held)
     if compiled.kept_policies.isdisjoint(once_good):
         return compiled
-    careful = replace(compiled, snapshot=_keep_roles(compiled.snapshot, held))
+    wanted = _keep_covered(compiled.snapshot, held, compiled.kept_policies)
+    careful = replace(compiled, snapshot=_keep_roles(wanted, held))
     return _withhold_new_pods(careful, held, once_good)
 
 
-def _policies_of(held: Snapshot) -> set[PolicyId]:
+def policies_of(held: Snapshot) -> set[PolicyId]:
     """Return the policies that entries are of; each set of rows is looked at once."""
-    found: set[PolicyId] = set()
-    seen: set[int] = set()
-    for value in held.values():
-        if isinstance(value, CoveredEntry):
-            found.add(value.policy)
-        elif isinstance(value, RowSet) and id(value) not in seen:
-            seen.add(id(value))
-            found.update(entry.policy for entry in value.values())
+    found = {v.policy for v in held.values() if isinstance(v, CoveredEntry)}
+    for rows in _sets_of_rows(held):
+        found.update(entry.policy for entry in rows.values())
     return found
+
+
+def _sets_of_rows(held: Snapshot) -> Iterable[RowSet]:
+    """Return each set of rows once, however many pods have it."""
+    return {id(v): v for v in held.values() if isinstance(v, RowSet)}.values()
+
+
+def _keep_covered(wanted: Snapshot, held: Snapshot, kept: Set[PolicyId]) -> Snapshot:
+    """
+    Return *wanted* with the networks that *kept* policies cover.
+
+    One that a good policy covers as well stays covered when that one goes.
+    """
+    of_rows: dict[Key, Value] = {
+        CoveredKey(network): CoveredEntry(entry.policy)
+        for rows in _sets_of_rows(held)
+        for network, entry in rows.items()
+        if entry.policy in kept and not isinstance(entry, Excluded)
+    }
+    of_networks = {
+        key: value
+        for key, value in held.items()
+        if isinstance(value, CoveredEntry) and value.policy in kept
+    }
+    return {**of_rows, **wanted, **of_networks}
 
 
 def _keep_roles(wanted: Snapshot, held: Snapshot) -> Snapshot:

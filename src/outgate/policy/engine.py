@@ -18,6 +18,7 @@ from ipaddress import ip_network
 from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
 from outgate.policy.answers import (
     LocalPolicy,
+    claimed_addresses,
     defeats,
     doubtful_pods,
     local_policies,
@@ -174,6 +175,11 @@ class Engine:
         return self._book.kept_ids
 
     @property
+    def kept_with_rules(self) -> frozenset[PolicyId]:
+        """Return those of ``kept_policies`` of which it is known whom they select."""
+        return self._book.kept_ids_with_rules
+
+    @property
     def doubtful_pods(self) -> tuple[DoubtfulPod, ...]:
         """Return the pods of this node that kept policies select."""
         return doubtful_pods(self._node, self._book, self._selection, self._holders)
@@ -188,7 +194,10 @@ class Engine:
         """Return which pods this node needs beside its own; as of ``settle``."""
         if self._pod_queries is None:
             covered = self._book.families
-            own = [pod for pod in self._own_pods() if family_of(pod) in covered]
+            # Also those that other nodes' pods have now: who is asked for must not
+            # depend on who has come, or it changes with each answer.
+            claimed = claimed_addresses(self._node, self._selection)
+            own = [pod for _, pod in claimed if family_of(pod) in covered]
             is_unclear = self._inside.strangers(own) or (
                 self._inside.has_unclear_networks(own)
             )
@@ -272,6 +281,9 @@ class Engine:
         shared = self._pool.take(lots, family_of(address), is_local=is_local)
         self._put_rows(RowsKey(address), shared.rows or None)
         self._put(EndpointKey(address), self._endpoint(address, pod, lots, shared))
+        if EndpointKey(address) in self._touched:
+            # What the former pod left, and partial knowledge kept, is not for this one.
+            self._touched.add(RowsKey(address))
         if self._inside.place(address, pod.node if pod is not None else None):
             self._networks.add(ip_network(address))
 

@@ -9,13 +9,13 @@ What it is not: a second opinion.  ``compile_node`` decides; ``contest``, ``miss
 ``candidates`` say why, and a property test holds them to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import assert_never
 
-from outgate.policy.candidates import Candidate, candidates_for
+from outgate.policy.candidates import Candidate, candidates_for, entry_elsewhere
 from outgate.policy.compile import compile_node
 from outgate.policy.contest import Contender, contend, networks_for
 from outgate.policy.endpoints import AddressBook, pod_key
@@ -111,13 +111,18 @@ class Explanation:
 
 
 def explain(
-    cluster: Cluster, pod: Endpoint, destination: Address, facts: Facts
+    cluster: Cluster,
+    pod: Endpoint,
+    destination: Address,
+    facts: Facts,
+    imagined: Collection[NodeName] = (),
 ) -> Explanation:
     """
     Return what becomes of packets from *pod*, which *cluster* has, to *destination*.
 
     *facts* are what nodes observe, as far as known: the pod's node is taken to have
-    no addresses without them, and a gateway to have what its policy says.
+    no addresses without them, and a gateway to have what its policy says, also where
+    its facts are only *imagined*.
     """
     reason = _never_covered(pod, destination)
     if reason:
@@ -149,7 +154,7 @@ def explain(
         return replace(told, outcome=Outcome.UNKNOWN, reason=reason)
     if told.row is None:
         return replace(told, reason=_nobody_covers(selecting, destination))
-    return _judge(told, told.row, cluster, facts)
+    return _judge(told, told.row, cluster, facts, imagined)
 
 
 def source_of(pod: Endpoint, destination: Address) -> Address | None:
@@ -265,7 +270,13 @@ def _nobody_covers(selecting: list[EgressPolicy], destination: Address) -> str:
     return f"{names}: selects the pod, but no network of it holds {destination}"
 
 
-def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Explanation:
+def _judge(
+    told: Explanation,
+    row: Row,
+    cluster: Cluster,
+    facts: Facts,
+    imagined: Collection[NodeName],
+) -> Explanation:
     """Return what the row means, as its gateway will see it."""
     policy = next(p for p in cluster.policies if p.id == row.entry.policy)
     is_excluded = isinstance(row.entry, Excluded)
@@ -277,6 +288,10 @@ def _judge(told: Explanation, row: Row, cluster: Cluster, facts: Facts) -> Expla
         seen = compile_node(cluster, gateway, facts[gateway], TUNNEL).snapshot
         there = find_row(seen, row.source, told.destination)
         entry = there.entry if there is not None else entry
+    if isinstance(entry, NoEgressIP) and gateway in imagined:
+        entry = entry_elsewhere(
+            policy, told.pod, cluster.nodes, family_of(told.destination)
+        )
     by = f"{policy.reference} covers it"
     match entry:
         case ViaGateway():

@@ -49,7 +49,7 @@ class Field:
     def require_object(self, known: Collection[str]) -> bool:
         """Return whether this is an object; refuse fields that are not *known*."""
         if not isinstance(self.value, Mapping):
-            self.refuse(f"must be an object, not {describe(self.value)}")
+            self._refuse_type("an object")
             return False
         for key in self.value:
             if key not in known:
@@ -64,7 +64,7 @@ class Field:
         A list of more than *at_most* is refused, and nothing of it is read.
         """
         if not isinstance(self.value, list | tuple):
-            self.refuse(f"must be a list, not {describe(self.value)}")
+            self._refuse_type("a list")
             return
         if at_most is not None and len(self.value) > at_most:
             self.refuse(f"has {len(self.value)} items; at most {at_most} are allowed")
@@ -75,7 +75,7 @@ class Field:
     def pairs(self) -> Iterator[tuple[str, "Field"]]:
         """Yield the members of this object by name, in the order of names."""
         if not isinstance(self.value, Mapping):
-            self.refuse(f"must be an object, not {describe(self.value)}")
+            self._refuse_type("an object")
             return
         for key in sorted(self.value, key=str):
             path = f"{self.path}[{str(key)!r}]"
@@ -85,9 +85,16 @@ class Field:
         """Return this string; refuse anything else and return None."""
         if isinstance(self.value, str):
             return self.value
-        mend = " (quote it)" if isinstance(self.value, int | float) else ""
-        self.refuse(f"must be a string, not {describe(self.value)}{mend}")
+        self._refuse_type("a string")
         return None
+
+    def _refuse_type(self, wanted: str) -> None:
+        if self.is_absent:
+            self.refuse(f"is missing; write {wanted}")
+            return
+        is_bare = wanted == "a string" and isinstance(self.value, int | float)
+        mend = " (quote it)" if is_bare else ""
+        self.refuse(f"must be {wanted}, not {describe(self.value)}{mend}")
 
     def _below(self, value: object, path: str) -> "Field":
         return Field(value, path, self.problems, self.warnings)
@@ -96,8 +103,6 @@ class Field:
 def describe(value: object) -> str:
     """Return *value* for a message: as JSON would call it, with a short value."""
     match value:
-        case None:
-            return "nothing"
         case bool():
             return f"the boolean {str(value).lower()}"
         case int() | float():

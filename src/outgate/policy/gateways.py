@@ -139,9 +139,10 @@ def resolve_egress_ips(
     return _by_default_route(facts, families)
 
 
-def interface_of(address: Address, facts: NodeFacts) -> str:
-    """Return the interface that carries *address*, empty when none does."""
-    return next((link.name for link in _links_with(address, facts)), "")
+def interface_of(address: Address, facts: NodeFacts, preferred: str) -> str:
+    """Return what carries *address*, *preferred* if it does; empty when none does."""
+    names = [link.name for link in _links_with(address, facts)]
+    return preferred if preferred in names else next(iter(names), "")
 
 
 def _choose(policy: EgressPolicy, gateway: Gateway, nodes: NodeIndex) -> Chosen:

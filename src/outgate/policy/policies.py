@@ -163,6 +163,11 @@ class PolicyBook:
         return frozenset(kept)
 
     @property
+    def kept_ids_with_rules(self) -> frozenset[PolicyId]:
+        """Return the numbers of ``kept`` whose rules could be read."""
+        return frozenset(bad.id for _, bad in self.kept if bad.rules)
+
+    @property
     def names(self) -> Mapping[PolicyId, str]:
         """Return how users write each policy, bad ones too."""
         names = {bad.id: f"{bad.kind} {bad.name}" for bad in self.bad.values()}

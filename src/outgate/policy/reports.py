@@ -56,7 +56,9 @@ class NodeReport:
             "message": self.message,
             "version": self.version,
             "interfaces": [_link_to_json(link) for link in _carriers(self.facts)],
-            "defaultRoute": {family: name for family, name in routes.items() if name},
+            "defaultRoute": {
+                family: _as_text(name) for family, name in routes.items() if name
+            },
             "policies": [
                 {
                     "kind": policy.kind,
@@ -97,7 +99,12 @@ def _cable_addresses(link: Link) -> tuple[Address, ...]:
 def _link_to_json(link: Link) -> dict[str, object]:
     """Return a link; the order of its addresses means something, it stays."""
     return {
-        "name": link.name,
-        "altnames": sorted(link.altnames),
+        "name": _as_text(link.name),
+        "altnames": sorted(map(_as_text, link.altnames)),
         "addresses": [str(address) for address in link.addresses],
     }
+
+
+def _as_text(name: str) -> str:
+    """Return the name of an interface, whose bytes may be no text, as JSON can hold."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -84,6 +84,8 @@ class RowPool:
         before that filter: else a gateway would keep a row that the pod's node never
         uses.  Without any row the address need not be released.
         """
+        if not is_local and not any(f.seats[i].node == self._node for f, i in lots):
+            lots = ()
         key = (family, is_local, tuple(lots))
         shared = self._shared.get(key)
         if shared is None:

@@ -31,8 +31,8 @@ MAX_EXPRESSIONS = 100
 """Items of one matchExpressions: the CRDs bound what their CEL rules may cost."""
 
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-_PREFIX = r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"
-_KEY = re.compile(rf"(?:{_PREFIX}/)?{_NAME}")
+_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_KEY = re.compile(rf"(?:(?=[^/]{{1,253}}/){_LABEL}(?:\.{_LABEL})*/)?{_NAME}")
 _VALUE = re.compile(rf"(?:{_NAME})?")
 
 

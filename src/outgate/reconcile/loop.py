@@ -21,7 +21,7 @@ from outgate.reconcile.ports import Desired, Kernel
 from outgate.reconcile.retry import delay
 from outgate.reconcile.status import Ledger, State
 from outgate.state.entries import Key, Seconds
-from outgate.state.plan import Put, diff, keep_all
+from outgate.state.plan import Put, diff, keep_but_inheritances
 
 RESYNC = Seconds(60.0)
 """The longest pause between two rounds, events or not: a sign of life."""
@@ -139,7 +139,9 @@ class Reconciler:
             ]
         )
         touched = self._unfinished
-        keep = target.keep if target.is_complete else keep_all
+        keep = target.keep
+        if not target.is_complete:
+            keep = keep_but_inheritances(target.snapshot, actual, keep)
         plan = diff(target.snapshot, actual, keep, touched)
         self.ledger.begin(target.snapshot, actual, plan, Seconds(started), touched)
         failures = await self._kernel.apply(plan) if plan else {}

@@ -29,18 +29,21 @@ from outgate.policy.model import (
 )
 from outgate.policy.parse import is_policy
 from outgate.source.objects import (
+    EgressNodeObject,
     EndpointSliceObject,
-    Metadata,
     NamespaceObject,
     NodeObject,
     PodObject,
     PolicyObject,
     ServiceCIDRObject,
 )
-from outgate.state.entries import Network
+from outgate.state.entries import Network, NodeName
+from outgate.state.facts import NodeFacts
 
 STANDARD_INPUT = Path("-")
 SUFFIXES = (".yaml", ".yml", ".json")
+
+REPORT_KIND = "EgressNode"
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 """The label that an API server gives each namespace."""
@@ -65,6 +68,7 @@ _STRUCTS: Mapping[tuple[str, str], type[_Struct]] = {
 }
 
 T = TypeVar("T", bound=_Model)
+S = TypeVar("S", bound=_Struct | EgressNodeObject)
 
 
 class _Loader(yaml.SafeLoader):
@@ -127,6 +131,21 @@ def build_cluster(
     )
 
 
+def reported_facts(documents: Iterable[Document]) -> dict[NodeName, NodeFacts]:
+    """
+    Return what agents told of their nodes, from EgressNode documents.
+
+    Errors: as ``load_cluster``.
+    """
+    found = {}
+    for document in documents:
+        if document.value["kind"] == REPORT_KIND:
+            report = _convert(document, EgressNodeObject).to_model()
+            if report.facts.links:
+                found[report.node] = report.facts
+    return found
+
+
 def read_documents(path: Path) -> Iterator[Document]:
     """
     Yield the objects of a file, of stdin, or of a folder's files by name.
@@ -161,7 +180,7 @@ def read_yaml(path: Path) -> Iterator[object]:
     """
     try:
         text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text()
-        yield from yaml.load_all(text, _Loader)
+        yield from _decode_text(text)
     except OSError as e:
         raise SourceError(f"{name_of(path)}: {e.strerror}") from e
     except (yaml.YAMLError, ValueError) as e:
@@ -169,6 +188,22 @@ def read_yaml(path: Path) -> Iterator[object]:
         raise SourceError(f"{name_of(path)}: no YAML: {e}") from e
     except RecursionError as e:
         raise SourceError(f"{name_of(path)}: nested too deeply to be read") from e
+
+
+def _decode_text(text: str) -> Iterable[object]:
+    """
+    Return the documents of *text*.
+
+    JSON is YAML, but 30 times slower to read as such: what `kubectl get -o json` writes
+    of a large cluster takes minutes.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return [msgspec.json.decode(text)]
+        except msgspec.DecodeError:
+            pass
+    documents: Iterable[object] = yaml.load_all(text, _Loader)
+    return documents
 
 
 def name_of(path: Path) -> str:
@@ -205,17 +240,19 @@ def _decode(document: Document) -> tuple[tuple[str, str], _Model] | None:
     )
     if struct is None:
         return None
-    try:
-        found = msgspec.convert(document.value, struct)
-    except msgspec.ValidationError as e:
-        raise SourceError(f"{document.place} ({kind}): {e}") from e
-    _require_name(document, kind, found.metadata)
+    found = _convert(document, struct)
     return (kind, found.metadata.key), found.to_model()
 
 
-def _require_name(document: Document, kind: str, metadata: Metadata) -> None:
-    if not metadata.name:
-        raise SourceError(f"{document.place} ({kind}): metadata.name is missing")
+def _convert(document: Document, struct: type[S]) -> S:
+    place = f"{document.place} ({document.value['kind']})"
+    try:
+        found = msgspec.convert(document.value, struct)
+    except msgspec.ValidationError as e:
+        raise SourceError(f"{place}: {e}") from e
+    if not found.metadata.name:
+        raise SourceError(f"{place}: metadata.name is missing")
+    return found
 
 
 def _of(kind: type[T], models: Iterable[_Model]) -> tuple[T, ...]:

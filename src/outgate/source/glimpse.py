@@ -6,25 +6,20 @@ what tells the inside of the cluster, and of pods only those that matter.
 What it is not: a watch; nothing is kept, and what changes a moment later is not seen.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any
 
-import msgspec
-
 from outgate.errors import ConfigError, SourceError
 from outgate.source.client import Client
-from outgate.source.files import Document
-from outgate.source.objects import EgressNodeObject
-from outgate.state.entries import Address, NodeName
-from outgate.state.facts import NodeFacts
+from outgate.source.files import REPORT_KIND, Document
+from outgate.state.entries import Address
 
 PAGE = "500"
 NEAR_NAMES = 5
 PODS = "/api/v1/pods"
-REPORT_KIND = "EgressNode"
 
 Json = dict[str, Any]
 
@@ -108,19 +103,6 @@ def parse_pod_name(text: str, namespace: str) -> PodName:
     except ValueError:
         before, slash, name = text.rpartition("/")
         return PodName(before if slash else namespace, name)
-
-
-def reported_facts(documents: Iterable[Document]) -> dict[NodeName, NodeFacts]:
-    """Return what agents told of their nodes, from EgressNode documents."""
-    found = {}
-    for document in documents:
-        if document.value.get("kind") != REPORT_KIND or not document.value.get(
-            "status"
-        ):
-            continue
-        report = msgspec.convert(document.value, EgressNodeObject).to_model()
-        found[report.node] = report.facts
-    return found
 
 
 async def look(

@@ -348,8 +348,9 @@ class Reflection(Generic[T]):
 
 
 def as_number(version: str) -> int:
-    """Return a version as a number, -1 where it is none."""
-    return int(version) if version.isascii() and version.isdigit() else -1
+    """Return a version as a number, -1 where it is none: they have 64 bits at most."""
+    is_number = version.isascii() and version.isdigit() and len(version) < 20
+    return int(version) if is_number else -1
 
 
 def _is_passing(status: int) -> bool:

@@ -24,6 +24,9 @@ T = TypeVar("T")
 Raw = bytes | msgspec.Raw
 """JSON text; a ``msgspec.Raw`` is a view of a larger one, not a copy."""
 
+UNREADABLE = (msgspec.DecodeError, RecursionError)
+"""What decoding raises: of no JSON, of other types, of JSON nested without end."""
+
 _ENDS_LIST = "k8s.io/initial-events-end"
 
 
@@ -101,7 +104,7 @@ class Kind(Generic[T]):
         """Return one answer to a list; ``SourceError`` when it cannot be read."""
         try:
             page = _LIST.decode(raw)
-        except msgspec.DecodeError as e:
+        except UNREADABLE as e:
             raise SourceError(f"list of {self.name}: {e}") from e
         metadata = page.metadata
         return RawPage(
@@ -112,7 +115,7 @@ class Kind(Generic[T]):
         """Return the objects of a list; ``SourceError`` when one cannot be read."""
         try:
             return [self._decode_stored(raw) for raw in raws]
-        except msgspec.DecodeError as e:
+        except UNREADABLE as e:
             raise SourceError(f"list of {self.name}: {e}") from e
 
     def decode_event(self, line: bytes) -> Event[T] | Failure:
@@ -120,7 +123,7 @@ class Kind(Generic[T]):
         try:
             event = _EVENT.decode(line)
             return self._decode_event(event.type, event.object)
-        except msgspec.DecodeError as e:
+        except UNREADABLE as e:
             raise SourceError(f"watch of {self.name}: {e}") from e
 
     def _decode_event(self, event_type: str, raw: Raw) -> Event[T] | Failure:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from outgate.state.entries import (
+    Address,
     EndpointEntry,
     EndpointKey,
     Key,
@@ -53,9 +54,27 @@ def keep_none(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
     return False
 
 
-def keep_all(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
-    """Let go of nothing."""
-    return True
+def keep_but_inheritances(desired: Snapshot, actual: Snapshot, keep: Keep) -> Keep:
+    """
+    Let go of nothing, but of rows whose address is another pod's now, as *keep* says.
+
+    They are wrong however little is known: who has the address is known.
+    """
+
+    def keeps(key: Key | PolicyKey, value: Value | PolicyEntry) -> bool:
+        if isinstance(key, PolicyKey) and is_inherited(key.source, desired, actual):
+            return keep(key, value)
+        return True
+
+    return keeps
+
+
+def is_inherited(address: Address, desired: Snapshot, actual: Snapshot) -> bool:
+    """Return whether *address* shall be another owner's than it is, or somebody's."""
+    wanted, was = (side.get(EndpointKey(address)) for side in (desired, actual))
+    if not isinstance(wanted, EndpointEntry):
+        return False
+    return not isinstance(was, EndpointEntry) or was.owner != wanted.owner
 
 
 def diff(
@@ -109,31 +128,27 @@ def _inheritances(
     An address gets another owner, who has no rows: those of the former one go before
     the new one is known, and while they go, the address is nobody's.
     """
+    known: dict[Key, Value] = {
+        put.key: put.value for put in puts if isinstance(put.key, EndpointKey)
+    }
     heirs = {
         put.key.address
         for put in puts
-        if isinstance(put.key, EndpointKey) and _is_new_owner(put, actual)
+        if isinstance(put.key, EndpointKey)
+        and is_inherited(put.key.address, known, actual)
     }
     first: list[Remove] = []
     others: list[Remove] = []
     for operation in removes if heirs else ():
         key = operation.key
         if isinstance(key, RowsKey) and key.source in heirs:
-            first += [Remove(EndpointKey(key.source)), operation]
+            former = EndpointKey(key.source)
+            first += [Remove(former), operation] if former in actual else [operation]
         else:
             others.append(operation)
     if first:
         removes[:] = others
     return first
-
-
-def _is_new_owner(put: Put, actual: Snapshot) -> bool:
-    was = actual.get(put.key)
-    return (
-        isinstance(put.value, EndpointEntry)
-        and isinstance(was, EndpointEntry)
-        and put.value.owner != was.owner
-    )
 
 
 def _order(operation: Operation) -> tuple[int, int, int | str, int, int]:

@@ -226,6 +226,18 @@ def test_gateway_is_asked_whether_it_has_the_egress_ip(tmp_path: Path) -> None:
     assert "none of its interfaces carries" in answer["reason"]
 
 
+def test_gateway_of_its_own_pod_lacks_nothing_that_nobody_looked_for() -> None:
+    """The Node object does not tell its second addresses."""
+    policies = SPARE + GATEWAY_NODE
+    here, there = (told(f"net-tshoot-{n}", ECHO, policies=policies) for n in (3, 2))
+
+    assert (here["pod"]["node"], there["pod"]["node"]) == (
+        "k8s-guide-worker2",
+        "k8s-guide-worker",
+    )
+    assert [answer["egressIP"] for answer in (here, there)] == ["172.18.0.50"] * 2
+
+
 def test_ipv4_address_written_as_ipv6_is_the_ipv4_address_that_packets_have() -> None:
     assert told("net-tshoot-2", f"::ffff:{ECHO}") == told("net-tshoot-2", ECHO)
 

@@ -105,6 +105,8 @@ SELECTORS_BAD: list[object] = [
     {"matchExpressions": [{**MATCH, "operator": "DoesNotExist"}]},
     {"matchExpressions": [{**MATCH, "key": "a b"}]},
     {"matchExpressions": [{**MATCH, "key": "/a"}]},
+    {"matchExpressions": [{**MATCH, "key": "a..b/c"}]},
+    {"matchExpressions": [{**MATCH, "key": "a-.b/c"}]},
     {"matchExpressions": [EXISTS] * 101},
 ]
 RULES_GOOD: list[object] = [

@@ -30,8 +30,11 @@ SHARED = EndpointEntry(EndpointFlag.HOST, is_egress_ip=True)
 ROWS = RowsKey(POD.address)
 NETWORK = ip_network("2001:db8:ff::/48")
 
+COVERED: dict[Key, Value] = {
+    CoveredKey(ip_network("203.0.113.0/24")): CoveredEntry(BAD)
+}
 HELD: dict[Key, Value] = {
-    CoveredKey(ip_network("203.0.113.0/24")): CoveredEntry(BAD),
+    **COVERED,
     POD: SELECTED,
     HOST: SHARED,
 }
@@ -41,7 +44,7 @@ WANTED: dict[Key, Value] = {POD: KNOWN, HOST: OWN}
 def test_roles_stay_with_the_policy_that_is_kept() -> None:
     careful = stay_careful(Compiled(WANTED, kept_policies=frozenset({BAD})), HELD)
 
-    assert careful.snapshot == {POD: SELECTED, HOST: SHARED}
+    assert careful.snapshot == {**COVERED, POD: SELECTED, HOST: SHARED}
 
 
 @pytest.mark.parametrize("kept", [frozenset(), frozenset({PolicyId(9)})])
@@ -56,7 +59,7 @@ def test_a_row_ends_the_role_of_the_other_family() -> None:
     wanted = {**WANTED, ROWS: RowSet({NETWORK: NoGateway(PolicyId(8))})}
     careful = stay_careful(Compiled(wanted, kept_policies=frozenset({BAD})), HELD)
 
-    assert careful.snapshot == {**wanted, HOST: SHARED}
+    assert careful.snapshot == {**COVERED, **wanted, HOST: SHARED}
 
 
 def test_roles_of_a_pod_are_not_those_of_the_host_that_has_its_address_now() -> None:

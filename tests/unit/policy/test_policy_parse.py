@@ -128,7 +128,7 @@ def test_parse_reports_all_problems_of_an_object() -> None:
         ),
         (
             "spec.egress[1].podSelector.matchExpressions[0].key",
-            "must be a string, not nothing",
+            "is missing; write a string",
         ),
         (
             "spec.egress[1].podSelector.matchExpressions[0].operator",
@@ -148,7 +148,7 @@ def test_parse_reports_all_problems_of_an_object() -> None:
 
 
 def test_parse_without_a_spec_says_so() -> None:
-    assert _problems(None) == [("spec", "must be an object, not nothing")]
+    assert _problems(None) == [("spec", "is missing; write an object")]
 
 
 def test_parse_without_a_name_says_so() -> None:

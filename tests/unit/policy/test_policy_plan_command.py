@@ -143,6 +143,45 @@ def test_plan_on_a_node_that_is_not_the_gateway_may_not_know_the_egress_ip() -> 
     } == {(None, "192.0.2.12", None)}
 
 
+def test_plan_names_the_interface_of_the_policy_where_two_have_the_address(
+    tmp_path: Path,
+) -> None:
+    facts = tmp_path / "facts.yaml"
+    facts.write_text(FACTS.replace("198.51.100.7/24", "192.0.2.12/24"))
+    rows = _plan_as_json("gateway-b", "--facts", str(facts))["rows"]
+
+    assert {row["interface"] for row in rows if row["kind"] == "gateway"} == {"eth1"}
+
+
+REPORT = """\
+apiVersion: outgate.io/v1alpha1
+kind: EgressNode
+metadata: {name: gateway-b}
+status:
+  interfaces: [{name: eth1, altnames: [uplink], addresses: [198.51.100.7]}]
+"""
+
+
+def test_plan_takes_what_the_agent_reported_of_the_node(tmp_path: Path) -> None:
+    report = tmp_path / "report.yaml"
+    report.write_text(REPORT)
+    rows = _plan_as_json("gateway-b", "-f", str(report))["rows"]
+
+    found = {row["egressIP"] for row in rows if row["kind"] == "gateway"}
+    assert found == {"198.51.100.7"}
+
+
+def test_plan_refuses_a_report_that_is_none_with_its_place(tmp_path: Path) -> None:
+    report = tmp_path / "report.yaml"
+    report.write_text(REPORT.replace("[{", "{").replace("}]", "}"))
+    result = CliRunner().invoke(
+        app, ["plan", "-f", GATEWAYS, "-f", str(report), "--node", "worker"]
+    )
+
+    assert isinstance(result.exception, SourceError)
+    assert "document 1 (EgressNode)" in str(result.exception)
+
+
 def test_plan_asks_for_pod_networks_only_where_some_node_has_one() -> None:
     """A user's files leave them out; where one Node has one, another lacks it."""
     objects = """\

@@ -100,6 +100,9 @@ def test_pod_cannot_label_itself_into_another_namespace() -> None:
             "takes no values",
         ),
         ({"key": "a b", "operator": "Exists"}, ".key", "is no label key"),
+        ({"key": "a..b/c", "operator": "Exists"}, ".key", "is no label key"),
+        ({"key": "a-.b/c", "operator": "Exists"}, ".key", "is no label key"),
+        ({"key": f"{'a' * 254}/c", "operator": "Exists"}, ".key", "is no label key"),
         (
             {"key": "a", "operator": "In", "values": ["é"]},
             ".values[0]",

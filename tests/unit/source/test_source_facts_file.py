@@ -91,7 +91,7 @@ def test_facts_may_be_json(tmp_path: Path) -> None:
             "{interfaces: [{addresses: 192.0.2.1}, {name: 5}]}",
             [
                 "interfaces[0].addresses: must be a list, not the string '192.0.2.1'",
-                "interfaces[0].name: must be a string, not nothing",
+                "interfaces[0].name: is missing; write a string",
                 "interfaces[1].name: must be a string, not the number 5 (quote it)",
             ],
         ),

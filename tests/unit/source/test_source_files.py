@@ -104,6 +104,15 @@ def test_load_reads_lists_as_an_api_server_writes_them(tmp_path: Path) -> None:
     assert [node.name for node in _load(tmp_path, items).nodes] == ["n1"]
 
 
+def test_load_reads_json_and_yaml_that_starts_like_it(tmp_path: Path) -> None:
+    json = '{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}\n'
+    yaml = "{apiVersion: v1, kind: Node, metadata: {name: n2}}\n"
+
+    assert [node.name for node in _load(tmp_path, json).nodes] == ["n1"]
+    both = _load(tmp_path, json, yaml)
+    assert [node.name for node in both.nodes] == ["n1", "n2"]
+
+
 def test_load_last_document_of_a_name_wins(tmp_path: Path) -> None:
     first, second = POLICY % ("a", "10.0.0.0/8"), POLICY % ("a", "203.0.113.0/24")
     (policy,) = _load(tmp_path, first, second).policies

@@ -6,8 +6,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import msgspec
 import pytest
 
+from outgate.errors import SourceError
 from outgate.policy.model import EgressPolicy
 from outgate.policy.reports import NodeReport, PolicyReport
+from outgate.source.kinds import NAT_POLICIES
 from outgate.source.objects import (
     EgressNodeObject,
     NodeObject,
@@ -140,6 +142,25 @@ def test_report_leaves_out_the_cables_of_pods() -> None:
 def test_report_has_the_cable_that_the_node_itself_hangs_on() -> None:
     assert reported(cable("eth0", "172.18.0.4"), cable("veth1")) == ["eth0"]
     assert reported(cable("eth0"), default="eth0") == ["eth0"]
+
+
+def test_report_has_names_of_interfaces_that_are_no_text() -> None:
+    """Their bytes are what the kernel takes; JSON does not take them."""
+    link = Link("v\udcff", InterfaceIndex(1), altnames=("w\udcff",))
+    report = NodeReport(NodeName("n"), True, facts=NodeFacts((link,), link.name))
+    written = msgspec.json.decode(msgspec.json.encode(report.to_json()))
+
+    assert written["interfaces"][0]["name"] == "v\\xff"
+    assert written["interfaces"][0]["altnames"] == ["w\\xff"]
+    assert written["defaultRoute"] == {"ipv4": "v\\xff"}
+
+
+def test_answer_that_is_nested_without_end_cannot_be_read() -> None:
+    spec = b"[" * 100_000
+    line = b'{"type":"ADDED","object":{"metadata":{"name":"x"},"spec":' + spec
+
+    with pytest.raises(SourceError):
+        NAT_POLICIES.decode_event(line)
 
 
 def test_report_leaves_out_addresses_that_others_do_not_reach() -> None:

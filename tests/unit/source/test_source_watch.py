@@ -162,6 +162,15 @@ def test_versions_that_are_no_numbers_are_taken_as_they_come() -> None:
     assert reflection.next_step(0) == OpenWatch("xa")
 
 
+def test_garbage_of_any_length_is_no_number() -> None:
+    """Python refuses to read an int of so many digits: that ended the agent."""
+    version = "9" * 5000
+    reflection = _watching("a")
+    reflection.receive_event(Stored("a", "two", version), 0, SEED)
+
+    assert reflection.next_step(0) == OpenWatch(version)
+
+
 def test_deletion_of_a_former_object_of_that_name_is_ignored() -> None:
     """A StatefulSet's pod keeps its name; the end of the first comes late."""
     reflection = _watching("web-0", uid="first")

@@ -20,7 +20,7 @@ from outgate.state.entries import (
     Value,
     ViaGateway,
 )
-from outgate.state.plan import Put, Remove, diff, keep_all
+from outgate.state.plan import Put, Remove, diff, keep_but_inheritances, keep_none
 
 POD = IPv4Address("10.0.1.7")
 NETWORK = IPv4Network("203.0.113.0/24")
@@ -35,6 +35,9 @@ ATTACHED: tuple[Key, Value] = (
     AttachmentKey("veth1", Hook.FROM_CONTAINER),
     Attachment.CURRENT,
 )
+
+
+KEEP_ALL = keep_but_inheritances({}, {}, keep_none)
 
 
 def test_diff_puts_rows_before_the_pod_and_attaches_last() -> None:
@@ -117,13 +120,13 @@ def test_diff_of_rows_that_are_all_kept_is_empty() -> None:
     desired: dict[Key, Value] = {RowsKey(POD): RowSet({OTHER: VIA})}
     actual: dict[Key, Value] = {RowsKey(POD): RowSet({OTHER: VIA, NETWORK: VIA})}
 
-    assert diff(desired, actual, keep_all) == ()
+    assert diff(desired, actual, KEEP_ALL) == ()
 
 
 def test_diff_gives_pods_of_one_fate_one_set_of_kept_rows() -> None:
     pods = [RowsKey(POD + i) for i in range(3)]
     wanted, there = RowSet({OTHER: VIA}), RowSet({NETWORK: VIA})
-    plan = diff(dict.fromkeys(pods, wanted), dict.fromkeys(pods, there), keep_all)
+    plan = diff(dict.fromkeys(pods, wanted), dict.fromkeys(pods, there), KEEP_ALL)
 
     assert len({id(step.value) for step in plan if isinstance(step, Put)}) == 1
 
