@@ -1,12 +1,8 @@
 # Two commands do all set-up: `make egress-setup` and `make test`.  README.md tells more.
 PYTHON := .venv/bin/python
 
-<<<<<<< HEAD
-.PHONY: setup egress-setup egress-down test test-kernel check bench bpf fuzz stories \
-  clean help
-=======
-.PHONY: setup egress-setup egress-down test test-apiserver test-kernel check bpf fuzz stories clean help
->>>>>>> issue4
+.PHONY: setup egress-setup egress-down test test-apiserver test-kernel check bench bpf \
+  fuzz stories clean help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -34,7 +30,7 @@ check:
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-## make bench          measure on this machine: a table, numbers, charts (CASES=scale; root)
+## make bench          measure on this machine: a table, numbers, charts (CASES=scale|datapath; root)
 bench: bpf
 	$(PYTHON) -m bench.run $(CASES)
 

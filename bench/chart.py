@@ -1,8 +1,8 @@
 """
 Charts of what was measured last, one SVG per group, beside the page that shows it.
 
-What it is: the only user of matplotlib (extra ``bench``).  Bars that have a target are
-drawn against it: 1 is what was promised, shorter is better.
+What it is: with ``speedchart`` the only user of matplotlib (extra ``bench``).  Bars
+that have a target are drawn against it: 1 is what was promised, shorter is better.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from bench.results import Result
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # after its backend
+from matplotlib.figure import Figure
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 GREEN, RED = "#2a7f62", "#c0392b"
@@ -36,13 +37,11 @@ def draw(results: Sequence[Result], folder: Path = REFERENCE) -> list[Path]:
 
 def _draw(promised: Sequence[Result], path: Path) -> Path:
     """Draw how much of its target each result used."""
-    # The same numbers give the same file, with text that can be searched.
-    matplotlib.rcParams |= {"svg.hashsalt": "outgate", "svg.fonttype": "none"}
     shown = list(reversed(promised))
     ratios = [result.ratio or 0.0 for result in shown]
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.34 * len(shown)))
     colors = [GREEN if ratio <= 1 else RED for ratio in ratios]
-    bars = axes.barh([r.case.partition("/")[2] for r in shown], ratios, color=colors)
+    bars = axes.barh([r.name for r in shown], ratios, color=colors)
     texts = [f"{r.value:.3g} {r.unit} ({r.ratio_to})" for r in shown]
     axes.axvline(1, color="black", linewidth=1, linestyle="--", zorder=0)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
@@ -51,6 +50,12 @@ def _draw(promised: Sequence[Result], path: Path) -> Path:
     axes.set_xlabel("share of the target that was used (1 = all)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write *figure*: the same numbers give the same file, with text to be searched."""
+    matplotlib.rcParams |= {"svg.hashsalt": "outgate", "svg.fonttype": "none"}
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path

@@ -8,7 +8,8 @@ written here and compared by a test, so that neither is older than the other.
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.results import Result
+from bench.results import SPEED, Result
+from bench.speedpage import speed_lines
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
@@ -35,16 +36,20 @@ def filled_in(text: str, group: str, results: Sequence[Result]) -> str:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"no {BEGIN} and {END} in the page of {group}")
-    lines = ["| case | rows | value | of its target, or of another case |"]
-    lines.append("|---|---:|---:|---|")
-    lines += [_line(result) for result in results if result.group == group]
+    of_group = [result for result in results if result.group == group]
+    lines = speed_lines(of_group) if group == SPEED else _lines(of_group)
     return "\n".join((head + BEGIN, *lines, END + tail))
 
 
+def _lines(results: Sequence[Result]) -> list[str]:
+    head = "| case | rows | value | of its target, or of another case |"
+    return [head, "|---|---:|---:|---|", *(_line(result) for result in results)]
+
+
 def _line(result: Result) -> str:
-    name = result.case.partition("/")[2]
     rows = f"{result.rows:,}" if result.rows else ""
     ratio = ""
     if result.ratio is not None:
         ratio = f"{result.ratio:.2f} of {result.ratio_to}"
-    return f"| {name} | {rows} | {result.value:,.4g} {result.unit} | {ratio} |"
+    value = f"{result.value:,.4g} {result.unit}"
+    return f"| {result.name} | {rows} | {value} | {ratio} |"

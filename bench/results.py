@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+SCALE, SPEED = "scale", "speed"
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -12,9 +13,9 @@ class Result:
     """
     One number.
 
-    Shape: *case* is ``group/name``; *flows* and *rows* are what tables held meanwhile;
-    *ratio* is *value* divided by what *ratio_to* names: a target of the same unit, or
-    another case.
+    Shape: *case* is ``scale/name``, or begins with a hook's or a path's name; *flows*
+    and *rows* are what tables held meanwhile; *ratio* is *value* divided by what
+    *ratio_to* names: a target of the same unit, or another case.
     """
 
     case: str
@@ -27,7 +28,13 @@ class Result:
 
     @property
     def group(self) -> str:
-        return self.case.partition("/")[0]
+        """The page that tells of it, and the cases that are measured with it."""
+        return SCALE if self.case.startswith(f"{SCALE}/") else SPEED
+
+    @property
+    def name(self) -> str:
+        """What it is called on that page."""
+        return self.case.removeprefix(f"{SCALE}/")
 
 
 def against_target(result: Result, target: float) -> Result:
@@ -60,24 +67,24 @@ def table(results: list[Result]) -> str:
     Return the results for a terminal.
 
     >>> print(table([Result("scale/x", 1.5, "s", rows=200)]))
-    CASE     ROWS  VALUE  UNIT  RATIO
-    scale/x   200    1.5  s
+    CASE     FLOWS  ROWS  VALUE  UNIT  RATIO
+    scale/x          200    1.5  s
     """
-    head = ("CASE", "ROWS", "VALUE", "UNIT", "RATIO")
+    head = ("CASE", "FLOWS", "ROWS", "VALUE", "UNIT", "RATIO")
     lines = [head, *(_cells(result) for result in results)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(_aligned(line, widths) for line in lines)
 
 
 def _cells(result: Result) -> tuple[str, ...]:
-    rows = f"{result.rows:,}" if result.rows else ""
+    held = (f"{count:,}" if count else "" for count in (result.flows, result.rows))
     ratio = "" if result.ratio is None else f"{result.ratio:g} of {result.ratio_to}"
-    return result.case, rows, f"{result.value:,.5g}", result.unit, ratio
+    return result.case, *held, f"{result.value:,.5g}", result.unit, ratio
 
 
 def _aligned(line: tuple[str, ...], widths: list[int]) -> str:
     padded = (
-        cell.rjust(width) if place in (1, 2) else cell.ljust(width)
+        cell.rjust(width) if place in (1, 2, 3) else cell.ljust(width)
         for place, (cell, width) in enumerate(zip(line, widths, strict=True))
     )
     return "  ".join(padded).rstrip()

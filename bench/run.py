@@ -14,7 +14,7 @@ from importlib import import_module
 from bench.page import fill
 from bench.results import LATEST, Result, read_results, table, write_results
 
-CASES = ("scale",)
+CASES = ("scale", "datapath")
 
 
 def main() -> int:
@@ -35,10 +35,11 @@ def main() -> int:
     if not given.quick:
         # Here, because a quick run needs no library for charts.
         from bench.chart import draw
+        from bench.speedchart import draw_speed
 
         write_results(results)
         known = read_results()
-        for path in (LATEST, *fill(known), *draw(known)):
+        for path in (LATEST, *fill(known), *draw(known), *draw_speed(known)):
             print(f"written: {path}")
     return 0
 

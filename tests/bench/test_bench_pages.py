@@ -6,7 +6,7 @@ from bench.page import BEGIN, END, REFERENCE, filled_in
 from bench.results import Result, read_results
 
 
-@pytest.mark.parametrize("group", ["scale"])
+@pytest.mark.parametrize("group", ["scale", "speed"])
 def test_a_page_has_the_numbers_of_the_last_run(group: str) -> None:
     page = (REFERENCE / f"{group}.md").read_text()
 
@@ -17,7 +17,7 @@ def test_only_what_is_between_the_marks_is_replaced() -> None:
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     results = [
         Result("scale/node/first-sync", 2.0, "s", 0, 200, "target 3 s", 0.667),
-        Result("datapath/hit", 1.0, "ns"),
+        Result("gateway/tc", 1.0, "ns"),
     ]
 
     assert filled_in(page, "scale", results).splitlines() == [

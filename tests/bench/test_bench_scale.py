@@ -41,7 +41,7 @@ EXPECTED_CASES = {
 def test_a_run_keeps_the_numbers_of_other_groups(tmp_path: Path) -> None:
     path = tmp_path / "latest.json"
     other, old, new = (
-        Result("datapath/hit", 1.0, "ns"),
+        Result("gateway/tc", 1.0, "ns"),
         Result("scale/node/first-sync", 9.0, "s"),
         Result("scale/node/first-sync", 2.0, "s", rows=200),
     )
@@ -57,7 +57,9 @@ def test_a_table_says_how_a_number_stands_to_its_target() -> None:
 
     shown = table([promised])
 
-    assert shown.splitlines()[1] == "scale/x  1,200    1.5  s     0.5 of target 3 s"
+    assert (
+        shown.splitlines()[1] == "scale/x         1,200    1.5  s     0.5 of target 3 s"
+    )
 
 
 def test_an_unknown_case_is_refused_by_name() -> None:
@@ -65,4 +67,4 @@ def test_an_unknown_case_is_refused_by_name() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     assert done.returncode == 2
-    assert "no case 'sclae'; there are: scale" in done.stderr
+    assert "no case 'sclae'; there are: scale, datapath" in done.stderr

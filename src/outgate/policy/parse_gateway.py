@@ -139,6 +139,7 @@ def _warn_of_needless_exclusions(
         wider = [length for length in lengths if length <= network.prefixlen]
         if not any(network.supernet(new_prefix=length) in known for length in wider):
             item.warn(
-                f"{network} is in none of destinationCIDRs, so this policy does not"
-                " cover it anyway; remove it, or add the network that it is a part of"
+                f"{network} is in none of destinationCIDRs, so it can only take"
+                " traffic from other policies; remove it, or add the network that it is"
+                " a part of"
             )

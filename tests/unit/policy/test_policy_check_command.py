@@ -84,8 +84,9 @@ def test_check_warns_without_failing(run: Path) -> None:
 
     assert result.stdout.splitlines()[0] == (
         "odd.yaml, document 1: CiliumEgressGatewayPolicy odd: spec.excludedCIDRs[0]:"
-        " warning: 192.0.2.0/24 is in none of destinationCIDRs, so this policy does not"
-        " cover it anyway; remove it, or add the network that it is a part of"
+        " warning: 192.0.2.0/24 is in none of destinationCIDRs, so it can only take"
+        " traffic from other policies; remove it, or add the network that it is a part"
+        " of"
     )
     assert result.exit_code == 0
 

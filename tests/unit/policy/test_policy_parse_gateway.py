@@ -239,8 +239,8 @@ def test_parse_reports_all_problems_at_once() -> None:
         (
             {"excludedCIDRs": ["203.0.113.1/32", "203.0.112.0/22"]},
             "spec.excludedCIDRs[1]",
-            "203.0.112.0/22 is in none of destinationCIDRs, so this policy does not"
-            " cover it anyway; remove it, or add the network that it is a part of",
+            "203.0.112.0/22 is in none of destinationCIDRs, so it can only take traffic"
+            " from other policies; remove it, or add the network that it is a part of",
         ),
         (
             {"destinationCIDRs": [], "excludedCIDRs": None},
