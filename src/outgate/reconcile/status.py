@@ -145,6 +145,9 @@ class Ledger:
             status = self._open.pop(key, None)
             if status and status.kept:
                 self._open[key] = EntryStatus(State.KEPT, now, rows=status.kept)
+        if not self._open:
+            # A dict stays as large as it ever was, and so does a walk through it.
+            self._open = {}
         for key, error in failures.items():
             self._fail(key, error, now)
 
