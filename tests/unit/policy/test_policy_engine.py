@@ -1,5 +1,6 @@
 """What a node holds for policies with gateways on nodes, and what follows a change."""
 
+from collections.abc import Set
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -118,7 +119,7 @@ def _engine(
     return engine
 
 
-def _change(engine: Engine, **changes: Any) -> frozenset[Key]:
+def _change(engine: Engine, **changes: Any) -> Set[Key]:
     engine.change(ClusterChanges(**changes))
     return engine.settle()
 
@@ -540,6 +541,29 @@ def test_node_without_pod_networks_makes_others_ask_for_all_pods() -> None:
     assert engine.pod_queries == ALL_PODS
 
     _change(engine, networks={"setting": (ip_network("10.0.0.0/8"),)})
+    assert engine.pod_queries == frozenset()
+
+
+@pytest.mark.parametrize("later", [None, _node(TWO)], ids=["gone", "named"])
+def test_node_that_is_bare_no_more_makes_nobody_ask_for_all_pods(
+    later: Node | None,
+) -> None:
+    engine = _engine(ONE, _policy())
+    _change(engine, nodes={TWO: _node(TWO, pod_networks=())})
+    assert engine.pod_queries == ALL_PODS
+
+    _change(engine, nodes={TWO: later})
+
+    assert engine.pod_queries == frozenset()
+
+
+def test_pods_are_unclear_only_in_families_that_a_policy_covers_still() -> None:
+    engine = _engine(ONE, _policy())
+    _change(engine, nodes={TWO: _node(TWO, pod_networks=())})
+    assert engine.pod_queries == ALL_PODS
+
+    _change(engine, policies={"CiliumEgressGatewayPolicy/p": None})
+
     assert engine.pod_queries == frozenset()
 
 
