@@ -87,7 +87,6 @@ class Lease:
             await self._release()
 
     async def _attempt(self) -> None:
-        asked_at = time.monotonic()
         limit = self._election.times.renew_deadline / 2
         try:
             async with asyncio.timeout(limit):

@@ -102,11 +102,6 @@ class Ring:
         self._writers.close()
         os.close(self._lock)
 
-    @property
-    def unread(self) -> int:
-        """Return how many bytes lie in the ring, headers included."""
-        return _position(self._writers) - _position(self._reader)
-
     def skip(self) -> None:
         """Forget what lies in the ring now."""
         self._publish(_position(self._writers))

@@ -140,10 +140,6 @@ def not_implemented(message: str) -> ApiError:
     return ApiError(501, "NotImplemented", message)
 
 
-def internal_error(message: str) -> ApiError:
-    return ApiError(500, "InternalError", message)
-
-
 def _about_kind(group_kind: str, name: str) -> JsonObject:
     kind, _, group = group_kind.partition(".")
     details: JsonObject = {"name": name, "kind": kind}
