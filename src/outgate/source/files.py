@@ -90,28 +90,18 @@ class Document:
     number: int = 0
 
 
-def load_cluster(
-    paths: Iterable[Path], cluster_networks: Iterable[Network] = ()
+def build_cluster(
+    documents: Iterable[Document], cluster_networks: Iterable[Network] = ()
 ) -> Cluster:
     """
-    Return the cluster that the documents of *paths* describe; ``-`` is stdin.
+    Return the cluster that *documents* describe.
 
     A namespace that pods name but no document describes exists without labels of
     its own, as a user means who leaves it out.
 
-    Errors: ``SourceError`` with the file and the document, when one cannot be read
-    or is no Kubernetes object; wrong policies become ``BadPolicy``.
+    Errors: ``SourceError`` with the file and the document, when one is no object of
+    its kind; wrong policies become ``BadPolicy``.
     """
-    return build_cluster(
-        (document for path in paths for document in read_documents(path)),
-        cluster_networks,
-    )
-
-
-def build_cluster(
-    documents: Iterable[Document], cluster_networks: Iterable[Network] = ()
-) -> Cluster:
-    """Return the cluster that *documents* describe; see ``load_cluster``."""
     found: dict[tuple[str, str], _Model] = {}
     for document in documents:
         decoded = _decode(document)
@@ -135,7 +125,7 @@ def reported_facts(documents: Iterable[Document]) -> dict[NodeName, NodeFacts]:
     """
     Return what agents told of their nodes, from EgressNode documents.
 
-    Errors: as ``load_cluster``.
+    Errors: as ``build_cluster``.
     """
     found = {}
     for document in documents:
@@ -148,9 +138,10 @@ def reported_facts(documents: Iterable[Document]) -> dict[NodeName, NodeFacts]:
 
 def read_documents(path: Path) -> Iterator[Document]:
     """
-    Yield the objects of a file, of stdin, or of a folder's files by name.
+    Yield the objects of a file, of stdin (``-``), or of a folder's files by name.
 
-    Errors: as ``load_cluster``, after the objects that could be read.
+    Errors: ``SourceError`` with the file and the document, when one cannot be read or
+    is no Kubernetes object, after the objects that could be read.
     """
     try:
         is_folder = path.is_dir()

@@ -7,7 +7,7 @@ import pytest
 
 from outgate.errors import SourceError
 from outgate.policy.model import Cluster
-from outgate.source.files import NAME_LABEL, load_cluster
+from outgate.source.files import NAME_LABEL, build_cluster, read_documents
 
 NODE = """\
 apiVersion: v1
@@ -42,7 +42,7 @@ spec:
 def _load(tmp_path: Path, *documents: str) -> Cluster:
     path = tmp_path / "objects.yaml"
     path.write_text("---\n".join(documents))
-    return load_cluster([path])
+    return build_cluster(read_documents(path))
 
 
 def test_load_reads_nodes_pods_and_policies(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_load_reads_lists_and_folders(tmp_path: Path) -> None:
     )
     (tmp_path / "a.yaml").write_text(NODE)
     (tmp_path / "notes.txt").write_text("not for us")
-    cluster = load_cluster([tmp_path])
+    cluster = build_cluster(read_documents(tmp_path))
 
     assert [pod.reference for pod in cluster.endpoints] == ["Pod default/x"]
     assert [node.name for node in cluster.nodes] == ["n1"]
@@ -215,7 +215,7 @@ def test_load_refuses_with_the_place(tmp_path: Path, text: str, message: str) ->
 
 def test_load_names_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none.yaml: No such file"):
-        load_cluster([tmp_path / "none.yaml"])
+        list(read_documents(tmp_path / "none.yaml"))
 
 
 def test_a_number_that_is_none_is_answered_with_its_file(tmp_path: Path) -> None:
