@@ -11,9 +11,9 @@ agents, reading it, select.
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from outgate.controller.freshness import Freshness
+from outgate.policy.claims import drop_user
 from outgate.policy.conditions import Listed, Situation, judge
 from outgate.policy.gateways import (
     Chosen,
@@ -38,8 +38,6 @@ from outgate.policy.reports import NodeReport
 from outgate.policy.selection import Selection
 from outgate.policy.status import PolicyStatus
 from outgate.state.entries import Address, NodeName
-
-T = TypeVar("T")
 
 MOST_LISTED = 16
 """So many candidates are judged in one status; a further one is taken as it is."""
@@ -186,12 +184,12 @@ class Statuses:
 
     def _unwatch(self, key: str, policy: _Policy) -> None:
         for candidates in policy.watched:
-            _drop(self._watchers, candidates, key)
+            drop_user(self._watchers, candidates, key)
             self._nodes.unwatch(candidates)
         policy.watched.clear()
         for gateway in policy.good.gateways if policy.good else ():
             if isinstance(gateway, GatewayAtAddress):
-                _drop(self._at_address, gateway.egress_ip, key)
+                drop_user(self._at_address, gateway.egress_ip, key)
 
     def _candidates(self) -> Set[NodeName]:
         """Return the nodes that renew their reports, as they see it themselves."""
@@ -216,7 +214,7 @@ class Statuses:
 
     def _note_listed(self, key: str, policy: _Policy, nodes: Set[NodeName]) -> None:
         for node in policy.listed - nodes:
-            _drop(self._listed_on, node, key)
+            drop_user(self._listed_on, node, key)
         for node in nodes - policy.listed:
             self._listed_on.setdefault(node, set()).add(key)
         policy.listed = frozenset(nodes)
@@ -287,11 +285,3 @@ class Statuses:
 
 def _condition(report: NodeReport) -> tuple[bool, str]:
     return report.is_ready, report.message
-
-
-def _drop(index: dict[T, set[str]], place: T, key: str) -> None:
-    found = index.get(place)
-    if found is not None:
-        found.discard(key)
-        if not found:
-            del index[place]

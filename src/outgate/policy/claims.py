@@ -3,7 +3,8 @@ Who claims what: mostly one claimant, sometimes several.
 
 What it is: a mapping that keeps a single claimant as itself and several as a tuple,
 because there are a hundred thousand of the first kind.  Addresses, networks and
-destinations are claimed by pods, nodes and policies.
+destinations are claimed by pods, nodes and policies.  Beside it, how plain indexes of
+users forget one.
 """
 
 from collections.abc import Hashable, Iterator
@@ -53,3 +54,11 @@ class Claims(Generic[K, W]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._one
+
+
+def drop_user(users: dict[K, set[str]], used: K, key: str) -> None:
+    """Let *key* use *used* no more, if it did; what nobody uses is forgotten."""
+    found = users.get(used, set())
+    found.discard(key)
+    if not found:
+        users.pop(used, None)

@@ -9,8 +9,8 @@ What it is not: pods (``selection``) and their rows (``rows``).
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import TypeVar
 
+from outgate.policy.claims import drop_user
 from outgate.policy.decisions import Decision, Fate, Reach, decide, reach_of
 from outgate.policy.model import (
     BadPolicy,
@@ -22,8 +22,6 @@ from outgate.policy.model import (
 from outgate.policy.nodes import Candidates, NodeIndex
 from outgate.state.entries import Address, Family, NodeName, PolicyId
 from outgate.state.facts import NodeFacts
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +183,10 @@ class PolicyBook:
             if not isinstance(gateway, GatewayAtAddress)
         )
         for gone in self._watched.pop(key, ()):
-            _drop_user(self._candidate_users, gone, key)
+            drop_user(self._candidate_users, gone, key)
             self._nodes.unwatch(gone)
         for address in _addresses(old):
-            _drop_user(self._address_users, address, key)
+            drop_user(self._address_users, address, key)
         self._undecided.add(key)
         if new is None:
             del self.good[key]
@@ -243,10 +241,3 @@ def _addresses(policy: EgressPolicy | None) -> set[Address]:
         for gateway in (policy.gateways if policy else ())
         if isinstance(gateway, GatewayAtAddress)
     }
-
-
-def _drop_user(users: dict[T, set[str]], used: T, key: str) -> None:
-    found = users.get(used, set())
-    found.discard(key)
-    if not found:
-        users.pop(used, None)

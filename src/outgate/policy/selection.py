@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
+from outgate.policy.claims import drop_user
 from outgate.policy.endpoints import (
     IdentityLabels,
     holds_addresses,
@@ -53,8 +53,6 @@ class Identity:
         self.everywhere: tuple[str, ...] | None = None
         self.policies: tuple[tuple[str, frozenset[_Nodes] | None], ...] = ()
 
-
-W = TypeVar("W")
 
 _Pods = Watched[Identity]
 _Nodes = Watched[NodeName]
@@ -293,19 +291,12 @@ class Selection:
     def _forget(self, key: str, held: _Rules) -> None:
         del self._rules[key]
         for pods, nodes in held.watched:
-            _drop_user(self._identity_users, pods, key)
+            # A policy may name one selector twice: it is dropped the first time.
+            drop_user(self._identity_users, pods, key)
             self._matches.unwatch(pods)
             if nodes is not None:
-                _drop_user(self._node_users, nodes, key)
+                drop_user(self._node_users, nodes, key)
                 self._node_matches.unwatch(nodes)
-
-
-def _drop_user(users: dict[W, set[str]], watched: W, key: str) -> None:
-    # A policy may name one selector twice: it is dropped the first time.
-    found = users.get(watched, set())
-    found.discard(key)
-    if not found:
-        users.pop(watched, None)
 
 
 def _drop_identity(of_namespace: dict[str, set[Identity]], gone: Identity) -> None:
