@@ -22,13 +22,12 @@ import structlog
 
 from outgate.errors import SourceError
 from outgate.policy.reports import NodeReport
-from outgate.source.client import Client
+from outgate.source.client import MERGE_PATCH, Client
 from outgate.telemetry.events import Event
 
 log = structlog.get_logger()
 
 PATH = "/apis/outgate.io/v1alpha1/egressnodes"
-MERGE_PATCH = "application/merge-patch+json"
 NOT_FOUND, CONFLICT = 404, 409
 
 LOOK_SECONDS = 1.0

@@ -20,14 +20,13 @@ import structlog
 
 from outgate.controller.notices import Allowance, Notice
 from outgate.errors import SourceError
-from outgate.source.client import Client
+from outgate.source.client import MERGE_PATCH, Client
 from outgate.telemetry.events import Event
 
 log = structlog.get_logger()
 
 COMPONENT = "outgate-controller"
 PATH = "/api/v1/namespaces/default/events"
-MERGE_PATCH = "application/merge-patch+json"
 REMEMBERED = 4096
 """So many notices are counted up; older ones are written anew."""
 

@@ -22,12 +22,11 @@ from outgate.controller.agenda import Agenda
 from outgate.controller.notices import Notice, Subject, notices
 from outgate.errors import SourceError
 from outgate.policy.status import Json, PolicyStatus
-from outgate.source.client import Client
+from outgate.source.client import MERGE_PATCH, Client
 from outgate.telemetry.events import Event
 
 log = structlog.get_logger()
 
-MERGE_PATCH = "application/merge-patch+json"
 NOT_FOUND, NOT_ALLOWED, CONFLICT = 404, 405, 409
 
 WRITE_SECONDS = 5.0

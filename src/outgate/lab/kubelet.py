@@ -35,9 +35,8 @@ from outgate.lab.runtime import Runtime
 from outgate.lab.topology import Topology
 from outgate.lab.waiting import wait_ended
 from outgate.lab.workload import Workload, parse_workload
-from outgate.source.client import Client
+from outgate.source.client import MERGE_PATCH, Client
 
-MERGE_PATCH = "application/merge-patch+json"
 MAX_RETRY_SECONDS = 16.0
 FAILURE_REASONS = {
     MakeSandbox: "FailedCreatePodSandBox",

@@ -21,13 +21,12 @@ from outgate.errors import SourceError
 from outgate.lab.informer import Informer
 from outgate.lab.podstatus import RUNTIME, timestamp
 from outgate.lab.topology import Node, Topology
-from outgate.source.client import Client
+from outgate.source.client import MERGE_PATCH, Client
 from outgate.telemetry.version import product_version
 
 HEARTBEAT_SECONDS = 300.0
 RETRY_SECONDS = 1.0
 MAX_PODS = 110
-MERGE_PATCH = "application/merge-patch+json"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 

@@ -26,7 +26,7 @@ from outgate.source.connection import ClientCertificate, Connection
 from outgate.source.credentials import Credentials
 from outgate.source.proxies import choose_proxy
 
-__all__ = ["Client", "ClientCertificate", "Connection"]
+__all__ = ["MERGE_PATCH", "Client", "ClientCertificate", "Connection"]
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
@@ -39,6 +39,9 @@ READ_BUFFER = 256 * 1024
 
 UNAUTHORIZED = 401
 
+MERGE_PATCH = "application/merge-patch+json"
+"""The content type of a patch that names what changes (RFC 7386)."""
+
 
 class Client:
     """One session with one API server; an asynchronous context manager."""
@@ -48,11 +51,6 @@ class Client:
         self._credentials = Credentials(connection)
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
-
-    @property
-    def connection(self) -> Connection:
-        """Return where this client speaks to."""
-        return self._connection
 
     async def __aenter__(self) -> Self:
         self._credentials.check()
