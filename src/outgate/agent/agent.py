@@ -81,12 +81,12 @@ class Agent:
         self._target = CompiledTarget(
             source, config.node, config.tunnel, lambda: kernel.facts
         )
-        self._report = Report(config, source, kernel, self._target)
+        self._reporter = None if client is None else self._make_reporter(client)
+        self._report = Report(config, source, kernel, self._target, self._reporter)
         self._clock = time.monotonic
         self._loop = Reconciler(
             kernel, self._target, self._note_round, Pace(self._clock)
         )
-        self._reporter = None if client is None else self._make_reporter(client)
         self._is_set_aside = False
         self._told = _Told()
 

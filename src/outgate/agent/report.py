@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from outgate.agent.config import AgentConfig
+from outgate.agent.reporter import Reporter
 from outgate.agent.target import CompiledTarget
 from outgate.kernel.collector import Collection
 from outgate.kernel.reasons import Reason, reason_name
@@ -64,11 +65,13 @@ class Report:
         source: Source,
         kernel: Counting,
         target: CompiledTarget,
+        reporter: Reporter | None = None,
     ) -> None:
         self._config = config
         self._source = source
         self._kernel = kernel
         self._target = target
+        self._reporter = reporter
         self._failed_rounds = 0
         self._last_round_at: float | None = None
 
@@ -150,6 +153,7 @@ class Report:
         for counted in self._packets():
             packets[counted.reason] += counted.packets
         forwarded = packets.pop(reason_name(Reason.FORWARDED), 0)
+        told = self._reporter.statistics() if self._reporter else None
         passed = {r: packets.pop(r) for r in PASSES if r in packets}
         return {
             "node": self._config.node,
@@ -164,6 +168,7 @@ class Report:
                 "errors": dict(self._source.errors),
                 "kinds": [asdict(kind) for kind in self._source.statistics()],
             },
+            "egressNode": asdict(told) if told else None,
             "lastRound": asdict(loop.last_round) if loop.last_round else None,
             "lastRoundAge": None
             if self._last_round_at is None

@@ -256,6 +256,7 @@ def status_text(status: dict[str, Any]) -> str:
         ("other family", status["otherFamily"]),
         ("source", _source_text(source)),
         *(("", f"{kind}: {error}") for kind, error in source["errors"].items()),
+        *(("EgressNode", text) for text in _reporting_texts(status["egressNode"])),
         ("last round", _round_text(last, status["lastRoundAge"])),
     ]
     for kind, states in status["entries"].items():
@@ -310,6 +311,13 @@ def _source_text(source: dict[str, Any]) -> str:
     if source["listed"]:
         return "failing: entries are added, none is removed"
     return "not listed yet: programs follow interfaces, no row is changed"
+
+
+def _reporting_texts(told: dict[str, Any] | None) -> tuple[str, ...]:
+    """Return what is wrong with the node's report, if anything."""
+    if told is None or told["error"] is None:
+        return ()
+    return (f"not written: {told['error']}",)
 
 
 def _round_text(last: dict[str, Any] | None, age: float | None) -> str:

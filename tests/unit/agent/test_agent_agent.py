@@ -1,6 +1,7 @@
 """The agent whole, over a fake kernel and a source in memory."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -31,6 +32,7 @@ from outgate.policy.model import (
     Rule,
 )
 from outgate.policy.selectors import Operator, Requirement, Selector
+from outgate.source.client import Client, Connection
 from outgate.source.interface import KindStatistics
 from outgate.state.entries import (
     Attachment,
@@ -168,14 +170,16 @@ async def rows(kernel: FakeKernel) -> dict[PolicyKey, PolicyEntry]:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, bench: Bench | None = None) -> AsyncIterator[Bench]:
+async def running(
+    tmp_path: Path, bench: Bench | None = None, client: Client | None = None
+) -> AsyncIterator[Bench]:
     """Run an agent, over the kernel that an earlier *bench* has left behind."""
     flags = {"node": NODE, "status-socket": str(tmp_path / "agent.sock")}
     earlier, bench = bench, Bench(load_config(flags, {}))
     if earlier:
         bench.kernel = earlier.kernel
     task = asyncio.create_task(
-        Agent(bench.config, bench.kernel, bench.source).run(bench.stop)
+        Agent(bench.config, bench.kernel, bench.source, client).run(bench.stop)
     )
     try:
         yield bench
@@ -375,6 +379,23 @@ async def test_status_tells_drops_from_what_is_left_alone(tmp_path: Path) -> Non
         "byte_count": 60,
     } in status["packets"]
     assert (status["existingFlows"], status["otherFamily"]) == ("keep", "pass")
+
+
+async def test_status_tells_that_the_report_cannot_be_written(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    async with (
+        Client(Connection(url)) as client,
+        running(tmp_path, client=client) as bench,
+        asyncio.timeout(5),
+    ):
+        status = await bench.after_round(1)
+        while not status["egressNode"]["failed"]:
+            await asyncio.sleep(0.01)
+            status = await bench.ask("/status")
+
+    assert 0 == status["egressNode"]["written"]
+    assert "/apis/outgate.io/v1alpha1/egressnodes" in status["egressNode"]["error"]
 
 
 async def test_policies_are_told_by_the_datapaths_number(tmp_path: Path) -> None:
