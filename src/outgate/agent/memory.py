@@ -15,7 +15,6 @@ import gc
 NEW_OBJECTS = 100_000
 """How many new containers are made before the collector looks at them; 700 else."""
 
-
 M_MMAP_THRESHOLD = -3
 """Of ``<malloc.h>``.  Setting it also keeps it from growing with what is freed."""
 
