@@ -1,5 +1,5 @@
 """
-Where desired input comes from: a Kubernetes API server, or a folder of YAML.
+Where desired input comes from: a Kubernetes API server, or YAML and JSON files.
 
 What it is: the doors through which objects become the values of ``policy.model``.
 What it is not: a place of decisions; ``policy`` compiles, ``reconcile`` acts.

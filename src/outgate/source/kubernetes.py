@@ -6,7 +6,7 @@ A node follows its own pods and, as a gateway, those that its policies select.
 
 What it is not: a place where anything is decided about lists, errors or policies.
 
-Who calls it: the agent and the controller, through ``interface.Source``.
+Who calls it: the agent, through ``interface.Source``, and the controller.
 """
 
 import asyncio

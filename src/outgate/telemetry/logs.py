@@ -1,7 +1,8 @@
 """
 Logs: for people on a terminal, JSON lines elsewhere; always on standard error.
 
-Configured once, by the agent.  Pure code never logs; the CLI prints instead.
+Configured once, by agent and controller.  Pure code never logs; the CLI prints
+instead.
 """
 
 import sys
