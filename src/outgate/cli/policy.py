@@ -19,6 +19,7 @@ from typing import Annotated, assert_never
 import msgspec
 import typer
 
+from outgate.cli.render import Output
 from outgate.errors import ConfigError, SourceError
 from outgate.policy.compile import Compiled, compile_node
 from outgate.policy.model import BadPolicy, Cluster, EgressPolicy, Node, Problem
@@ -52,13 +53,6 @@ UPLINK = "uplink0"
 TUNNEL = TunnelDevice("outgate_vx", 4789)
 
 app = typer.Typer(no_args_is_help=True, help="Ask what policies mean, offline.")
-
-
-class Output(StrEnum):
-    """How an answer is printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Severity(StrEnum):
@@ -153,7 +147,7 @@ def _find(document: Document) -> Iterator[Finding]:
 
 def _count(policies: list[Document], findings: list[Finding]) -> str:
     wrong = {
-        (found.document.place) for found in findings if found.severity is Severity.ERROR
+        found.document.place for found in findings if found.severity is Severity.ERROR
     }
     plural = "policy" if len(policies) == 1 else "policies"
     return f"{len(policies)} {plural} checked, {len(wrong) or 'none'} wrong"

@@ -38,8 +38,7 @@ class Held:
 
     def lose(self, key: Key) -> None:
         """Learn that a pass did not find *key*, which may have been written since."""
-        is_written = self._written is not None and key in self._written
-        if key in self.entries and not is_written:
+        if key in self.entries and not self.is_written(key):
             self.correct(key, None)
 
     def begin_pass(self) -> None:

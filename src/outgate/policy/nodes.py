@@ -5,7 +5,7 @@ What it is: an index by address and by node selector, kept current.
 What it is not: the choice (``gateways``), or what networks are (``addresses``).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from outgate.policy.claims import Claims
 from outgate.policy.matching import Matches, Watched
@@ -53,9 +53,6 @@ class NodeIndex:
     def get(self, name: NodeName) -> Node | None:
         """Return the node *name*."""
         return self._nodes.get(name)
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self._nodes.values())
 
     def owner(self, address: Address) -> Node | None:
         """Return which node has *address*; of several, the first by name."""

@@ -215,10 +215,6 @@ class Selection:
         pods = (self._pods[pod][0] for pod in self.pods_of(key))
         return Counter(pod.node for pod in pods if holds_addresses(pod))
 
-    def count(self, key: str) -> int:
-        """Return how many pods a policy selects, of those that hold addresses."""
-        return sum(self.nodes_of(key).values())
-
     def _touch(self, pods: set[str]) -> None:
         for key in pods:
             self._touch_pod(key)

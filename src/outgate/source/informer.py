@@ -46,7 +46,7 @@ class Informer(Generic[T]):
     The objects of *kind* that *selector* (query parameters) selects, by key.
 
     *on_change* is called with the keys of items that came, changed or went, and with
-    none when only ``is_listed`` or ``error`` changed.  *peer* is asked before each
+    none when only ``is_listed`` or what is wrong changed.  *peer* is asked before each
     request that follows a lost connection.  *anchors* as in ``Reflection``.
     """
 
@@ -95,11 +95,6 @@ class Informer(Generic[T]):
     def is_complete(self) -> bool:
         """Return whether that is so, and all is well."""
         return self._reflection.is_complete
-
-    @property
-    def error(self) -> str | None:
-        """Return why the last request failed."""
-        return self._reflection.error
 
     def statistics(self) -> KindStatistics:
         """Return how it fares."""
