@@ -19,9 +19,9 @@ from outgate.state.entries import Address, NodeName, PolicyId
 @dataclass(frozen=True, slots=True)
 class LocalPolicy:
     """
-    A policy that this node carries out: its rows, and of how many pod addresses.
+    A policy that this node carries out, and how many rows it has here.
 
-    None where other policies come first, or the pods lack the family.  *beaten* names
+    No row where other policies come first, or the pods lack the family.  *beaten* names
     the networks that belong to other policies for some of its pods, and to which.
     """
 
@@ -31,7 +31,6 @@ class LocalPolicy:
     generation: int
     id: PolicyId
     rows: int
-    sources: int
     beaten: tuple[str, ...] = ()
 
 
@@ -43,12 +42,10 @@ def local_policies(
     for pod in selection.pods_on(node):
         keys.update(selection.policies_of(pod))
     rows: Counter[str] = Counter()
-    sources: Counter[str] = Counter()
     beaten: dict[str, set[str]] = {}
     for shared in pool.in_use():
         for key, count in shared.counts.items():
             rows[key] += count * shared.addresses
-            sources[key] += shared.addresses
         for defeat in shared.defeats:
             told = f"{defeat.network} belongs to {defeat.winner.reference}"
             beaten.setdefault(defeat.loser.key, set()).add(told)
@@ -60,7 +57,6 @@ def local_policies(
             generation=policy.generation,
             id=policy.id,
             rows=rows[key],
-            sources=sources[key],
             beaten=tuple(sorted(beaten.get(key, ()))),
         )
         for key in sorted(keys | rows.keys())

@@ -466,7 +466,7 @@ def test_bad_version_keeps_the_good_one_and_its_generation() -> None:
     assert engine.problems == (problem,)
     assert engine.policy_names == {good.id: good.reference}
     assert engine.local_policies() == (
-        LocalPolicy(good.kind, "p", "p", 3, good.id, rows=1, sources=1),
+        LocalPolicy(good.kind, "p", "p", 3, good.id, rows=1),
     )
 
 
