@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -28,7 +29,6 @@ from outgate.telemetry.events import Event
 log = structlog.get_logger()
 
 PATH = "/apis/outgate.io/v1alpha1/egressnodes"
-NOT_FOUND, CONFLICT = 404, 409
 
 LOOK_SECONDS = 1.0
 """How often the report is looked at, and so how often it is written at most."""
@@ -113,7 +113,7 @@ class Reporter:
         except TimeoutError:
             self._fail("no answer in time")
         except SourceError as error:
-            mend = MEND if error.status == NOT_FOUND else ""
+            mend = MEND if error.status == HTTPStatus.NOT_FOUND else ""
             self._fail(f"{error}{mend}")
         else:
             if len(body) > 1:
@@ -134,7 +134,7 @@ class Reporter:
         try:
             await self._patch(report, status)
         except SourceError as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             await self._create(report)
             await self._patch(report, _status(replace(report, renew_time=_wall())))
@@ -157,7 +157,7 @@ class Reporter:
         try:
             await self._client.request("POST", PATH, body=body)
         except SourceError as error:
-            if error.status != CONFLICT:
+            if error.status != HTTPStatus.CONFLICT:
                 raise
 
     def _fail(self, error: str) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -32,8 +33,6 @@ REMEMBERED = 4096
 
 LONGEST_MESSAGE = 1024
 """The API's limit; the field is cut, the status has all of it."""
-
-NOT_FOUND = 404
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ class Events:
                 "PATCH", f"{PATH}/{known.name}", body=body, content_type=MERGE_PATCH
             )
         except SourceError as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return False
         known.count += 1

@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -26,8 +27,6 @@ log = structlog.get_logger()
 
 LEASE_NAME = "outgate-controller"
 API = "/apis/coordination.k8s.io/v1"
-CONFLICT = 409
-NOT_FOUND = 404
 
 
 class _Spec(msgspec.Struct, rename="camel"):
@@ -99,7 +98,7 @@ class Lease:
             self.error = None
         except SourceError as error:
             # A lost race is no failure: the next attempt reads who won.
-            self.error = None if error.status == CONFLICT else str(error)
+            self.error = None if error.status == HTTPStatus.CONFLICT else str(error)
         except TimeoutError:
             self.error = f"lease {self._namespace}/{self._name}: no answer in time"
         self._note_leadership()
@@ -108,7 +107,7 @@ class Lease:
         try:
             raw = await self._client.fetch(self._path, {})
         except SourceError as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._election.observe(None, time.monotonic())
         else:

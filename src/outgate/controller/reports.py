@@ -9,6 +9,7 @@ nodes that are no more are deleted by the controller that leads.
 import asyncio
 import time
 from collections.abc import Collection, Iterable
+from http import HTTPStatus
 
 import msgspec
 import structlog
@@ -26,7 +27,6 @@ from outgate.telemetry.events import Event
 log = structlog.get_logger()
 
 ASK_SECONDS = 2.0
-NOT_FOUND = 404
 ORPHAN_SECONDS = 60.0
 """How long a node must be gone before its report goes."""
 
@@ -75,7 +75,10 @@ class Reports:
                     raw = await self._client.fetch(f"{EGRESS_NODES.path}/{node}", {})
                     _, report = EGRESS_NODES.decode(raw)
             except (SourceError, msgspec.DecodeError, TimeoutError) as error:
-                if not isinstance(error, SourceError) or error.status != NOT_FOUND:
+                if (
+                    not isinstance(error, SourceError)
+                    or error.status != HTTPStatus.NOT_FOUND
+                ):
                     # Who cannot hear must not say that the others are silent.
                     self._freshness.defer(time.monotonic())
                     return

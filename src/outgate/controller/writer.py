@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -27,7 +28,6 @@ from outgate.telemetry.events import Event
 
 log = structlog.get_logger()
 
-NOT_FOUND, NOT_ALLOWED, CONFLICT = 404, 405, 409
 
 WRITE_SECONDS = 5.0
 """A write ends before anybody else can lead: shorter than duration - renew_deadline."""
@@ -210,14 +210,14 @@ class StatusWriter:
     async def _refused(
         self, key: str, entry: _Entry, observed: Observed, error: SourceError
     ) -> None:
-        if error.status == CONFLICT:
+        if error.status == HTTPStatus.CONFLICT:
             # The watch brings what changed; this only makes sure.
             self.counts.conflicts += 1
             entry.retry_at = time.monotonic() + FIRST_WAIT
             self._changed.add(key)
-        elif error.status == NOT_ALLOWED:
+        elif error.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self._shun(observed.subject.kind, "its CRD serves no status")
-        elif error.status == NOT_FOUND:
+        elif error.status == HTTPStatus.NOT_FOUND:
             await self._missing(key, entry, observed)
         else:
             self._fail(key, entry, str(error))
@@ -230,7 +230,7 @@ class StatusWriter:
         except TimeoutError:
             self._fail(key, entry, "no answer in time")
         except SourceError as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 self._fail(key, entry, str(error))
         else:
             self._shun(observed.subject.kind, "its CRD serves no status")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ async def _keep_node(client: Client, node: Node) -> None:
     try:
         known = await client.request("GET", path)
     except SourceError as error:
-        if error.status != 404:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         known = await client.request("POST", "/api/v1/nodes", body=node_object(node))
     status = node_status(node, time.time(), known.get("status") or {})
@@ -169,6 +170,6 @@ async def _renew_lease(client: Client, lease: dict[str, Any]) -> None:
     try:
         await client.request("PATCH", path, body=change, content_type=MERGE_PATCH)
     except SourceError as error:
-        if error.status != 404:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         await client.request("POST", LEASES, body=lease)

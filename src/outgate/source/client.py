@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,8 +37,6 @@ DEAD_PEER_SECONDS = 30
 
 READ_BUFFER = 256 * 1024
 """Bytes of one answer that may wait for us, before its server is made to wait."""
-
-UNAUTHORIZED = 401
 
 MERGE_PATCH = "application/merge-patch+json"
 """The content type of a patch that names what changes (RFC 7386)."""
@@ -192,7 +191,7 @@ class Client:
                         yield response
                         return
                     error = await _refused(f"{method} {path}", response)
-                if is_last or error.status != UNAUTHORIZED:
+                if is_last or error.status != HTTPStatus.UNAUTHORIZED:
                     raise error
                 if not await self._credentials.renew(token):
                     raise error

@@ -9,6 +9,7 @@ What it is not: a watch; nothing is kept, and what changes a moment later is not
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
@@ -145,7 +146,7 @@ async def _find_pod(client: Client, wanted: PodName) -> Json:
     try:
         pod: Json = await client.request("GET", wanted.path)
     except SourceError as error:
-        if error.status != 404:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         path = f"/api/v1/namespaces/{wanted.namespace}/pods"
         items = await _pages(client, path, {})
@@ -197,7 +198,7 @@ async def _list(client: Client, kind: Kind) -> list[Json]:
     try:
         items = await _pages(client, kind.path, query)
     except SourceError as error:
-        if kind.is_optional and error.status == 404:
+        if kind.is_optional and error.status == HTTPStatus.NOT_FOUND:
             return []
         raise
     return [

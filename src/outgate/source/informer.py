@@ -13,6 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Set
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 from outgate.errors import SourceError
@@ -29,7 +30,7 @@ from outgate.source.client import Client
 from outgate.source.interface import KindStatistics
 from outgate.source.peer import Peer
 from outgate.source.timing import DEFAULT_TIMING, Timing
-from outgate.source.watch import NOT_FOUND, Held, Reflection
+from outgate.source.watch import Held, Reflection
 from outgate.source.wire import Kind
 
 T = TypeVar("T")
@@ -242,7 +243,7 @@ class Informer(Generic[T]):
 
     def _fail(self, failure: Failure) -> None:
         kind = self.kind
-        if failure.status == NOT_FOUND and kind.former_path:
+        if failure.status == HTTPStatus.NOT_FOUND and kind.former_path:
             is_former = self._path == kind.former_path
             self._path = kind.path if is_former else kind.former_path
         self._reflection.receive_failure(failure, time.monotonic(), random.random())

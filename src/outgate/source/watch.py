@@ -27,6 +27,7 @@ held counts as late.
 
 from collections.abc import Collection, Set
 from enum import Enum
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 import msgspec
@@ -48,9 +49,6 @@ from outgate.source.shrink import ShrinkGuard
 from outgate.source.timing import DEFAULT_TIMING, Timing
 
 T = TypeVar("T")
-
-GONE = 410
-NOT_FOUND = 404
 
 NO_STREAM = (400, 405, 422, 501)
 """What servers say that know no streamed lists, or have them switched off."""
@@ -204,13 +202,17 @@ class Reflection(Generic[T]):
             return
         self._broken_streams += self.is_open and self._state is _State.STREAMING
         self.is_open = False
-        if failure.status == GONE:
+        if failure.status == HTTPStatus.GONE:
             self._restart_list()
             self._expiries_in_row += 1
             if self._expiries_in_row == 1:
                 return
             self._failures_in_row = self._expiries_in_row - 2
-        elif failure.status == NOT_FOUND and self._may_be_missing and not self.items:
+        elif (
+            failure.status == HTTPStatus.NOT_FOUND
+            and self._may_be_missing
+            and not self.items
+        ):
             self._receive_missing(failure, now, seed)
             return
         self._missing_since = None
