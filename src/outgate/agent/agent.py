@@ -45,6 +45,9 @@ from outgate.telemetry.metrics import exposition
 
 log = structlog.get_logger()
 
+STEADY_SECONDS = 60.0
+"""Events that were followed so long before they failed count as having worked."""
+
 
 class NodeKernel(ports.Kernel, Counting, Protocol):
     """The kernel as the agent needs it; the real one and the fake fit by shape."""
@@ -118,7 +121,8 @@ class Agent:
             try:
                 await self._kernel.run()
             except* OutgateError as errors:
-                attempts = attempts + 1 if self._clock() - started < 60 else 1
+                is_steady = self._clock() - started >= STEADY_SECONDS
+                attempts = 1 if is_steady else attempts + 1
                 log.warning(
                     Event.KERNEL_EVENTS_FAILED,
                     error="; ".join(str(error) for error in errors.exceptions),

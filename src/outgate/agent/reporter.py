@@ -44,7 +44,11 @@ START_SECONDS = 15.0
 before it restarted goes on in the kernel, and its pods need not leave."""
 
 WRITE_SECONDS = 5.0
+"""A write that takes longer has failed: the next sign of life is due."""
+
 LONGEST_WAIT = 30.0
+"""Between two attempts while the API refuses."""
+
 MEND = "; install the CRD: kubectl apply -f deploy/crds/egressnodes.yaml"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 PER_SECOND = 20.0
 BURST = 200.0
+"""So many writes on average at most, and so many at once after a quiet time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,11 @@ WRITE_SECONDS = 5.0
 """A write ends before anybody else can lead: shorter than duration - renew_deadline."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+"""Seconds until a write that failed is tried again; doubled each time."""
+
 FOREIGN_WAIT = 300.0
+"""The same for a kind whose CRD keeps no status: somebody must install another."""
+
 GAP_SECONDS = 1.0
 """Between two writes to one policy, whatever changes."""
 

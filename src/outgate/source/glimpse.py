@@ -19,6 +19,8 @@ from outgate.source.files import REPORT_KIND, Document
 from outgate.state.entries import Address
 
 PAGE = "500"
+"""Objects of one page, as ``kubectl`` asks for."""
+
 NEAR_NAMES = 5
 PODS = "/api/v1/pods"
 

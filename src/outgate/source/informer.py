@@ -36,6 +36,8 @@ from outgate.source.wire import Kind
 T = TypeVar("T")
 
 PAGE_SIZE = 500
+"""Objects of one page, as many as ``kubectl`` asks for."""
+
 BITE = 100
 """Objects decoded before others have their turn: about 2 ms."""
 
