@@ -133,6 +133,64 @@ def test_interface_may_be_named_by_an_altname(dual: Lab) -> None:
             on_node(dual, GATEWAY, "ip link property del dev eth0 altname uplink-0")
 
 
+@contextmanager
+def default_route(lab: Lab, *steps: str) -> Iterator[None]:
+    """Take *steps* on the gateway; afterwards its default route is as it was."""
+    agent = lab.agent_on(GATEWAY)
+    former = lab.kubectl(f"-n cilium exec {agent} -- ip route show default").strip()
+    try:
+        for step in steps:
+            on_node(lab, GATEWAY, step)
+        yield
+    finally:
+        on_node(lab, GATEWAY, f"ip route replace {former}")
+
+
+@contextmanager
+def second_uplink(lab: Lab, address: str) -> Iterator[str]:
+    """One more interface of the gateway, which has *address*."""
+    on_node(lab, GATEWAY, "ip link add wan type veth peer name wan-peer")
+    try:
+        for step in (
+            f"addr add {address}/32 dev wan",
+            "link set wan up",
+            "link set wan-peer up",
+        ):
+            on_node(lab, GATEWAY, f"ip {step}")
+        yield "wan"
+    finally:
+        on_node(lab, GATEWAY, "ip link del wan")
+
+
+def test_default_route_that_moves_is_followed_at_once(dual: Lab) -> None:
+    """Pods leave as the interface that has it; without one they are dropped."""
+    own, other = SIDE4.egress_ip, SPARE[4]
+
+    def has_answers(expected: str) -> bool:
+        return answers(dual, "router")[-2:] == [expected] * 2
+
+    with (
+        in_force(dual, gateway_policy("by-route", through(GATEWAY))),
+        asking(dual, "router", SIDE4, nodeName=WORKER),
+        second_uplink(dual, other) as wan,
+    ):
+        wait_until(lambda: has_answers(own))
+        first = len(answers(dual, "router")) - 2
+        with default_route(dual, f"ip route replace default dev {wan}"):
+            wait_until(lambda: has_answers(other))
+        wait_until(lambda: has_answers(own))
+        with default_route(dual, "ip route del default"):
+            wait_until(lambda: has_answers("failed"))
+            wait_until(
+                lambda: (
+                    "default route" in condition(dual, "by-route", "EgressIPReady")[1]
+                )
+            )
+        wait_until(lambda: has_answers(own))
+
+        assert {own, other, "failed"} == set(answers(dual, "router")[first:])
+
+
 def set_ready(lab: Lab, node: str, status: str) -> None:
     """Let the API say that a node is Ready, or that it is not."""
     ready = {"type": "Ready", "status": status, "reason": "Story", "message": "by hand"}
