@@ -4,11 +4,13 @@
  *
  * A reply to a translated flow gets its pod's address back and goes to the pod: through
  * the tunnel to its node, or straight into its veth; so does an ICMP error that speaks of
- * one. Everything else is the host's.
+ * one. What other nodes tunnelled here is taken out of the tunnel, and goes on as behind
+ * the tunnel device (overlay.h). Everything else is the host's.
  */
 #include "include/classify.h"
 #include "include/config.h"
 #include "include/context.h"
+#include "include/decap.h"
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/fragment_hold.h"
@@ -16,6 +18,7 @@
 #include "include/icmp_answer.h"
 #include "include/mss.h"
 #include "include/nat.h"
+#include "include/overlay.h"
 #include "include/settle.h"
 #include "include/verdict.h"
 
@@ -136,30 +139,54 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	return send_to_pod(context, entry);
 }
 
+/* From the wire itself. Not inlined, to have a stack of its own. */
+static __noinline int receive(struct context *context)
+{
+	struct packet *packet = &context->work->packet;
+	__u32 policy = 0;
+	int verdict = handle(context, packet, &policy);
+
+	if (verdict == VERDICT_PASS)
+		return VERDICT_NEXT;
+	if (context->is_released)
+		return verdict;
+	settle(context, packet, verdict, DIRECTION_TO_POD, policy);
+	if (verdict < 0 && answer_drop(context, packet, verdict, &packet->tuple.destination)) {
+		/* From the egress IP: all that the server knows of us. */
+		context_mark(context, settings.mark_mask, settings.mark_translated);
+		return context_redirect_back(context);
+	}
+	return verdict < 0 ? VERDICT_DROP : verdict;
+}
+
+/* From node @node, by the tunnel. Likewise. */
+static __noinline int receive_tunnelled(struct context *context, const struct ip_address *node)
+{
+	struct packet *packet = &context->work->packet;
+	__u32 policy = 0;
+	__u8 direction;
+	int verdict;
+
+	context_parse(context, packet);
+	verdict = overlay_handle(context, packet, node, &policy, &direction);
+	return overlay_settle(context, packet, node, verdict, direction, policy);
+}
+
 SEC("tc")
 int FAMILY(from_netdev)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
-	struct packet *packet;
-	__u32 policy = 0;
-	int verdict;
+	struct ip_address node = {};
+	int result;
 
 	if (!context.work)
 		return VERDICT_DROP;
-	packet = &context.work->packet;
-	verdict = handle(&context, packet, &policy);
-
-	if (verdict == VERDICT_PASS)
-		return VERDICT_NEXT;
-	if (context.is_released)
-		return verdict;
-	settle(&context, packet, verdict, DIRECTION_TO_POD, policy);
-	if (verdict < 0 && answer_drop(&context, packet, verdict, &packet->tuple.destination)) {
-		/* From the egress IP: all that the server knows of us. */
-		context_mark(&context, settings.mark_mask, settings.mark_translated);
-		return context_redirect_back(&context);
-	}
-	return verdict < 0 ? VERDICT_DROP : verdict;
+	result = decap(&context, &node);
+	if (!result)
+		return receive(&context);
+	if (result == DECAP_FAILED)
+		return VERDICT_DROP;
+	return receive_tunnelled(&context, &node);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -1,209 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * from-overlay: what comes out of the tunnel, on the tunnel device (ingress).
- *
- * For a pod of this node: the reply of a flow that the pod started, or nothing. Else this
- * node is the gateway: translate and send, or hand to the host's stack (a setting).
+ * from-overlay: what comes out of the tunnel device (ingress): what from-netdev did not
+ * take out of the tunnel by itself. What becomes of it: overlay.h.
  */
-#include "include/classify.h"
-#include "include/config.h"
-#include "include/context.h"
-#include "include/encap.h"
-#include "include/flow.h"
-#include "include/fragment.h"
-#include "include/icmp.h"
-#include "include/icmp_answer.h"
-#include "include/nat.h"
-#include "include/settle.h"
-#include "include/verdict.h"
-
-static __always_inline int deliver(struct context *context, const struct packet *packet,
-				   const struct ip_address *node, __u32 *policy)
-{
-	_Bool is_error = packet->class == PACKET_ICMP_ERROR;
-	struct tuple view = is_error ? context->work->quote.tuple
-				     : tuple_reverse(&packet->tuple);
-	__u64 now = bpf_jiffies64();
-	struct flow_entry *flow;
-	__u32 ifindex;
-
-	if (packet->class != PACKET_FLOW && !is_error)
-		return -unsupported(packet->class);
-	flow = flow_lookup_reply(&view, now);
-	if (!flow || flow->decision != FLOW_TO_GATEWAY ||
-	    !is_same_node(&flow->tunnel_endpoint, node))
-		return -DROP_NO_FLOW;
-	*policy = flow->policy;
-	if (!is_error) {
-		flow_touch(flow, tcp_bits(packet, 1), now);
-		fragment_learn_ordered(context, packet);
-	}
-	ifindex = flow->ifindex;
-	if (context_untag(context))
-		return -DROP_REWRITE;
-	if (context_write_macs(context, flow->pod_mac, flow->host_mac))
-		return -DROP_INVALID;
-	return context_redirect_pod(context, ifindex);
-}
-
-/* The row that makes this node the gateway of a new flow; or NULL with @error set. */
-static __always_inline const struct egress_value *
-gateway_row(const struct tuple *tuple, const struct ip_address *node, __u32 *policy, int *error)
-{
-	const struct egress_value *row;
-
-	*error = -DROP_FORGED_POD;
-	if (!is_pod_of_node(&tuple->source, node))
-		return 0;
-	*error = -DROP_NO_POLICY;
-	row = covering_row(tuple);
-	if (!row)
-		return 0;
-	*policy = row->policy;
-	if (row->kind == POLICY_GATEWAY && is_host_address(&row->tunnel_endpoint))
-		return row;
-	if (row->kind == POLICY_NO_GATEWAY)
-		*error = -DROP_NO_GATEWAY;
-	else if (row->kind == POLICY_NO_EGRESS_IP)
-		*error = -DROP_NO_EGRESS_IP;
-	return 0;
-}
-
-static __always_inline int translate(struct context *context, const struct packet *packet,
-				     const struct ip_address *node, __u32 *policy)
-{
-	const struct egress_value *row;
-	int result, error;
-
-	context->work->origin = (struct origin){ .tunnel_endpoint = *node };
-	result = nat_find(context, packet, policy);
-	if (result > 0) {
-		row = gateway_row(&packet->tuple, node, policy, &error);
-		if (!row)
-			return error;
-		result = nat_open(context, &packet->tuple, &row->egress_ip, row->policy);
-	}
-	if (result)
-		return result;
-	fragment_learn_ordered(context, packet);
-	return snat_send(context, packet);
-}
-
-/* Path "stack": let the host route the packet; to-netdev translates what carries the mark. */
-static __always_inline int hand_to_stack(struct context *context)
-{
-	const struct runtime_config *config = runtime_config();
-
-	if (!config)
-		return -DROP_NO_TUNNEL;
-	if (context_write_macs(context, config->tunnel_mac, config->tunnel_mac))
-		return -DROP_INVALID;
-	bpf_skb_change_type(context->skb, 0 /* PACKET_HOST */);
-	context_mark(context, settings.mark_mask, settings.mark_overlay);
-	return VERDICT_PASS;
-}
-
-/* Path "stack": note where replies go. */
-static __always_inline int hand_flow_to_stack(struct context *context,
-					      const struct packet *packet,
-					      const struct ip_address *node,
-					      __u32 *policy)
-{
-	struct flow_entry *entry = &context->work->flow;
-	struct flow_entry *flow = flow_lookup(packet, bpf_jiffies64());
-	const struct egress_value *row;
-	int error;
-
-	if (flow && flow->decision == FLOW_FROM_TUNNEL &&
-	    address_equal(&flow->tunnel_endpoint, node)) {
-		*policy = flow->policy;
-		flow_touch(flow, tcp_bits(packet, 0), bpf_jiffies64());
-	} else {
-		row = gateway_row(&packet->tuple, node, policy, &error);
-		if (!row)
-			return error;
-		__builtin_memset(entry, 0, sizeof(*entry));
-		entry->decision = FLOW_FROM_TUNNEL;
-		entry->tunnel_endpoint = *node;
-		entry->policy = row->policy;
-		entry->generation = policy_generation();
-		entry->egress_ip = row->egress_ip;
-		entry->last_seen = bpf_jiffies64();
-		if (flow_open(context->work, &packet->tuple))
-			return -DROP_FLOW_TABLE_FULL;
-	}
-	fragment_learn_ordered(context, packet);
-	return hand_to_stack(context);
-}
-
-/* An ICMP error that a pod of @node sends follows its flow, and opens none. */
-static __always_inline int forward_error(struct context *context, const struct packet *packet,
-					 const struct ip_address *node, __u32 *policy)
-{
-	const struct flow_entry *flow;
-
-	if (settings.gateway_path == GATEWAY_DIRECT)
-		return error_send(context, packet, node, policy);
-	flow = error_flow(context, packet);
-	if (!flow || flow->decision != FLOW_FROM_TUNNEL ||
-	    !address_equal(&flow->tunnel_endpoint, node))
-		return -DROP_ICMP_NO_FLOW;
-	*policy = flow->policy;
-	return hand_to_stack(context);
-}
-
-static __always_inline int handle(struct context *context, struct packet *packet,
-				  struct ip_address *node, __u32 *policy, __u8 *direction)
-{
-	*direction = DIRECTION_TO_WORLD;
-	context_parse(context, packet);
-	if (packet->class == PACKET_OTHER_FAMILY)
-		return VERDICT_PASS;
-	if (!decap_source(context, node))
-		return -DROP_UNKNOWN_TUNNEL_SOURCE;
-	if (packet->class == PACKET_OTHER)
-		return -DROP_INVALID;
-	fragment_resolve(context, packet);
-	if (packet->class == PACKET_ICMP_ERROR) {
-		context_quote(context, packet);
-		fragment_resolve_quote(context, packet);
-	}
-	if (is_pod_address(&packet->tuple.destination)) {
-		*direction = DIRECTION_TO_POD;
-		return deliver(context, packet, node, policy);
-	}
-	if (packet->class == PACKET_ICMP_ERROR)
-		return forward_error(context, packet, node, policy);
-	if (packet->class != PACKET_FLOW)
-		return -unsupported(packet->class);
-	if (settings.gateway_path == GATEWAY_STACK)
-		return hand_flow_to_stack(context, packet, node, policy);
-	return translate(context, packet, node, policy);
-}
+#include "include/overlay.h"
 
 SEC("tc")
 int FAMILY(from_overlay)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
+	__u8 direction = DIRECTION_TO_WORLD;
 	struct ip_address node;
 	struct packet *packet;
 	__u32 policy = 0;
-	__u8 direction;
 	int verdict;
 
 	if (!context.work)
 		return VERDICT_DROP;
 	packet = &context.work->packet;
-	verdict = handle(&context, packet, &node, &policy, &direction);
-
-	if (verdict == VERDICT_PASS)
-		/* To the host's stack; to-netdev counts it. */
+	context_parse(&context, packet);
+	if (packet->class == PACKET_OTHER_FAMILY)
 		return VERDICT_NEXT;
-	settle(&context, packet, verdict, direction, policy);
-	/* As its egress IP: the address by which pods' owners and the world know a gateway. */
-	if (verdict < 0 && answer_drop(&context, packet, verdict, &context.work->egress_ip))
-		verdict = encap_redirect(&context, &node);
-	return verdict < 0 ? VERDICT_DROP : verdict;
+	verdict = -DROP_UNKNOWN_TUNNEL_SOURCE;
+	if (decap_source(&context, &node))
+		verdict = overlay_handle(&context, packet, &node, &policy, &direction);
+	return overlay_settle(&context, packet, &node, verdict, direction, policy);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -40,6 +40,7 @@
 struct context {
 	struct __sk_buff *skb;
 	struct work *work;
+	__u32 came_by; /* ifindex that it seems to have come by: the tunnel device; 0: the skb's */
 	__u8 pass_reason; /* a reason to count a pass by, or 0 */
 	_Bool is_released; /* it comes in once more, and is counted then (fragment.h) */
 };

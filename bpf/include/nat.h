@@ -131,7 +131,7 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 	const struct runtime_config *config = runtime_config();
 	struct bpf_fib_lookup fib = {
 		.family = OUR_AF,
-		.ifindex = context->skb->ifindex,
+		.ifindex = context->came_by ? context->came_by : context->skb->ifindex,
 	};
 	long result;
 

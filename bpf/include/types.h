@@ -156,6 +156,11 @@ enum other_family {
 	OTHER_FAMILY_DROP = 1,
 };
 
+enum tunnel_way {
+	TUNNEL_AUTO = 0, /* tc adds and removes outer headers where it can */
+	TUNNEL_DEVICE = 1, /* the kernel's VXLAN device does, always */
+};
+
 struct settings {
 	__u32 tunnel_vni;
 	__u32 mark_mask;
@@ -168,7 +173,7 @@ struct settings {
 	__u8 gateway_path; /* enum gateway_path */
 	__u8 existing_flows; /* enum existing_flows */
 	__u8 other_family; /* enum other_family: of pods with ROLE_OTHER_FAMILY */
-	__u8 pad1;
+	__u8 tunnel_way; /* enum tunnel_way */
 	__u16 tunnel_port; /* UDP; 0: pods may send to it */
 	__u16 pad2;
 };

@@ -7,12 +7,14 @@ tests of one process that want the same settings, and forgets its rows between t
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from bpf.harness import MakeNode, Node, Setup
 from bpf.world import WORLDS, World, gateway_entries
+from outgate.kernel.settings import TunnelWay
 
 
 @pytest.fixture(params=WORLDS, ids=lambda world: world.name)
@@ -29,12 +31,19 @@ def shared_node() -> Iterator[MakeNode]:
         yield cache(lambda setup: stack.enter_context(Node(setup)))
 
 
+@pytest.fixture(params=TunnelWay)
+def tunnel_way(request: pytest.FixtureRequest) -> TunnelWay:
+    """Who handles outer headers: what becomes of packets must be the same."""
+    way: TunnelWay = request.param
+    return way
+
+
 @pytest.fixture
-def make_node(shared_node: MakeNode, world: World) -> MakeNode:
+def make_node(shared_node: MakeNode, world: World, tunnel_way: TunnelWay) -> MakeNode:
     """The node that is the gateway, with settings of the test's choice."""
 
     def make(setup: Setup) -> Node:
-        node = shared_node(setup)
+        node = shared_node(replace(setup, tunnel_way=tunnel_way))
         node.reset()
         node.put(gateway_entries(world))
         return node
@@ -49,8 +58,8 @@ def node(make_node: MakeNode) -> Node:
 
 
 @pytest.fixture
-def own_node(world: World) -> Iterator[Node]:
+def own_node(world: World, tunnel_way: TunnelWay) -> Iterator[Node]:
     """The same, for a test that changes more than rows."""
-    with Node() as node:
+    with Node(Setup(tunnel_way=tunnel_way)) as node:
         node.put(gateway_entries(world))
         yield node

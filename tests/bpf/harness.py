@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from bpf import outer
 from bpf.collecting import collect_all, take_events, take_garbage
 from bpf.uplink import UPLINK, build_uplink, command
 from bpf.wrapper import tunnel_source, wrapper_object
@@ -49,6 +50,7 @@ from outgate.kernel.settings import (
     GatewayPath,
     OtherFamily,
     RuntimeConfig,
+    TunnelWay,
 )
 from outgate.state.entries import (
     Address,
@@ -118,6 +120,7 @@ class Setup:
     has_route: bool = True
     flow_table_size: int | None = None
     jiffies_per_second: int = JIFFIES_PER_SECOND
+    tunnel_way: TunnelWay = TunnelWay.AUTO
 
     @property
     def datapath(self) -> DatapathSettings:
@@ -135,6 +138,7 @@ class Setup:
             existing_flows=self.existing_flows,
             other_family=self.other_family,
             tunnel_port=TUNNEL_PORT,
+            tunnel_way=self.tunnel_way,
             flow_table_size=self.flow_table_size,
         )
 
@@ -314,10 +318,27 @@ class Node:
         pack_into("=I", context, GSO_SIZE, gso_size)
         if tunnel:
             context[CB : CB + 20] = tunnel_source(tunnel, vni)
-        outcome = Outcome(PASS, packet, mark)
+        before = Outcome(PASS, packet, mark)
+        if tunnel and self._setup.tunnel_way is TunnelWay.AUTO:
+            # From the wire; from-netdev takes it, or leaves it to the tunnel device.
+            arrived = Outcome(PASS, outer.wrap(packet, tunnel, vni), mark)
+            outcome = self._pass(Hook.FROM_NETDEV, arrived, context)
+            if outcome != arrived:
+                return outcome
+        return self._pass(hook, before, context, is_tunnelled=tunnel is not None)
+
+    def _pass(
+        self,
+        hook: Hook,
+        outcome: Outcome,
+        context: bytearray,
+        *,
+        is_tunnelled: bool = False,
+    ) -> Outcome:
+        """Show a packet to one family's program, and the other's if that passed it."""
         for family in Family:
             if outcome.verdict == PASS:
-                program = self.program(hook, family, is_tunnelled=tunnel is not None)
+                program = self.program(hook, family, is_tunnelled=is_tunnelled)
                 outcome = self._run(program, outcome, context)
         return outcome
 

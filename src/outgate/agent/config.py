@@ -17,6 +17,7 @@ from outgate.kernel.settings import (
     ExistingFlows,
     GatewayPath,
     OtherFamily,
+    TunnelWay,
 )
 from outgate.settings import (
     HostPort,
@@ -45,6 +46,7 @@ class AgentConfig:
     gateway_path: GatewayPath
     existing_flows: ExistingFlows
     other_family: OtherFamily
+    tunnel_way: TunnelWay
     attach: AttachWay
     port_first: int
     port_last: int
@@ -78,6 +80,7 @@ class AgentConfig:
             existing_flows=self.existing_flows,
             other_family=self.other_family,
             tunnel_port=self.tunnel_port,
+            tunnel_way=self.tunnel_way,
             flow_table_size=self.flow_table_size,
         )
 
@@ -123,6 +126,12 @@ SETTINGS = (
         "pass",
         choice(OtherFamily),
         "A covered pod's IP family that no policy on it names: pass or drop.",
+    ),
+    Setting(
+        "tunnel-way",
+        "auto",
+        choice(TunnelWay),
+        "Outer headers: auto (by programs where they can) or device (by the kernel).",
     ),
     Setting(
         "attach",

@@ -16,7 +16,7 @@ from outgate.kernel.maps import MapName
 _FLOWS = (MapName.FLOW_V4, MapName.FLOW_V6)
 _PAIRS = (MapName.SNAT_V4, MapName.SNAT_V6)
 
-SETTINGS = Struct("=I I I I I I H H B B B x H 2x")
+SETTINGS = Struct("=I I I I I I H H B B B B H 2x")
 CONFIG_KEY = Struct("=I")
 CONFIG = Struct("=I H H 6s H 16s")
 
@@ -42,6 +42,18 @@ class OtherFamily(StrEnum):
     DROP = "drop"
 
 
+class TunnelWay(StrEnum):
+    """
+    Who adds and removes the tunnel's outer header.
+
+    AUTO: the programs themselves where they can, else the kernel's VXLAN device.
+    DEVICE: the device, always.  On the wire there is no difference.
+    """
+
+    AUTO = "auto"
+    DEVICE = "device"
+
+
 @dataclass(frozen=True, slots=True)
 class DatapathSettings:
     """
@@ -63,6 +75,7 @@ class DatapathSettings:
     existing_flows: ExistingFlows = ExistingFlows.KEEP
     other_family: OtherFamily = OtherFamily.PASS
     tunnel_port: int = 0
+    tunnel_way: TunnelWay = TunnelWay.AUTO
     flow_table_size: int | None = None
 
     @property
@@ -88,6 +101,7 @@ class DatapathSettings:
             list(GatewayPath).index(self.gateway_path),
             list(ExistingFlows).index(self.existing_flows),
             list(OtherFamily).index(self.other_family),
+            list(TunnelWay).index(self.tunnel_way),
             self.tunnel_port,
         )
 

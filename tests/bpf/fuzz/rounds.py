@@ -4,8 +4,8 @@ Rounds of the fuzzer: each starts with empty tables, and ends with comparing the
 A round has a seed of its own, so that a difference is repeated by its number alone.
 Both families are in each; IPv6's tunnel has an outer header of either family, in turns.
 Even rounds are played with the settings that nodes have unless told otherwise, odd ones
-with all others.  Time only passes where the round says so.  :mod:`bpf.fuzz.run` is the
-command.
+with all others; four rounds each with one way through the tunnel and the other.  Time
+only passes where the round says so.  :mod:`bpf.fuzz.run` is the command.
 """
 
 import time
@@ -23,7 +23,12 @@ from bpf.model.rules import Rules
 from bpf.model.runner import Runner
 from bpf.model.table import Mode, Table
 from bpf.world import IPV4, IPV6, IPV6_OVER_IPV4, Rows, World
-from outgate.kernel.settings import ExistingFlows, GatewayPath, OtherFamily
+from outgate.kernel.settings import (
+    ExistingFlows,
+    GatewayPath,
+    OtherFamily,
+    TunnelWay,
+)
 
 PORTS = (1024, 65535)
 SLOW = 250_000
@@ -35,9 +40,13 @@ AGES = (7, 14, 63, 301, 7441)
 BETWEEN = 2000
 """Frames between two leaps of time, and two looks at all tables."""
 
-SETUPS = (
-    Setup(),
-    Setup(GatewayPath.STACK, ExistingFlows.REDECIDE, OtherFamily.DROP),
+SETUPS = tuple(
+    replace(setup, tunnel_way=way)
+    for way in TunnelWay
+    for setup in (
+        Setup(),
+        Setup(GatewayPath.STACK, ExistingFlows.REDECIDE, OtherFamily.DROP),
+    )
 )
 WORLDS = ((IPV4, IPV6), (IPV4, IPV6_OVER_IPV4))
 
@@ -105,7 +114,7 @@ def seat(setup: Setup) -> Iterator[Seat]:
         setup.existing_flows is ExistingFlows.REDECIDE,
         setup.other_family is OtherFamily.DROP,
     )
-    with Node(setup) as node, Runner(node, SLOW) as runner:
+    with Node(setup) as node, Runner(node, SLOW, setup.tunnel_way) as runner:
         datapath = Datapath(Rules({}), Table(PORTS, mode), runner.port_of)
         yield Seat(node, Checker(runner, datapath))
 
@@ -117,7 +126,7 @@ def work(job: Job, report: Callable[[str], None]) -> Ends:
         seats = [stack.enter_context(seat(setup)) for setup in SETUPS]
         for number in job.rounds:
             try:
-                _round(job, number, seats[number % 2])
+                _round(job, number, seats[number % 2 + number // 4 % 2 * 2])
             except DifferenceError as error:
                 again = f"--seed {job.seed} --round {number}"
                 raise DifferenceError(f"{again}: {error}") from error

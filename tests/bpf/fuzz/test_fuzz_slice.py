@@ -9,7 +9,7 @@ pytestmark = [needs_root, pytest.mark.kernel]
 
 
 def test_random_frames_meet_the_same_end_in_kernel_and_model() -> None:
-    ends = work(Job(1, range(4), 24_000), print)
+    ends = work(Job(1, range(8), 12_000), print)
 
     verdicts = {verdict for _, _, verdict in ends}
     assert {"pass", "drop", "answer", "redirect"} == verdicts

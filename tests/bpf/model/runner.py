@@ -13,6 +13,7 @@ from struct import Struct, pack_into, unpack_from
 from types import TracebackType
 from typing import Any, Self
 
+from bpf import outer
 from bpf.harness import (
     CB,
     CONTEXT_SIZE,
@@ -43,7 +44,7 @@ from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, MetricRecord
-from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
+from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig, TunnelWay
 from outgate.state.entries import Family, Hook
 
 ROOM = 4096
@@ -76,8 +77,14 @@ FRAGMENT_TABLES = {Family.V4: MapName.FRAG_V4, Family.V6: MapName.FRAG_V6}
 class Runner:
     """Fast doors to one node; see the module's docstring."""
 
-    def __init__(self, node: Node, jiffies_per_second: int) -> None:
+    def __init__(
+        self,
+        node: Node,
+        jiffies_per_second: int,
+        tunnel_way: TunnelWay = TunnelWay.AUTO,
+    ) -> None:
         self._node = node
+        self._tunnel_way = tunnel_way
         self.jiffies_per_second = jiffies_per_second
         self._flows = {f: node.table(FLOW_TABLES[f]) for f in Family}
         self._nats = {f: node.table(NAT_TABLES[f]) for f in Family}
@@ -143,16 +150,41 @@ class Runner:
 
     def run(self, arrival: Arrival) -> tuple[int, bytes, int]:
         """Return the verdict, the frame and the mark that came out."""
-        frame, mark, verdict = arrival.frame, arrival.mark, PASS
         self._count += 1
-        families = FAMILIES.get(frame[12:14], BOTH)
+        families = FAMILIES.get(arrival.frame[12:14], BOTH)
         if self._count % EVERY == 0:
             families = BOTH
+        if arrival.tunnel and self._tunnel_way is TunnelWay.AUTO:
+            # From the wire; from-netdev takes it, or leaves it to the tunnel device.
+            frame = outer.wrap(
+                arrival.frame, address(arrival.tunnel), arrival.vni, self._tos()
+            )
+            arrived = PASS, frame, arrival.mark
+            ended = self._pass(Hook.FROM_NETDEV, families, frame, arrival.mark)
+            if ended != arrived:
+                return ended
         is_tunnelled = bool(arrival.tunnel)
         source = self._source(arrival)
         ctypes.memmove(ctypes.addressof(self._context) + CB, source, len(source))
+        return self._pass(
+            arrival.hook, families, arrival.frame, arrival.mark, is_tunnelled
+        )
+
+    def _tos(self) -> int:
+        """Return what routers on the way have written into the outer header."""
+        return self._count % 8
+
+    def _pass(
+        self,
+        hook: Hook,
+        families: tuple[Family, ...],
+        frame: bytes,
+        mark: int,
+        is_tunnelled: bool = False,
+    ) -> tuple[int, bytes, int]:
+        verdict = PASS
         for family in families:
-            program = self._programs[arrival.hook, family, is_tunnelled]
+            program = self._programs[hook, family, is_tunnelled]
             verdict, frame, mark = self._run_one(program, frame, mark)
             if verdict != PASS:
                 break

@@ -24,6 +24,7 @@ from outgate.kernel.settings import (
     GatewayPath,
     OtherFamily,
     RuntimeConfig,
+    TunnelWay,
 )
 from outgate.state.entries import (
     CLUSTER,
@@ -189,6 +190,7 @@ def test_constants_are_those_of_types_h() -> None:
         ("GATEWAY", GatewayPath),
         ("FLOWS", ExistingFlows),
         ("OTHER_FAMILY", OtherFamily),
+        ("TUNNEL", TunnelWay),
     ):
         for number, choice in enumerate(choices):
             assert found[f"{prefix}_{choice.name}"] == number
@@ -352,9 +354,10 @@ def test_settings_end_with_the_choices() -> None:
         existing_flows=ExistingFlows.REDECIDE,
         other_family=OtherFamily.DROP,
         tunnel_port=8472,
+        tunnel_way=TunnelWay.DEVICE,
     )
 
-    assert settings.encode()[-8:] == b"\0\x01\x01\0\x18\x21\0\0"
+    assert settings.encode()[-8:] == b"\0\x01\x01\x01\x18\x21\0\0"
 
 
 def test_runtime_config_survives_its_bytes() -> None:
