@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* Into and out of the tunnel, by the kernel's VXLAN device in collect-metadata mode. */
+/*
+ * Into the tunnel, by outer.h or by the kernel's VXLAN device in collect-metadata mode; and who
+ * sent what comes out of the device.
+ */
 #ifndef OUTGATE_ENCAP_H
 #define OUTGATE_ENCAP_H
 
 #include "config.h"
 #include "context.h"
+#include "outer.h"
 #include "verdict.h"
-
-#define TUNNEL_TTL 64
-
-static __always_inline const struct runtime_config *runtime_config(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&outgate_config, &zero);
-}
 
 /*
  * Say where the tunnel must take the packet. In IPv6 also from which address: of several the
@@ -51,11 +46,15 @@ static __always_inline int encap_redirect(struct context *context,
 					  const struct ip_address *endpoint)
 {
 	const struct runtime_config *config = runtime_config();
+	int verdict;
 
 	if (!config || !config->tunnel_ifindex)
 		return -DROP_NO_TUNNEL;
 	if (context_untag(context))
 		return -DROP_REWRITE;
+	verdict = outer_send(context, endpoint);
+	if (verdict)
+		return verdict;
 	if (encap_set_key(context, config, endpoint))
 		return -DROP_NO_TUNNEL;
 	return bpf_redirect(config->tunnel_ifindex, 0);

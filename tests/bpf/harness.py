@@ -324,8 +324,26 @@ class Node:
             arrived = Outcome(PASS, outer.wrap(packet, tunnel, vni), mark)
             outcome = self._pass(Hook.FROM_NETDEV, arrived, context)
             if outcome != arrived:
-                return outcome
-        return self._pass(hook, before, context, is_tunnelled=tunnel is not None)
+                return self._of_device(outcome, mark)
+        is_tunnelled = tunnel is not None
+        outcome = self._pass(hook, before, context, is_tunnelled=is_tunnelled)
+        return self._of_device(outcome, mark)
+
+    def _of_device(self, outcome: Outcome, mark: int) -> Outcome:
+        """Show what a program tunnelled by itself as if the device were to do it."""
+        if outcome.verdict != REDIRECT:
+            return outcome
+        frame = self.untunnelled(outcome.packet)
+        if frame == outcome.packet:
+            return outcome
+        assert MARK_TRANSLATED == outcome.mark & MARK_MASK
+        return Outcome(REDIRECT, frame, mark)
+
+    def untunnelled(self, frame: bytes) -> bytes:
+        """Return what is in the tunnel, where a program put it there by itself."""
+        is_auto = self._setup.tunnel_way is TunnelWay.AUTO
+        inner = outer.unwrap(frame) if is_auto else None
+        return inner.frame if inner else frame
 
     def _pass(
         self,
@@ -341,6 +359,13 @@ class Node:
                 program = self.program(hook, family, is_tunnelled=is_tunnelled)
                 outcome = self._run(program, outcome, context)
         return outcome
+
+    def raw(self, hook: Hook, packet: bytes, *, gso_size: int = 0) -> bytes:
+        """Return what *hook* makes of *packet*, in its tunnel if it is in one."""
+        context = bytearray(CONTEXT_SIZE)
+        pack_into("=I", context, IFINDEX, self.uplink)
+        pack_into("=I", context, GSO_SIZE, gso_size)
+        return self._pass(hook, Outcome(PASS, packet, 0), context).packet
 
     def _run(self, program: int, before: Outcome, context: bytearray) -> Outcome:
         pack_into("=I", context, MARK, before.mark)

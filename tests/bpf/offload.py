@@ -87,4 +87,5 @@ def _send(node: Node, hook: Hook, frame: bytes, gso_size: int) -> Offloaded:
             flags, _, _, size, _, _ = VIRTIO_NET_HDR.unpack_from(data)
             seen = data[VIRTIO_NET_HDR.size :]
             if source[2] != socket.PACKET_OUTGOING and is_tested(seen):
+                seen = node.untunnelled(seen)
                 return Offloaded(seen, bool(flags & NEEDS_CSUM), size)

@@ -10,22 +10,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from itertools import count
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from bpf.harness import VNI, Node
+from bpf.harness import VNI, Node, Setup
 from bpf.packets import ETHERNET, IP_SIZE
-from bpf.uplink import UPLINK
+from bpf.uplink import PEER_MAC, UPLINK
 from bpf.wire import attached, is_tested, tap
 from bpf.world import IPV4, IPV6
 from outgate.state.entries import Address, Family, Hook, family_of
 
 UPLINK_MAC, ROUTER_MAC = "02:00:ac:12:00:05", "02:00:ac:12:00:01"
-WORKER_MAC = "02:00:ac:12:00:04"
 PORT, VXLAN_SIZE, UDP_SIZE = 8472, 8, 8
+GENERATIONS = count(1)
+"""Routes and addresses are looked at anew for each test."""
+
 VNI_IS_VALID = b"\x08\x00\x00\x00"
 
 
@@ -66,22 +69,23 @@ def into_tunnel(frame: bytes, source: Address) -> bytes:
     vxlan = VNI_IS_VALID + (VNI << 8).to_bytes(4, "big")
     udp = UDP(sport=50000, dport=PORT, chksum=0 if family is Family.V4 else None)
     outer = layer(src=str(source), dst=str(here)) / udp / Raw(vxlan + frame)
-    return bytes(Ether(src=WORKER_MAC, dst=UPLINK_MAC) / outer)
+    return bytes(Ether(src=PEER_MAC, dst=UPLINK_MAC) / outer)
 
 
 @contextmanager
-def tunnel_node() -> Iterator[Node]:
+def tunnel_node(setup: Setup | None = None) -> Iterator[Node]:
     """Make a node with a VXLAN device that takes outer headers of both families."""
-    with Node() as node:
+    with Node(setup) as node:
         device = ("tunnel", "type", "vxlan", "external", "dstport", str(PORT))
         node.ip("link", "add", *device)
         node.ip("link", "set", "tunnel", "addrgenmode", "none")
         node.ip("link", "set", "tunnel", "up")
         node.ip("link", "set", "uplink", "address", UPLINK_MAC)
         for world in (IPV4, IPV6):
+            # With its address the link lost all neighbours.
             for address, mac in (
                 (world.ROUTER, ROUTER_MAC),
-                (world.ELSEWHERE, WORKER_MAC),
+                (world.ELSEWHERE, PEER_MAC),
             ):
                 node.ip("neighbour", "add", address, "lladdr", mac, "dev", "uplink")
         yield node
@@ -112,7 +116,7 @@ def all_through(
 ) -> list[bytes]:
     """Return as many frames on the wire, in their order, as arrive there."""
     device = node.inside(lambda: socket.if_nametoindex("tunnel"))
-    node.configure(tunnel=device, source=source)
+    node.configure(tunnel=device, source=source, route_generation=next(GENERATIONS))
     return node.inside(lambda: _through(node, hook, frames, interface))
 
 

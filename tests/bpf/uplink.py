@@ -28,6 +28,10 @@ UPLINK = {
     ),
 }
 
+PEERS = ("172.18.0.4", "fc00:f853:ccd:e793::4")
+PEER_MAC = "02:00:ac:12:00:04"
+"""Another node on the same link."""
+
 SYSCTL = Path("/proc/sys/net")
 
 
@@ -53,5 +57,7 @@ def build_uplink(has_route: bool) -> None:
             command(*ip, "route", "add", "default", "via", at.router)
         else:
             command(*ip, "route", "flush", "dev", "uplink")
+    for peer in PEERS:
+        command("ip", "neighbour", "add", peer, "lladdr", PEER_MAC, "dev", "uplink")
     (SYSCTL / "ipv4/ip_forward").write_text("1")
     (SYSCTL / "ipv6/conf/all/forwarding").write_text("1")

@@ -86,4 +86,4 @@ def _send_tagged(node: Node, hook: Hook, packet: bytes, vlan: int) -> Wire:
             if source[2] != socket.PACKET_OUTGOING and is_tested(frame):
                 status, vlan_after = unpack_from("=I12xH", auxiliary)
                 has_tag = bool(status & TP_STATUS_VLAN_VALID)
-                return Wire(frame, vlan_after if has_tag else None)
+                return Wire(node.untunnelled(frame), vlan_after if has_tag else None)

@@ -22,6 +22,7 @@ from bpf.harness import (
     MARK,
     NAT_TABLES,
     PASS,
+    REDIRECT,
     Node,
 )
 from bpf.model.outcome import Arrival
@@ -162,13 +163,24 @@ class Runner:
             arrived = PASS, frame, arrival.mark
             ended = self._pass(Hook.FROM_NETDEV, families, frame, arrival.mark)
             if ended != arrived:
-                return ended
+                return self._of_device(ended, arrival.mark)
         is_tunnelled = bool(arrival.tunnel)
         source = self._source(arrival)
         ctypes.memmove(ctypes.addressof(self._context) + CB, source, len(source))
-        return self._pass(
+        ended = self._pass(
             arrival.hook, families, arrival.frame, arrival.mark, is_tunnelled
         )
+        return self._of_device(ended, arrival.mark)
+
+    def _of_device(
+        self, ended: tuple[int, bytes, int], mark: int
+    ) -> tuple[int, bytes, int]:
+        """Show what a program tunnelled by itself as if the device were to do it."""
+        verdict, frame, _ = ended
+        if verdict != REDIRECT or self._tunnel_way is not TunnelWay.AUTO:
+            return ended
+        inner = outer.unwrap(frame)
+        return (verdict, inner.frame, mark) if inner else ended
 
     def _tos(self) -> int:
         """Return what routers on the way have written into the outer header."""
