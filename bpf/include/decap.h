@@ -95,14 +95,18 @@ static __always_inline __u32 decap_match_v6(struct context *context, struct ip_a
 }
 #endif
 
-/* Take @size bytes of outer header off, and its Ethernet header: the inner one stays. */
+/*
+ * Take @size bytes of outer header off, and its Ethernet header: the inner one stays. Not of a
+ * part of a datagram: it would overtake one that the device has yet to put together.
+ */
 static __always_inline int decap_strip(struct context *context, __u32 size, __u64 flags)
 {
 	struct ethhdr *inner = context_start(context) + size;
+	const struct ip_header *ip = (const void *)(inner + 1);
 	__u8 destination[ETH_ALEN], source[ETH_ALEN];
 	struct ethhdr *eth;
 
-	if ((void *)(inner + 1) > context_end(context))
+	if ((const void *)(ip + 1) > context_end(context) || ip_may_be_part(ip))
 		return 0;
 	__builtin_memcpy(destination, inner->h_dest, ETH_ALEN);
 	__builtin_memcpy(source, inner->h_source, ETH_ALEN);

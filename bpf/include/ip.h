@@ -97,6 +97,16 @@ static inline __attribute__((always_inline)) _Bool is_extension(__u8 protocol)
 		protocol == NEXT_FRAGMENT || protocol == NEXT_DESTINATION);
 }
 
+/* Is it a part of a datagram, or may it be, behind extension headers? */
+static inline __attribute__((always_inline)) _Bool ip_may_be_part(const struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET);
+#else
+	return is_extension(ip->nexthdr);
+#endif
+}
+
 /* Bytes of the whole packet, as its header says; a super-packet may not be able to say. */
 static inline __attribute__((always_inline)) __u32 ip_total_size(const struct ip_header *ip)
 {

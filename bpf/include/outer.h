@@ -142,19 +142,17 @@ static __always_inline int inner_read(struct context *context, struct inner_view
 	const struct ip_header *ip = (const void *)(eth + 1);
 
 	if (context->skb->gso_size || (const void *)(ip + 1) > context_end(context) ||
-	    ip_total_size(ip) != context_size(context) - ETH_HLEN)
+	    ip_total_size(ip) != context_size(context) - ETH_HLEN || ip_may_be_part(ip))
 		return -1;
 	view->eth = *eth;
 #if OUTGATE_FAMILY == 4
 	view->ecn = outer_ecn(ip->tos);
 	view->sum = -1;
-	return ip->frag_off & bpf_htons(IP_MORE_FRAGMENTS | IP_FRAGMENT_OFFSET) ? -1 : 0;
 #else
 	view->ecn = outer_ecn(ip->flow_lbl[0] >> 4);
 	view->sum = inner_sum(ip, context_end(context));
-	/* Among extension headers it may have one of a fragment. */
-	return is_extension(ip->nexthdr) ? -1 : 0;
 #endif
+	return 0;
 }
 
 /* Make room for @outer behind the link's header, and put it there. */

@@ -11,7 +11,7 @@ import pytest
 
 from bpf import outer
 from bpf.harness import PASS, REDIRECT, VNI, Node, needs_root
-from bpf.packets import ETHERNET, IP_SIZE, UDP_NAME, outbound
+from bpf.packets import ETHERNET, IP_SIZE, UDP_NAME, outbound, parts
 from bpf.world import World
 from outgate.kernel.settings import TunnelWay
 from outgate.state.entries import Hook
@@ -138,5 +138,19 @@ def test_a_super_packet_is_left_to_the_device(
 ) -> None:
     frame = outer.wrap(request_frame, world.worker)
     seen = node.run(Hook.FROM_NETDEV, frame, gso_size=10)
+
+    assert (seen.verdict, seen.packet) == (PASS, frame)
+
+
+@pytest.mark.parametrize("part", ["first", "last"])
+def test_a_part_of_a_datagram_is_left_to_the_device(
+    node: Node, world: World, part: str
+) -> None:
+    """It may not overtake a part whose outer header is in parts as well."""
+    packet = outbound(UDP_NAME, world.REMOTE_POD, world.SERVER)
+    first, *_, last = parts(packet.but(payload=bytes(3000)).build(), 9)
+    inner = first if part == "first" else last
+    frame = outer.wrap(inner, world.worker)
+    seen = node.run(Hook.FROM_NETDEV, frame)
 
     assert (seen.verdict, seen.packet) == (PASS, frame)
