@@ -88,10 +88,13 @@ class Traffic:
 
     @contextmanager
     def sink(self, at: Namespace, interface: str) -> Iterator[None]:
-        """Let packets end where they arrive on *interface*."""
+        """Let packets end where they arrive on *interface*, before all programs."""
         link = at.inside(
             lambda: syscall.link_create(
-                self._sink, socket.if_nametoindex(interface), AttachType.TCX_INGRESS
+                self._sink,
+                socket.if_nametoindex(interface),
+                AttachType.TCX_INGRESS,
+                is_first=True,
             )
         )
         try:

@@ -173,23 +173,33 @@ def obj_get(path: Path) -> int:
     return bpf(Command.OBJ_GET, _Object(ctypes.addressof(name), 0, 0))
 
 
-BEFORE_LINK = 1 << 3 | 1 << 13
-"""BPF_F_BEFORE and BPF_F_LINK."""
+BEFORE = 1 << 3
+BEFORE_LINK = BEFORE | 1 << 13
+"""BPF_F_BEFORE, and with BPF_F_LINK."""
 
 
 def link_create(
-    program: int, ifindex: int, attach_type: AttachType, before: int | None = None
+    program: int,
+    ifindex: int,
+    attach_type: AttachType,
+    before: int | None = None,
+    *,
+    is_first: bool = False,
 ) -> int:
     """
     Attach *program* to an interface of the caller's network namespace.
 
-    It runs after what is there already, or right before the link *before*.  Errors:
-    ENODEV for no such index, EEXIST when this program is there already, EINVAL from
-    kernels before 6.6.
+    It runs after what is there already, or right before the link *before*, or before
+    all (*is_first*).
+
+    Errors: ENODEV for no such index, EEXIST when this program is there already, EINVAL
+    from kernels before 6.6.
     """
     attribute = _Words()
     attribute.words[0:3] = [program, ifindex, attach_type]
-    if before is not None:
+    if is_first:
+        attribute.words[3] = BEFORE
+    elif before is not None:
         attribute.words[3:5] = [BEFORE_LINK, before]
     return bpf(Command.LINK_CREATE, attribute)
 
