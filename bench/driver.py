@@ -1,9 +1,9 @@
 """
 Runs one program over many flows in BPF_PROG_TEST_RUN, and tells the CPU time it took.
 
-``driver.bpf.c`` stands before the program and writes each packet as another flow; the
-same with a program that does nothing before it is what that costs.  CPU time of the
-thread, not time: the machine may have other work.
+``driver.bpf.c`` (of XDP: ``xdp_driver.bpf.c``) stands before the program and writes
+each packet as another flow; the same with a program that does nothing behind it is what
+that costs.  CPU time of the thread, not time: the machine may have other work.
 """
 
 import ctypes
@@ -13,16 +13,24 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import count
 from math import gcd
+from struct import Struct
 
 from bench.compiled import bpf_object
+from bpf import outer
 from bpf.harness import CONTEXT_SIZE, IFINDEX, VNI, Node
 from bpf.packets import ETHERNET, IP_SIZE, Packet
 from bpf.uplink import command
 from outgate.kernel import syscall
 from outgate.state.entries import Address, Family, family_of
 
-FRAME_SIZE, PORT_FIRST, PORTS = 128, 16384, 32768
+FRAME_SIZE, PORT_FIRST, PORTS = 256, 16384, 32768
 """As in ``plan.h``."""
+
+OUTER_PORT = outer.UDP_SIZE + outer.VXLAN_SIZE
+"""So far before the inner frame the outer header has its source port."""
+
+XDP_CONTEXT = Struct("=6I")
+"""``struct xdp_md``: start and end of the packet, its interface, its queue."""
 
 GOLDEN = 0.618
 
@@ -60,19 +68,25 @@ class Frames:
 
     *packet* is flow 0's, as its sender writes it; *is_reply* tells that the server
     sends it.  *pods* is how many pods talk, 0 for one alone, whose address stays.
-    *tunnel* is the node that seems to have tunnelled it here.
+    *tunnel* is the node that seems to have tunnelled it here; with *is_wrapped* the
+    outer header is there.
     """
 
     packet: Packet
     is_reply: bool = False
     pods: int = 0
     tunnel: Address | None = None
+    is_wrapped: bool = False
     mark: int = 0
 
     def plan(self, flows: int, first: int = 0) -> Plan:
         """Return the plan for *flows* flows from number *first* on."""
         packet, raw = self.packet, self.packet.build()
-        start = ETHERNET + IP_SIZE[packet.family]
+        shift = 0
+        if self.tunnel and self.is_wrapped:
+            raw = outer.wrap(raw, self.tunnel)
+            shift = len(raw) - len(self.packet.build())
+        start = shift + ETHERNET + IP_SIZE[packet.family]
         source_end, destination_end = start - _size(packet.family), start
         ends = source_end, destination_end
         server_end, pod_end = ends if self.is_reply else reversed(ends)
@@ -88,12 +102,13 @@ class Frames:
             port_at=start + 2 if self.is_reply else start,
             pod_at=pod_end - 2,
             server_at=server_end - 2,
+            outer_at=shift - OUTER_PORT if shift else 0,
             size=len(raw),
             mark=self.mark,
             vni=VNI,
             frame=(ctypes.c_uint8 * FRAME_SIZE)(*raw),
         )
-        if self.tunnel:
+        if self.tunnel and not self.is_wrapped:
             is_ipv6 = family_of(self.tunnel) is Family.V6
             plan.outer = 6 if is_ipv6 else 4
             words = [int(self.tunnel), 0, 0, 0]
@@ -133,25 +148,26 @@ class Run:
 class Driver:
     """The driver beside a node's programs; namespaces and pins are the node's."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, is_xdp: bool = False) -> None:
         self._node = node
+        self._is_xdp = is_xdp
         node.inside(self._load)
 
     def _load(self) -> None:
         folder = self._node.pins / "bench"
-        folder.mkdir()
-        for name in ("driver", "empty"):
-            pin = folder / name
+        names = ("xdp_driver", "xdp_empty") if self._is_xdp else ("driver", "empty")
+        sources = names[:1] if self._is_xdp else names
+        for source in sources:
             command(
-                *("bpftool", "prog", "load", str(bpf_object(name)), str(pin)),
-                *("type", "tc", "pinmaps", str(folder)),
+                *("bpftool", "prog", "loadall", str(bpf_object(source)), str(folder)),
+                *("pinmaps", str(folder)),
             )
-        self._driver = syscall.obj_get(folder / "driver")
-        self.empty = syscall.obj_get(folder / "empty")
-        self._plans = syscall.obj_get(folder / "plans")
-        self._measured = syscall.obj_get(folder / "measured")
-        for name in ("driver", "empty", "plans", "measured"):
+        self._driver, self.empty, self._plans, self._measured = (
+            syscall.obj_get(folder / name) for name in (*names, "plans", "measured")
+        )
+        for name in (*names, "plans", "measured"):
             (folder / name).unlink()
+        folder.rmdir()
 
     def run(self, program: int, plan: Plan, packets: int, ifindex: int = 0) -> Run:
         """Run *program* on *packets* packets, from wherever the plan stands."""
@@ -169,14 +185,20 @@ class Driver:
         return self._node.inside(lambda: self._timed(self.empty, packet, packets, 0))
 
     def _timed(self, program: int, packet: bytes, packets: int, ifindex: int) -> Run:
-        context = bytearray(CONTEXT_SIZE)
-        index = ifindex or self._node.uplink
-        context[IFINDEX : IFINDEX + 4] = index.to_bytes(4, sys.byteorder)
+        context = self._context(len(packet), ifindex or self._node.uplink)
         begun = time.thread_time_ns()
-        done = syscall.run_program(program, packet, bytes(context), packets)
+        done = syscall.run_program(program, packet, context, packets)
         spent = time.thread_time_ns() - begun
         return Run(spent / packets, done.verdict)
 
+    def _context(self, size: int, ifindex: int) -> bytes:
+        """Return a ``struct xdp_md`` or ``struct __sk_buff``."""
+        if self._is_xdp:
+            return XDP_CONTEXT.pack(0, size, 0, ifindex, 0, 0)
+        context = bytearray(CONTEXT_SIZE)
+        context[IFINDEX : IFINDEX + 4] = _fd(ifindex)
+        return bytes(context)
 
-def _fd(program: int) -> bytes:
-    return program.to_bytes(4, sys.byteorder)
+
+def _fd(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)

@@ -3,14 +3,16 @@ Cases ``gateway/…`` and ``chain/…``: packets per second and core of whole pa
 
 All paths stand at the same time, and take turns in every round.  *gateway*: tunnelled
 packets (plain ones on the plain path) arrive at the gateway and leave to the server, or
-replies the other way; *chain*: from the pod's veth to the server's NIC.  The generator
-and the sink are in the figure of every path alike; ``gateway/nothing`` is they alone.
+replies the other way; *new*: each packet of another flow; *chain*: from the pod's veth
+to the server's NIC.  Generator and sink are in every figure.  A sink is where packets
+arrive: in XDP where they come as frames, in tc where they come as an skb;
+``gateway/nothing/xdp`` and ``gateway/nothing`` are a generator and such a sink alone.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from statistics import median
@@ -20,6 +22,7 @@ from bench.driver import PORT_FIRST
 from bench.network import GATEWAY, MACS, NODE, POD, SERVER, Namespace, Network
 from bench.paths import PATHS, VXLAN_MAC
 from bench.results import Result
+from bench.stable import is_stable
 from bench.traffic import Stream, Traffic, datagram
 from bpf.packets import Packet
 from bpf.tunnel import into_tunnel
@@ -35,19 +38,24 @@ class Sizes:
 
     flows: tuple[int, ...] = (1, 20_000)
     packets: int = 100_000
-    rounds: int = 7
+    new: int = 4096
+    """New flows in one round."""
+    rounds: int = 6
+    most: int = 12
+    """Rounds, until every median stands still."""
 
 
-QUICK = Sizes((1, 64), 2000, 1)
+QUICK = Sizes((1, 64), 2000, 64, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """From where to where packets go."""
+    """From where to where packets go; with *in_xdp* they come as frames."""
 
     at: Namespace
     stream: Stream
     end: tuple[Namespace, str]
+    in_xdp: bool = False
 
 
 def courses(path: str, net: Network) -> dict[str, Course]:
@@ -62,29 +70,32 @@ def courses(path: str, net: Network) -> dict[str, Course]:
         destination_port=PORT_FIRST,
     ).build()
     back = Stream(reply, "eth0", is_reply=True)
+    is_xdp = path == "xdp"
+    there = Stream(_of_pod().build(), "eth0")
     return {
-        f"gateway/{path}": Course(net.node, _at_gateway(path), end),
-        f"gateway/{path}/reply": Course(net.server, back, (net.node, "up0")),
-        f"chain/{path}": Course(net.pod, Stream(_of_pod().build(), "eth0"), end),
+        f"gateway/{path}": Course(net.node, _at_gateway(path), end, is_xdp),
+        f"gateway/{path}/reply": Course(net.server, back, (net.node, "up0"), is_xdp),
+        f"chain/{path}": Course(net.pod, there, end, is_xdp),
         f"chain/{path}/reply": Course(net.server, back, (net.pod, "eth0")),
     }
 
 
-def _of_pod() -> Packet:
+def _of_pod(server_port: int = 80) -> Packet:
     return datagram(
         POD,
         SERVER,
+        destination_port=server_port,
         source_mac=MACS["pod.eth0"],
         destination_mac=MACS["node.pod0"],
     )
 
 
-def _at_gateway(path: str) -> Stream:
+def _at_gateway(path: str, server_port: int = 80) -> Stream:
     """Return what arrives at the gateway from the pod's node."""
     macs = {"source_mac": MACS["node.up0"], "destination_mac": MACS["gateway.in0"]}
     if path == "plain":
         return Stream(_of_pod().but(ttl=63, **macs).build(), "up0")
-    inner = _of_pod()
+    inner = _of_pod(server_port)
     if path == "nftables":
         # There a VXLAN device receives it, which has a MAC address.
         inner = inner.but(
@@ -96,38 +107,87 @@ def _at_gateway(path: str) -> Stream:
     return Stream(frame, "up0", is_tunnelled=True)
 
 
+Spent = dict[tuple[str, int], list[float]]
+"""Nanoseconds of a packet, a figure for each round, by case and flows."""
+
+NEW = ("tc", "xdp", "nftables")
+"""Paths on which flows are something that begins."""
+
+
 def _figures(
     traffic: Traffic, nets: dict[str, Network], sizes: Sizes
 ) -> Iterator[Result]:
-    spent: dict[tuple[str, int], list[float]] = defaultdict(list)
     runs = {
         name: course
         for path, net in nets.items()
         for name, course in courses(path, net).items()
     }
+    spent: Spent = {}
     for flows in sizes.flows:
         _open(traffic, runs, flows)
-        for _ in range(sizes.rounds):
-            for name, course in runs.items():
-                spent[name, flows].append(_once(traffic, name, course, flows, sizes))
-            with traffic.sink(nets["plain"].gateway, "in0"):
-                at, stream = nets["plain"].node, _at_gateway("tc")
-                done = traffic.send(at, stream, flows, sizes.packets)
-                spent["gateway/nothing", flows].append(done.nanoseconds)
+        spent |= _rounds(sizes, lambda _, n=flows: _known(traffic, nets, runs, n, sizes))
+    spent |= _rounds(sizes, lambda number: _new(traffic, nets, sizes, number))
     rates = {key: 1e6 / median(values) for key, values in spent.items()}
     for (name, flows), rate in rates.items():
         to = "/".join((name.split("/")[0], "nftables", *name.split("/")[2:]))
         base = rates.get((to, flows))
         ratio = round(rate / base, 2) if base and to != name else None
+        unit = "kpps/core" if flows else "kflows/core"
         named = to if ratio else ""
-        yield Result(name, round(rate, 1), "kpps/core", flows, 1, named, ratio)
+        yield Result(name, round(rate, 1), unit, flows, 1, named, ratio)
+
+
+def _rounds(sizes: Sizes, once: Callable[[int], dict[tuple[str, int], float]]) -> Spent:
+    """Repeat until all medians stand still, or for so many rounds."""
+    spent: Spent = defaultdict(list)
+    for number in range(sizes.most):
+        for key, value in once(number).items():
+            spent[key].append(value)
+        if number + 1 >= sizes.rounds and all(map(is_stable, spent.values())):
+            break
+    return spent
+
+
+def _known(
+    traffic: Traffic,
+    nets: dict[str, Network],
+    runs: dict[str, Course],
+    flows: int,
+    sizes: Sizes,
+) -> dict[tuple[str, int], float]:
+    plain = nets["plain"]
+    nothing = Course(plain.node, _at_gateway("tc"), (plain.gateway, "in0"))
+    all_runs = {
+        **runs,
+        "gateway/nothing": nothing,
+        "gateway/nothing/xdp": replace(nothing, in_xdp=True),
+    }
+    return {
+        (name, flows): _once(traffic, name, course, flows, sizes.packets)
+        for name, course in all_runs.items()
+    }
+
+
+def _new(
+    traffic: Traffic, nets: dict[str, Network], sizes: Sizes, number: int
+) -> dict[tuple[str, int], float]:
+    """Let flows begin at the gateway, in each round to another port of the server."""
+    spent = {}
+    for path in NEW:
+        net, stream = nets[path], _at_gateway(path, 81 + number)
+        net.rest()
+        course = Course(net.node, stream, (net.server, "eth0"))
+        name = f"gateway/{path}/new"
+        spent[name, 0] = _once(traffic, name, course, sizes.new, sizes.new)
+    return spent
 
 
 def _once(
-    traffic: Traffic, name: str, course: Course, flows: int, sizes: Sizes
+    traffic: Traffic, name: str, course: Course, flows: int, packets: int
 ) -> float:
-    with traffic.sink(*course.end):
-        done = traffic.send(course.at, course.stream, flows, sizes.packets)
+    sink = traffic.xdp_sink if course.in_xdp else traffic.sink
+    with sink(*course.end):
+        done = traffic.send(course.at, course.stream, flows, packets)
     if done.arrived < KEPT * done.packets:
         raise AssertionError(f"{name}: {done.arrived} of {done.packets} arrived")
     return done.nanoseconds

@@ -4,15 +4,18 @@ Cases of single hooks: nanoseconds per packet, net of the empty program.
 A node of each family holds 10, 1,000 or 100,000 policy rows; at each, 1, 1,000 and
 100,000 flows are opened (first packet, and first reply), then packets of known
 flows are measured over all of them, and at last flows that are new.  What a program
-did is checked: its verdict, and that the node counted no drop.
+did is checked: its verdict, and that the node counted no drop.  XDP programs have their
+turn on the gateway of tc's programs, over the same flows.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 
 from bench.driver import Driver, Frames
+from bench.network import UPLINK_MTU
 from bench.results import Result
 from bench.stable import stable_median
 from bench.tables import (
@@ -22,6 +25,7 @@ from bench.tables import (
     put_rows,
     talk,
 )
+from bench.xdp import Gate, let_in
 from bpf.harness import MARK_TRANSLATED, PASS, REDIRECT, Node, Setup
 from bpf.world import IPV4, IPV6, World, gateway_entries
 from outgate.kernel.reasons import Reason
@@ -30,6 +34,9 @@ from outgate.state.entries import Family, Hook
 
 BY_DEVICE = Setup(tunnel_way=TunnelWay.DEVICE)
 """BPF_PROG_TEST_RUN repeats one packet: no outer header may be put on it each time."""
+
+XDP_TX = 3
+"""The verdict on a gateway with one interface: back to where it came from."""
 
 NO_DROPS = {Reason.FORWARDED, Reason.OTHER_FAMILY}
 
@@ -58,7 +65,8 @@ class Case:
     """A program, and the packets that it gets; *name* as in the table of results."""
 
     name: str
-    hook: Hook
+    hook: Hook | None
+    """None: XDP."""
     frames: Frames
     verdict: int = REDIRECT
 
@@ -69,7 +77,7 @@ class Part:
 
     opening: tuple[Case, Case]
     existing: tuple[Case, ...]
-    new: Case
+    new: Case | None = None
 
 
 def pod_node(world: World, pods: int) -> Part:
@@ -124,12 +132,25 @@ def gateway(world: World, pods: int) -> Part:
     )
 
 
+def xdp_gateway(world: World, pods: int) -> Part:
+    """Return the cases of the same gateway in XDP; tc's programs open the flows."""
+    opening = gateway(world, pods).opening
+    frames = (replace(opening[0].frames, is_wrapped=True), opening[1].frames)
+    names = ("xdp/gateway/existing", "xdp/gateway/reply")
+    cases = (
+        Case(name, None, of, XDP_TX) for name, of in zip(names, frames, strict=True)
+    )
+    return Part(opening, tuple(cases))
+
+
 class Meter:
-    """One node, its driver, and what the empty program takes there."""
+    """One node, its drivers, and what the empty program takes there."""
 
     def __init__(self, node: Node, world: World, sizes: Sizes) -> None:
         self.node, self.world, self.sizes = node, world, sizes
         self.driver = Driver(node)
+        self._xdp_driver: Driver | None = None
+        self._gate: Gate | None = None
         bare = partial(self.driver.run_bare, 10 * sizes.packets)
         self.empty = stable_median(lambda: bare().nanoseconds, sizes.rounds)
         self._rows = 0
@@ -141,13 +162,25 @@ class Meter:
         self._rows = rows
         return put_rows(self.node, self.world, rows)
 
+    def use_xdp(self, setup: Setup, stack: ExitStack) -> None:
+        """Load the XDP programs, which the cases without a hook are of."""
+        let_in(self.node)
+        self._xdp_driver = Driver(self.node, is_xdp=True)
+        self._gate = Gate(self.node, setup, stack)
+        self._gate.allow(self.node.uplink, UPLINK_MTU)
+
+    def _measured(self, case: Case) -> tuple[Driver, int]:
+        if case.hook is None:
+            assert self._xdp_driver and self._gate
+            return self._xdp_driver, self._gate.entry
+        return self.driver, self.node.program(case.hook, self.world.family)
+
     def play(self, case: Case, flows: int, packets: int, first: int = 0) -> float:
         """Return nanoseconds per packet, net; each round one after the other."""
-        family, frames = self.world.family, case.frames
-        program = self.node.program(case.hook, family)
-        plan = frames.plan(flows, first)
-        nothing = self.driver.run(self.driver.empty, plan, packets)
-        done = self.driver.run(program, plan, packets)
+        driver, program = self._measured(case)
+        plan = case.frames.plan(flows, first)
+        nothing = driver.run(driver.empty, plan, packets)
+        done = driver.run(program, plan, packets)
         if done.verdict != case.verdict:
             raise AssertionError(
                 f"{case.name}: verdict {done.verdict}, {self._drops()}"
@@ -174,7 +207,8 @@ class Meter:
         for case in part.existing:
             once = partial(self.play, case, flows, packets)
             yield self.result(case.name, flows, stable_median(once, self.sizes.rounds))
-        yield self._measure_new(part.new, flows)
+        if part.new:
+            yield self._measure_new(part.new, flows)
         forget_flows(self.node, self.world.family)
 
     def _measure_new(self, case: Case, flows: int) -> Result:
@@ -193,6 +227,7 @@ class Meter:
         self.put_rows(self.sizes.rows[0])
         self.node.take_ports(ip_address(self.world.SERVER), taken_ports(taken))
         case = gateway(self.world, 0).new
+        assert case
         flows, searches = 0, self.sizes.searches
 
         def once() -> float:
@@ -233,7 +268,17 @@ def run(sizes: Sizes) -> list[Result]:
                 for part in (pod_node(world, pods), gateway(world, pods)):
                     for flows in sizes.flows:
                         results += meter.measure(part, flows)
+            results += _in_xdp(world, sizes, rows)
         with Node(BY_DEVICE) as node:
             meter = Meter(node, world, sizes)
             results += [meter.measure_search(taken) for taken in sizes.taken]
     return results
+
+
+def _in_xdp(world: World, sizes: Sizes, rows: int) -> Iterator[Result]:
+    with Node() as node, ExitStack() as stack:
+        meter = Meter(node, world, sizes)
+        pods = meter.put_rows(rows)
+        meter.use_xdp(Setup(), stack)
+        for flows in sizes.flows:
+            yield from meter.measure(xdp_gateway(world, pods), flows)

@@ -33,6 +33,8 @@ POD_ROUTER, SERVER_ROUTER = "10.0.1.1", "203.0.113.1"
 POD_MTU = 1450
 """Leaves room for the tunnel's headers; the same on every path."""
 
+UPLINK_MTU = 1500
+
 MACS = {
     "pod.eth0": "02:00:00:00:01:2a",
     "node.pod0": "02:00:00:00:01:01",
@@ -78,12 +80,17 @@ def _isolate() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The four; see the module's docstring."""
+    """
+    The four; see the module's docstring.
+
+    *rest* is what somebody has to do now and then on a path, in nobody's figure.
+    """
 
     pod: Namespace
     node: Namespace
     gateway: Namespace
     server: Namespace
+    rest: Callable[[], object] = lambda: None
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """
-Three ways from a pod to a server: Outgate (tc), nftables, and plain routing.
+Ways from a pod to a server: Outgate, nftables, and plain routing.
 
+Outgate three times: ``tc``; ``xdp``, the same with XDP programs on both interfaces of
+the gateway; ``tc-device``, where the kernel's VXLAN device handles every outer header.
 ``plain`` has neither tunnel nor translation: the server sees the pod, which is what
 costs least.  ``nftables`` is what one would build with a kernel alone: a mark from a
 set, a routing rule into a VXLAN device, masquerade at the gateway; one rule and one
@@ -12,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address, ip_network
 
@@ -20,14 +23,17 @@ from bench.network import (
     NODE,
     POD,
     POD_MTU,
+    UPLINK_MTU,
     Namespace,
     Network,
     network,
 )
+from bench.xdp import Gate
 from bpf.harness import TUNNEL_PORT, VNI, Node, Setup
 from bpf.world import IPV4, POLICY, Rows, gateway_entries
 from outgate.kernel import syscall
 from outgate.kernel.collector import start_collectors, stop_collectors
+from outgate.kernel.settings import TunnelWay
 from outgate.kernel.syscall import AttachType
 from outgate.state.entries import (
     CLUSTER,
@@ -136,9 +142,11 @@ def _nft(at: Namespace, rules: str) -> None:
 
 
 @contextmanager
-def tc() -> Iterator[Network]:
+def tc(setup: Setup = Setup(), *, is_xdp: bool = False) -> Iterator[Network]:
     """Attach our programs as an agent does, with a VXLAN device for the tunnel."""
-    with network() as net, Node() as pods_node, Node() as gateway, ExitStack() as stack:
+    with ExitStack() as stack:
+        net = stack.enter_context(network())
+        pods_node, gateway = (stack.enter_context(Node(setup)) for _ in range(2))
         pods_node.put(pod_node_entries())
         gateway.put(gateway_entries(IPV4))
         of_pods = (Hook.FROM_CONTAINER, Hook.TO_CONTAINER)
@@ -151,10 +159,25 @@ def tc() -> Iterator[Network]:
             for name, of in {**hooks, TUNNEL: (Hook.FROM_OVERLAY,)}.items():
                 for link in at.inside(partial(_attach, node, name, of)):
                     stack.callback(os.close, link)
-            settings = Setup().datapath
-            node.inside(partial(start_collectors, node.pins, settings))
+            node.inside(partial(start_collectors, node.pins, setup.datapath))
             stack.callback(node.inside, partial(stop_collectors, node.pins))
-        yield net
+        if is_xdp:
+            _use_xdp(net, Gate(gateway, setup, stack))
+        # An agent reads what programs tell of new flows.
+        yield replace(net, rest=lambda: (pods_node.events(), gateway.events()))
+
+
+def _use_xdp(net: Network, gate: Gate) -> None:
+    """
+    Let XDP see both interfaces of the gateway.
+
+    A veth's sender leaves checksums to be done by a NIC: XDP sees them undone, so that
+    senders must do them.  A NIC has done them when XDP sees a packet.
+    """
+    for interface in ("in0", "out0"):
+        gate.attach(net.gateway, interface, UPLINK_MTU)
+    for sender in (net.pod, net.server):
+        sender.run("ethtool -K eth0 tx off")
 
 
 def _make_tunnel(at: Namespace, node: Node) -> None:
@@ -193,6 +216,8 @@ def pod_node_entries() -> Rows:
 
 PATHS: dict[str, Callable[[], AbstractContextManager[Network]]] = {
     "tc": tc,
+    "xdp": partial(tc, is_xdp=True),
+    "tc-device": partial(tc, Setup(tunnel_way=TunnelWay.DEVICE)),
     "nftables": nftables,
     "plain": plain,
 }

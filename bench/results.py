@@ -13,9 +13,10 @@ class Result:
     """
     One number.
 
-    Shape: *case* is ``scale/name``, or begins with a hook's or a path's name; *flows*
-    and *rows* are what tables held meanwhile; *ratio* is *value* divided by what
-    *ratio_to* names: a target of the same unit, or another case.
+    Shape: *case* is ``scale/name``, or begins with a hook's, a path's or a table's
+    name; *flows* and *rows* are what tables held meanwhile; *ratio* is *value* divided
+    by what *ratio_to* names: a target of the same unit, or another case.  In the file
+    what has no meaning for a case (0, "", None here) is null.
     """
 
     case: str
@@ -51,7 +52,7 @@ def write_results(results: list[Result], path: Path = LATEST) -> None:
     measured = {result.group for result in results}
     kept = [r for r in read_results(path) if r.group not in measured]
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(result) for result in (*kept, *results)]
+    rows = [_row(result) for result in (*kept, *results)]
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -59,7 +60,18 @@ def read_results(path: Path = LATEST) -> list[Result]:
     """Return what was measured last; nothing if there is no file."""
     if not path.exists():
         return []
-    return [Result(**row) for row in json.loads(path.read_text())]
+    return [
+        Result(**{name: value for name, value in row.items() if value is not None})
+        for row in json.loads(path.read_text())
+    ]
+
+
+def _row(result: Result) -> dict[str, object]:
+    """Return what the file says of it: each of seven keys, null without a meaning."""
+    row = asdict(result)
+    order = ("case", "flows", "rows", "value", "unit", "ratio_to", "ratio")
+    no_meaning = {name: row[name] or None for name in ("flows", "rows", "ratio_to")}
+    return {name: (row | no_meaning)[name] for name in order}
 
 
 def table(results: list[Result]) -> str:

@@ -18,7 +18,11 @@ def is_stable(values: list[float]) -> bool:
     True
     >>> is_stable([10, 20, 10, 20, 10, 20])
     False
+
+    One value alone is.
     """
+    if len(values) < 2:
+        return True
     one, other = median(values[::2]), median(values[1::2])
     return abs(one - other) <= SPREAD * max(abs(one), abs(other))
 

@@ -83,6 +83,7 @@ class Traffic:
         )
         self._generate = syscall.obj_get(folder / "generate")
         self._sink = syscall.obj_get(folder / "sink")
+        self._xdp_sink = syscall.obj_get(folder / "xdp_sink")
         self._plans = syscall.obj_get(folder / "plans")
         self._arrived = syscall.obj_get(folder / "arrived")
 
@@ -102,6 +103,16 @@ class Traffic:
         finally:
             syscall.link_detach(link)
             os.close(link)
+
+    @contextmanager
+    def xdp_sink(self, at: Namespace, interface: str) -> Iterator[None]:
+        """Let frames end where they arrive, before they become an skb."""
+        number = syscall.program_id(self._xdp_sink)
+        at.run(f"bpftool net attach xdpdrv id {number} dev {interface}")
+        try:
+            yield
+        finally:
+            at.run(f"bpftool net detach xdpdrv dev {interface}")
 
     def arrived(self) -> int:
         """Return how many packets ended in a sink so far."""

@@ -11,7 +11,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define FRAME_SIZE 128
+#define FRAME_SIZE 256 /* a power of two */
 #define PORT_FIRST 16384
 #define PORTS 32768
 

@@ -33,18 +33,35 @@ int generate(struct xdp_md *context)
 	return bpf_redirect(plan->ifindex, 0);
 }
 
-SEC("tc")
-int sink(struct __sk_buff *skb)
+static __always_inline void count_arrived(void)
 {
 	__u32 zero = 0;
 	__u64 *packets = bpf_map_lookup_elem(&arrived, &zero);
 
+	if (packets)
+		*packets += 1;
+}
+
+SEC("tc")
+int sink(struct __sk_buff *skb)
+{
 	if (skb->protocol != bpf_htons(ETH_P_IP))
 		/* Neighbours find each other. */
 		return TC_ACT_UNSPEC;
-	if (packets)
-		*packets += 1;
+	count_arrived();
 	return TC_ACT_SHOT;
+}
+
+SEC("xdp")
+int xdp_sink(struct xdp_md *context)
+{
+	const struct ethhdr *eth = (const void *)(long)context->data;
+
+	if ((const void *)(eth + 1) > (const void *)(long)context->data_end ||
+	    eth->h_proto != bpf_htons(ETH_P_IP))
+		return XDP_PASS;
+	count_arrived();
+	return XDP_DROP;
 }
 
 char _license[] SEC("license") = "GPL";
