@@ -98,6 +98,8 @@ class MapName(StrEnum):
     COLLECTOR_V6 = "outgate_collector_v6"
     EVENTS = "outgate_events"
     METRICS = "outgate_metrics"
+    XDP = "outgate_xdp"
+    XDP_DEVICE = "outgate_xdp_device"
 
 
 EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}

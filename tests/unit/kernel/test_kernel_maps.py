@@ -82,6 +82,7 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "event": layouts.EVENT,
     "metric_key": layouts.METRIC_KEY,
     "metric_value": layouts.METRIC_VALUE,
+    "xdp_device": layouts.XDP_DEVICE,
 }
 
 Fields = tuple[list[tuple[int, int, bool]], int]
