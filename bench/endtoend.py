@@ -125,7 +125,9 @@ def _figures(
     spent: Spent = {}
     for flows in sizes.flows:
         _open(traffic, runs, flows)
-        spent |= _rounds(sizes, lambda _, n=flows: _known(traffic, nets, runs, n, sizes))
+        spent |= _rounds(
+            sizes, lambda _, n=flows: _known(traffic, nets, runs, n, sizes)
+        )
     spent |= _rounds(sizes, lambda number: _new(traffic, nets, sizes, number))
     rates = {key: 1e6 / median(values) for key, values in spent.items()}
     for (name, flows), rate in rates.items():

@@ -9,7 +9,6 @@ turn on the gateway of tc's programs, over the same flows.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -25,7 +24,7 @@ from bench.tables import (
     put_rows,
     talk,
 )
-from bench.xdp import Gate, let_in
+from bench.xdp import allow, let_in
 from bpf.harness import MARK_TRANSLATED, PASS, REDIRECT, Node, Setup
 from bpf.world import IPV4, IPV6, World, gateway_entries
 from outgate.kernel.reasons import Reason
@@ -65,8 +64,7 @@ class Case:
     """A program, and the packets that it gets; *name* as in the table of results."""
 
     name: str
-    hook: Hook | None
-    """None: XDP."""
+    hook: Hook
     frames: Frames
     verdict: int = REDIRECT
 
@@ -138,7 +136,8 @@ def xdp_gateway(world: World, pods: int) -> Part:
     frames = (replace(opening[0].frames, is_wrapped=True), opening[1].frames)
     names = ("xdp/gateway/existing", "xdp/gateway/reply")
     cases = (
-        Case(name, None, of, XDP_TX) for name, of in zip(names, frames, strict=True)
+        Case(name, Hook.XDP_NETDEV, of, XDP_TX)
+        for name, of in zip(names, frames, strict=True)
     )
     return Part(opening, tuple(cases))
 
@@ -150,7 +149,6 @@ class Meter:
         self.node, self.world, self.sizes = node, world, sizes
         self.driver = Driver(node)
         self._xdp_driver: Driver | None = None
-        self._gate: Gate | None = None
         bare = partial(self.driver.run_bare, 10 * sizes.packets)
         self.empty = stable_median(lambda: bare().nanoseconds, sizes.rounds)
         self._rows = 0
@@ -162,18 +160,18 @@ class Meter:
         self._rows = rows
         return put_rows(self.node, self.world, rows)
 
-    def use_xdp(self, setup: Setup, stack: ExitStack) -> None:
-        """Load the XDP programs, which the cases without a hook are of."""
+    def use_xdp(self) -> None:
+        """Let packets arrive in XDP."""
         let_in(self.node)
+        allow(self.node, self.node.uplink, UPLINK_MTU)
         self._xdp_driver = Driver(self.node, is_xdp=True)
-        self._gate = Gate(self.node, setup, stack)
-        self._gate.allow(self.node.uplink, UPLINK_MTU)
 
     def _measured(self, case: Case) -> tuple[Driver, int]:
-        if case.hook is None:
-            assert self._xdp_driver and self._gate
-            return self._xdp_driver, self._gate.entry
-        return self.driver, self.node.program(case.hook, self.world.family)
+        if case.hook is not Hook.XDP_NETDEV:
+            return self.driver, self.node.program(case.hook, self.world.family)
+        assert self._xdp_driver
+        # One program is attached, IPv4's; it calls the other.
+        return self._xdp_driver, self.node.program(case.hook, Family.V4)
 
     def play(self, case: Case, flows: int, packets: int, first: int = 0) -> float:
         """Return nanoseconds per packet, net; each round one after the other."""
@@ -276,9 +274,9 @@ def run(sizes: Sizes) -> list[Result]:
 
 
 def _in_xdp(world: World, sizes: Sizes, rows: int) -> Iterator[Result]:
-    with Node() as node, ExitStack() as stack:
+    with Node() as node:
         meter = Meter(node, world, sizes)
         pods = meter.put_rows(rows)
-        meter.use_xdp(Setup(), stack)
+        meter.use_xdp()
         for flows in sizes.flows:
             yield from meter.measure(xdp_gateway(world, pods), flows)

@@ -28,7 +28,7 @@ from bench.network import (
     Network,
     network,
 )
-from bench.xdp import Gate
+from bench.xdp import attach
 from bpf.harness import TUNNEL_PORT, VNI, Node, Setup
 from bpf.world import IPV4, POLICY, Rows, gateway_entries
 from outgate.kernel import syscall
@@ -162,12 +162,12 @@ def tc(setup: Setup = Setup(), *, is_xdp: bool = False) -> Iterator[Network]:
             node.inside(partial(start_collectors, node.pins, setup.datapath))
             stack.callback(node.inside, partial(stop_collectors, node.pins))
         if is_xdp:
-            _use_xdp(net, Gate(gateway, setup, stack))
+            _use_xdp(net, gateway)
         # An agent reads what programs tell of new flows.
         yield replace(net, rest=lambda: (pods_node.events(), gateway.events()))
 
 
-def _use_xdp(net: Network, gate: Gate) -> None:
+def _use_xdp(net: Network, gateway: Node) -> None:
     """
     Let XDP see both interfaces of the gateway.
 
@@ -175,7 +175,7 @@ def _use_xdp(net: Network, gate: Gate) -> None:
     senders must do them.  A NIC has done them when XDP sees a packet.
     """
     for interface in ("in0", "out0"):
-        gate.attach(net.gateway, interface, UPLINK_MTU)
+        attach(gateway, net.gateway, interface, UPLINK_MTU)
     for sender in (net.pod, net.server):
         sender.run("ethtool -K eth0 tx off")
 
