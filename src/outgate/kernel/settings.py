@@ -15,6 +15,10 @@ from outgate.kernel.maps import MapName
 
 _FLOWS = (MapName.FLOW_V4, MapName.FLOW_V6)
 _PAIRS = (MapName.SNAT_V4, MapName.SNAT_V6)
+_QUEUES = (MapName.GARBAGE_V4, MapName.GARBAGE_V6)
+
+QUEUE_SIZE = 1 << 18
+"""Of the garbage queues, as ``maps.h`` has them: one item for each flow."""
 
 SETTINGS = Struct("=I I I I I I H H B B B B H 2x")
 CONFIG_KEY = Struct("=I")
@@ -85,7 +89,10 @@ class DatapathSettings:
             return {}
         flows: dict[str, int] = dict.fromkeys(_FLOWS, self.flow_table_size)
         # A translated flow has two halves.
-        return {**flows, **dict.fromkeys(_PAIRS, 2 * self.flow_table_size)}
+        pairs: dict[str, int] = dict.fromkeys(_PAIRS, 2 * self.flow_table_size)
+        # Else the flows that the queue has no room for would not be collected.
+        items = max(self.flow_table_size, QUEUE_SIZE)
+        return {**flows, **pairs, **dict.fromkeys(_QUEUES, items)}
 
     def encode(self) -> bytes:
         """Return the bytes of section ``.rodata.settings``."""
