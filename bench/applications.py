@@ -18,6 +18,7 @@ from functools import partial
 from statistics import median
 
 from bench.compiled import executable
+from bench.isolation import WITH_CALLER
 from bench.network import SERVER, Namespace, Network
 from bench.paths import PATHS
 from bench.results import Result
@@ -68,7 +69,7 @@ def _servers(at: Namespace) -> Iterator[None]:
     with ExitStack() as stack:
         for on_one_cpu, port in PORTS.items():
             words = (*_on(0 if on_one_cpu else 1), str(executable("conversations")))
-            command = (*words, "serve", str(port))
+            command = (*WITH_CALLER, *words, "serve", str(port))
             process = at.inside(
                 partial(subprocess.Popen, command, stdout=subprocess.PIPE)
             )

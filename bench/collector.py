@@ -1,5 +1,5 @@
 """
-Cases ``snat/collect…``: what it costs to look after a million entries, and to drop them.
+Cases ``snat/collect…``: what it costs to look after a million entries, and drop them.
 
 A gateway with so many translations open, two entries each, whose collector runs by its
 timer: it looks at each of them once while they live; then all of them are over.  The
@@ -7,7 +7,6 @@ figures are the collector's own sums; a tick's length is told by looking every t
 milliseconds.
 """
 
-import sys
 import time
 from array import array
 from collections.abc import Callable

@@ -13,6 +13,10 @@ from contextlib import contextmanager
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
+WITH_CALLER = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command that shall end when its caller does, however that ends."""
+
+
 def run_inside(module: str, arguments: Sequence[str]) -> str:
     """
     Run ``python -m module`` in new namespaces and return what it prints.
@@ -20,6 +24,7 @@ def run_inside(module: str, arguments: Sequence[str]) -> str:
     Errors: CalledProcessError; what it wrote to standard error was shown already.
     """
     command = ("unshare", *NAMESPACES, sys.executable, "-m", module, *arguments)
+    command = (*WITH_CALLER, *command)
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 

@@ -101,7 +101,8 @@ def network() -> Iterator[Network]:
         for _ in range(4):
             made.append(Namespace())
             stack.callback(made[-1].close)
-        net = Network(*made)
+        pod, node, gateway, server = made
+        net = Network(pod, node, gateway, server)
         _wire(net.pod, "pod.eth0", net.node, "node.pod0")
         _wire(net.node, "node.up0", net.gateway, "gateway.in0")
         _wire(net.gateway, "gateway.out0", net.server, "server.eth0")

@@ -142,8 +142,11 @@ def _nft(at: Namespace, rules: str) -> None:
 
 
 @contextmanager
-def tc(setup: Setup = Setup(), *, is_xdp: bool = False) -> Iterator[Network]:
+def outgate(
+    way: TunnelWay = TunnelWay.AUTO, *, is_xdp: bool = False
+) -> Iterator[Network]:
     """Attach our programs as an agent does, with a VXLAN device for the tunnel."""
+    setup = Setup(tunnel_way=way)
     with ExitStack() as stack:
         net = stack.enter_context(network())
         pods_node, gateway = (stack.enter_context(Node(setup)) for _ in range(2))
@@ -215,9 +218,9 @@ def pod_node_entries() -> Rows:
 
 
 PATHS: dict[str, Callable[[], AbstractContextManager[Network]]] = {
-    "tc": tc,
-    "xdp": partial(tc, is_xdp=True),
-    "tc-device": partial(tc, Setup(tunnel_way=TunnelWay.DEVICE)),
+    "tc": outgate,
+    "xdp": partial(outgate, is_xdp=True),
+    "tc-device": partial(outgate, TunnelWay.DEVICE),
     "nftables": nftables,
     "plain": plain,
 }

@@ -5,6 +5,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SCALE, SPEED = "scale", "speed"
+"""Pages."""
+
+HOOKS, PATHS, TCP, COLLECTOR, PROGRAM = "hooks", "paths", "tcp", "collector", "program"
+"""What is measured together, with ``scale``."""
+
+PARTS = {
+    "scale": SCALE,
+    "gateway": PATHS,
+    "chain": PATHS,
+    "tcp": TCP,
+    "snat": COLLECTOR,
+    "program": PROGRAM,
+}
+"""By the first word of a case; all others are hooks'."""
+
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 
@@ -29,8 +44,13 @@ class Result:
 
     @property
     def group(self) -> str:
-        """The page that tells of it, and the cases that are measured with it."""
-        return SCALE if self.case.startswith(f"{SCALE}/") else SPEED
+        """The page that tells of it."""
+        return SCALE if self.part == SCALE else SPEED
+
+    @property
+    def part(self) -> str:
+        """What it is measured with."""
+        return PARTS.get(self.case.partition("/")[0], HOOKS)
 
     @property
     def name(self) -> str:
@@ -48,9 +68,9 @@ def against_target(result: Result, target: float) -> Result:
 
 
 def write_results(results: list[Result], path: Path = LATEST) -> None:
-    """Replace the groups that were measured; others stay from their last run."""
-    measured = {result.group for result in results}
-    kept = [r for r in read_results(path) if r.group not in measured]
+    """Replace the parts that were measured; others stay from their last run."""
+    measured = {result.part for result in results}
+    kept = [r for r in read_results(path) if r.part not in measured]
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [_row(result) for result in (*kept, *results)]
     path.write_text(json.dumps(rows, indent=1) + "\n")

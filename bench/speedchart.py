@@ -11,7 +11,7 @@ from bench.results import SPEED, Result
 from bench.targets import HOOKS
 
 GREY, DARK, LIGHT = "#888888", "#1f5f8b", "#9cc5a1"
-COLORS = {"tc": GREEN, "nftables": GREY, "plain": LIGHT}
+COLORS = {"xdp": DARK, "tc": GREEN, "nftables": GREY, "plain": LIGHT}
 RATES = ("gateway", "chain")
 
 
@@ -58,9 +58,9 @@ def _draw_paths(axes: Axes, known: list[Result]) -> None:
     for number, (path, color) in enumerate(COLORS.items()):
         names = [case.replace("/", f"/{path}/") for case in cases]
         values = [rates.get(n if "/" in n else f"{n}/{path}", 0) for n in names]
-        places = [place + (number - 1) * 0.27 for place in range(len(cases))]
-        bars = axes.bar(places, values, width=0.25, color=color, label=path)
-        axes.bar_label(bars, [f"{value:.0f}" for value in values], fontsize=7)
+        places = [place + (number - 1.5) * 0.21 for place in range(len(cases))]
+        bars = axes.bar(places, values, width=0.2, color=color, label=path)
+        axes.bar_label(bars, [f"{value:.0f}" for value in values], fontsize=6)
     labels = [case.replace("/reply", ",\nreplies") for case in cases]
     axes.set_xticks(range(len(cases)), labels, fontsize=8)
     axes.set_ylabel(f"thousand packets per second and core, {most:,} flows")

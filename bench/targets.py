@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.results import Result
+from bench.results import PROGRAM, Result
 
 MANY_FLOWS = 20_000
 
@@ -44,12 +44,15 @@ HOOKS = (
     HookTarget("from_netdev/reply", 5.5),
     HookTarget("from_overlay/pod/reply", 4),
     HookTarget("from_container/uncovered", 1.5),
+    HookTarget("xdp/gateway/existing", 3.5),
+    HookTarget("xdp/gateway/reply", 4.5),
     HookTarget("from_overlay/gateway/new", 55),
     HookTarget("from_overlay/gateway/port_search_99", 200),
 )
 
 PATHS = (
     PathTarget("gateway/tc", "gateway/nftables", 2, flows=MANY_FLOWS),
+    PathTarget("gateway/xdp", "gateway/nftables", 6, flows=MANY_FLOWS),
     PathTarget("chain/tc", "chain/nftables", 3, flows=MANY_FLOWS),
     PathTarget("chain/tc", "chain/plain", 0.8, flows=MANY_FLOWS),
     PathTarget("tcp/connections/tc", "tcp/connections/nftables", 1.7),
@@ -74,7 +77,21 @@ def verdicts(results: Iterable[Result]) -> list[Verdict]:
     known = list(results)
     hooks = (_of_hook(target, known) for target in HOOKS)
     paths = (_of_path(target, known) for target in PATHS)
-    return [verdict for verdict in (*hooks, *paths) if verdict]
+    tables = (_of_table(result) for result in known if result.part == PROGRAM)
+    return [verdict for verdict in (*hooks, *paths, *tables) if verdict]
+
+
+def _of_table(result: Result) -> Verdict | None:
+    """Judge by the target that the result names; seconds a row, or rows a second."""
+    if not result.ratio_to.startswith("target ") or result.ratio is None:
+        return None
+    is_rate = result.unit.endswith("/s")
+    wanted = result.ratio_to.removeprefix("target ")
+    return Verdict(
+        *(result.case, f"{result.value:,.4g} {result.unit}"),
+        f"{'≥' if is_rate else '≤'} {wanted}",
+        is_met=result.ratio >= 1 if is_rate else result.ratio <= 1,
+    )
 
 
 def _of_hook(target: HookTarget, results: list[Result]) -> Verdict | None:
