@@ -16,6 +16,7 @@ from math import ceil
 from bench.driver import Driver, Frames
 from bench.results import Result
 from bench.tables import crowd_packet, put_rows
+from bpf.collecting import put_garbage, take_garbage
 from bpf.harness import JIFFIES_PER_SECOND, NAT_TABLES, STAMP, Node, Setup
 from bpf.packets import UDP_NAME
 from bpf.world import IPV4, World, gateway_entries
@@ -45,13 +46,9 @@ def run(sizes: Sizes) -> list[Result]:
     setup = Setup(flow_table_size=ceil(flows * 1.25))
     with Node(setup) as node:
         _open(node, IPV4, flows)
-        assert not node.inside(lambda: start_collectors(node.pins, setup.datapath))
-        try:
-            live = _watch(node, lambda record: record.checked >= flows)
-            age(node, Family.V4, OVER_SECONDS)
-            over = _watch(node, lambda record: record.released >= flows)
-        finally:
-            node.inside(lambda: stop_collectors(node.pins))
+        live = _collect(node, setup, lambda record: record.checked >= flows)
+        age(node, Family.V4, OVER_SECONDS)
+        over = _collect(node, setup, lambda record: record.released >= flows)
     spent = over.nanoseconds
     return [
         Result("snat/collect", round(spent / 1e9, 4), "s", flows),
@@ -91,13 +88,24 @@ class Watched:
     longest: int
 
 
+def _collect(
+    node: Node, setup: Setup, is_done: Callable[[CollectorRecord], bool]
+) -> Watched:
+    """Let the collector look at all flows from now on; return what it takes."""
+
+    def inside() -> Watched:
+        put_garbage(node.pins, take_garbage(node.pins))  # due at once
+        assert not start_collectors(node.pins, setup.datapath)
+        try:
+            return _watch(node, is_done)
+        finally:
+            stop_collectors(node.pins)
+
+    return node.inside(inside)
+
+
 def _watch(node: Node, is_done: Callable[[CollectorRecord], bool]) -> Watched:
-    """Return what the collector takes until the condition holds."""
-    return node.inside(lambda: _watch_inside(node, is_done))
-
-
-def _watch_inside(node: Node, is_done: Callable[[CollectorRecord], bool]) -> Watched:
-    first = last = read_collectors(node.pins)[Family.V4]
+    last = read_collectors(node.pins)[Family.V4]
     deadline, longest = time.monotonic() + DEADLINE_SECONDS, 0
     while not is_done(last):
         if time.monotonic() > deadline:
@@ -107,4 +115,4 @@ def _watch_inside(node: Node, is_done: Callable[[CollectorRecord], bool]) -> Wat
         if now.ticks == last.ticks + 1:
             longest = max(longest, now.nanoseconds - last.nanoseconds)
         last = now
-    return Watched(last.nanoseconds - first.nanoseconds, longest)
+    return Watched(last.nanoseconds, longest)
