@@ -27,6 +27,9 @@ PORTS = {False: 5001, True: 5002}
 """Of the server on the other CPU, and of the one beside the client."""
 
 
+STALLED = 0.01
+"""Gbit/s below which a path loses large packets: no figure at all."""
+
 SHOWN = ("tc", "xdp", "nftables", "plain")
 
 
@@ -91,7 +94,10 @@ def _converse(at: Namespace, case: Case, seconds: float) -> dict[str, float]:
     )
     count, spent, middle, late = map(float, done.stdout.split())
     if case.kind == "stream":
-        return {"Gbit/s": count * 8 / spent / 1e9}
+        rate = count * 8 / spent / 1e9
+        if rate < STALLED:
+            raise AssertionError(f"tcp/{case.name}: {rate:.4f} Gbit/s: it stands still")
+        return {"Gbit/s": rate}
     unit = "connections/s" if case.kind == "connect" else "answers/s"
     return {unit: count / spent, "p50 µs": middle / 1e3, "p99 µs": late / 1e3}
 

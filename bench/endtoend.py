@@ -160,8 +160,8 @@ def _known(
     """
     Let packets of known flows take all courses once, and none.
 
-    Each flow has had a packet within the last second, as flows have that come to so many
-    packets a second: once a second an entry is written, and its neighbour looked up.
+    Each flow has had a packet within the last second, as it has at so many packets a
+    second: once a second its entry is written, and its neighbour looked up.
     """
     del number
     plain = nets["plain"]

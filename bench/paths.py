@@ -174,13 +174,17 @@ def _use_xdp(net: Network, gateway: Node) -> None:
     """
     Let XDP see both interfaces of the gateway.
 
-    A veth's sender leaves checksums to be done by a NIC: XDP sees them undone, so that
-    senders must do them.  A NIC has done them when XDP sees a packet.
+    A veth leaves checksums undone, as for a NIC to do; here they must be right when XDP
+    sees a packet, as they are on a wire.
     """
     for interface in ("in0", "out0"):
         attach(gateway, net.gateway, interface, UPLINK_MTU)
-    for sender in (net.pod, net.server):
-        sender.run("ethtool -K eth0 tx off")
+    for sender, interface in (
+        (net.pod, "eth0"),
+        (net.node, "up0"),
+        (net.server, "eth0"),
+    ):
+        sender.run(f"ethtool -K {interface} tx off")
 
 
 def _make_tunnel(at: Namespace, node: Node) -> None:

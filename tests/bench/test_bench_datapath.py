@@ -1,21 +1,26 @@
 """The measurements of the datapath work; what they measure is no test's business."""
 
+import subprocess
+import sys
+import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from bench.datapath import run
+from bench.datapath import PARTS, run
 from bench.driver import PORT_FIRST, PORTS, Driver, Frames
-from bench.hooks import QUICK, Case, Meter, taken_ports
+from bench.hooks import QUICK, Case, Meter, taken_ports, xdp_gateway
+from bench.needs import missing
 from bench.results import Result
 from bench.stable import stable_median
 from bench.tables import crowd_packet, put_rows, talk
 from bench.targets import verdicts
 from bench.traffic import PAYLOAD, datagram
 from bpf.harness import Node
-from bpf.world import IPV4, gateway_entries
+from bpf.world import IPV4, IPV6, World, gateway_entries
 from contract.isolation import skip_without_root
 from outgate.state.entries import Family, Hook
 
@@ -39,6 +44,23 @@ EXPECTED_CASES = {
     "tcp/stream_4/tc",
     "tcp/connections/nftables",
     "tcp/ask_1/plain/p99",
+    "xdp/gateway/existing",
+    "xdp/gateway/reply",
+    "xdp/gateway/reply/ipv6",
+    "gateway/xdp",
+    "gateway/xdp/reply",
+    "gateway/xdp/new",
+    "gateway/nftables/new",
+    "gateway/tc-device",
+    "gateway/nothing/xdp",
+    "chain/xdp",
+    "tcp/stream_4/xdp",
+    "snat/collect",
+    "snat/collect/longest_tick",
+    "program/hash",
+    "program/lpm",
+    "program/delete/lpm",
+    "program/policy_10k_pods",
 }
 
 
@@ -47,9 +69,10 @@ def test_a_small_run_measures_every_case() -> None:
     """Each case checks verdicts, drops, and that packets arrive."""
     skip_without_root()
 
-    results = run(is_quick=True)
+    results = run(tuple(PARTS), is_quick=True)
 
     assert EXPECTED_CASES <= {result.case for result in results}
+    assert {result.part for result in results} == set(PARTS)
 
 
 @pytest.mark.kernel
@@ -106,6 +129,73 @@ def test_a_datagram_keeps_its_checksum_whatever_its_port() -> None:
         assert len(packet[IP]) == 46
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize("world", [IPV4, IPV6], ids=lambda world: world.name)
+def test_xdp_is_not_measured_where_it_passes_packets_on(world: World) -> None:
+    """What is left to tc costs XDP next to nothing."""
+    skip_without_root()
+
+    with Node() as node:
+        meter = Meter(node, world, QUICK)
+        pods = meter.put_rows(10)
+        meter.use_xdp()
+        unopened, _ = xdp_gateway(world, pods).existing
+
+        with pytest.raises(AssertionError, match="existing: verdict 2"):
+            meter.play(unopened, 1, 100)
+
+
+@pytest.mark.kernel
+def test_what_is_measured_ends_with_its_caller() -> None:
+    """Also where that is killed: nothing of it stays behind."""
+    skip_without_root()
+    caller = subprocess.Popen(
+        (sys.executable, "-c", CALLER), stdout=subprocess.PIPE, text=True
+    )
+    assert caller.stdout
+    process = int(caller.stdout.readline())
+
+    caller.kill()
+    caller.wait()
+
+    until_gone(process)
+
+
+CALLER = """
+import subprocess
+from bench.isolation import WITH_CALLER
+process = subprocess.Popen((*WITH_CALLER, "unshare", "--net", "sleep", "60"))
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+def until_gone(process: int) -> None:
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{process}").exists() and not is_zombie(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_zombie(process: int) -> bool:
+    return ") Z " in Path(f"/proc/{process}/stat").read_text()
+
+
+def test_all_that_is_missing_is_named_with_its_package() -> None:
+    there = {"ip", "setpriv", "taskset", "unshare", "ethtool"}
+
+    line = missing(True, lambda name: name in there, lambda name: None)
+
+    assert line == (
+        "bench: something is missing: apt-get install bpftool clang gcc nftables;"
+        " .venv/bin/pip install -e '.[bench]' (matplotlib, for charts)"
+    )
+
+
+def test_nothing_is_missing_where_all_is_there() -> None:
+    assert not missing(True, lambda name: True, lambda name: True)
+
+
 @pytest.mark.parametrize("percent", [50, 90, 99])
 def test_so_many_ports_are_taken(percent: int) -> None:
     taken = taken_ports(percent)
@@ -134,6 +224,23 @@ def test_a_target_is_judged_by_the_worst_of_all_rows() -> None:
     judged = {verdict.case: verdict.is_met for verdict in verdicts(results)}
 
     assert judged == {"from_container/existing": False, "gateway/tc": True}
+
+
+def test_rates_of_tables_have_to_reach_a_target_and_times_to_stay_below() -> None:
+    results = [
+        Result(
+            "program/hash", 3e6, "entries/s", 0, 9, "target 2,000,000 entries/s", 1.5
+        ),
+        Result("program/policy_10k_pods", 15, "ms", 0, 9, "target 10 ms", 1.5),
+        Result("program/delete/hash", 3e6, "entries/s", 0, 9),
+    ]
+
+    judged = [(v.case, v.wanted, v.is_met) for v in verdicts(results)]
+
+    assert judged == [
+        ("program/hash", "≥ 2,000,000 entries/s", True),
+        ("program/policy_10k_pods", "≤ 10 ms", False),
+    ]
 
 
 def test_an_empty_program_that_the_kernel_timed_is_no_measure() -> None:

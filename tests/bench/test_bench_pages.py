@@ -2,7 +2,14 @@
 
 import pytest
 
-from bench.page import BEGIN, END, REFERENCE, filled_in
+from bench.page import (
+    BEGIN,
+    END,
+    README,
+    REFERENCE,
+    filled_in,
+    readme_filled_in,
+)
 from bench.results import Result, read_results
 
 
@@ -11,6 +18,30 @@ def test_a_page_has_the_numbers_of_the_last_run(group: str) -> None:
     page = (REFERENCE / f"{group}.md").read_text()
 
     assert filled_in(page, group, read_results()) == page
+
+
+def test_readme_has_the_numbers_of_the_last_run() -> None:
+    text = README.read_text()
+
+    assert readme_filled_in(text, read_results()) == text
+
+
+def test_readme_shows_three_figures_side_by_side() -> None:
+    results = [
+        Result("gateway/xdp", 3456.0, "kpps/core", 20_000),
+        Result("gateway/tc", 1234.0, "kpps/core", 20_000),
+        Result("gateway/tc", 1.0, "kpps/core", 1),
+        Result("chain/plain", 1500.0, "kpps/core", 20_000),
+        Result("tcp/connections/nftables", 14390.0, "connections/s"),
+    ]
+
+    shown = readme_filled_in(f"{BEGIN}\n{END}", results).splitlines()
+
+    assert shown[3:6] == [
+        "| through a gateway, million packets/s and core | 3.46 | 1.23 |  |  |",
+        "| pod to server, million packets/s and core |  |  |  | 1.5 |",
+        "| new TCP connections, thousand/s |  |  | 14.4 |  |",
+    ]
 
 
 def test_only_what_is_between_the_marks_is_replaced() -> None:
