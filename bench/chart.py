@@ -1,5 +1,5 @@
 """
-Charts of what was measured last, one SVG per group, beside the page that shows it.
+The chart of what large clusters cost, an SVG beside the page that shows it.
 
 What it is: with ``speedchart`` the only user of matplotlib (extra ``bench``).  Bars
 that have a target are drawn against it: 1 is what was promised, shorter is better.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from bench.results import Result
+from bench.results import SCALE, Result
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # after its backend
@@ -21,18 +21,13 @@ GREEN, RED = "#2a7f62", "#c0392b"
 
 
 def draw(results: Sequence[Result], folder: Path = REFERENCE) -> list[Path]:
-    """Draw one file per group that has targets; return the files."""
-    groups = sorted({result.group for result in results})
-    drawn = []
-    for group in groups:
-        promised = [
-            result
-            for result in results
-            if result.group == group and result.ratio_to.startswith("target")
-        ]
-        if promised:
-            drawn.append(_draw(promised, folder / f"{group}.svg"))
-    return drawn
+    """Draw what large clusters cost; nothing where that was not measured."""
+    promised = [
+        result
+        for result in results
+        if result.group == SCALE and result.ratio_to.startswith("target")
+    ]
+    return [_draw(promised, folder / f"{SCALE}.svg")] if promised else []
 
 
 def _draw(promised: Sequence[Result], path: Path) -> Path:
