@@ -22,6 +22,7 @@ from bench.isolation import WITH_CALLER
 from bench.network import SERVER, Namespace, Network
 from bench.paths import PATHS
 from bench.results import Result
+from bench.stable import is_stable
 
 PORTS = {False: 5001, True: 5002}
 """Of the server on the other CPU, and of the one beside the client."""
@@ -39,9 +40,11 @@ class Sizes:
 
     seconds: float = 1.0
     rounds: int = 5
+    most: int = 7
+    """Rounds, until every median of a case stands still."""
 
 
-QUICK = Sizes(0.05, 1)
+QUICK = Sizes(0.05, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +105,33 @@ def _converse(at: Namespace, case: Case, seconds: float) -> dict[str, float]:
     return {unit: count / spent, "p50 µs": middle / 1e3, "p99 µs": late / 1e3}
 
 
+Found = dict[tuple[str, str, str], list[float]]
+"""A figure for each round, by case, path and unit."""
+
+
+def _rounds(nets: dict[str, Network], case: Case, sizes: Sizes) -> Found:
+    """Repeat until all medians stand still, or for so many rounds."""
+    found: Found = defaultdict(list)
+    for number in range(sizes.most):
+        for path, net in nets.items():
+            numbers = _converse(net.pod, case, sizes.seconds)
+            for unit, value in numbers.items():
+                found[case.name, path, unit].append(value)
+        if number + 1 >= sizes.rounds and all(map(is_stable, found.values())):
+            break
+    return found
+
+
 def run(sizes: Sizes) -> list[Result]:
     """Measure all cases on all paths."""
-    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    found: Found = {}
     with ExitStack() as stack:
         nets: dict[str, Network] = {}
         for path in SHOWN:
             nets[path] = stack.enter_context(PATHS[path]())
             stack.enter_context(_servers(nets[path].server))
         for case in CASES:
-            for _ in range(sizes.rounds):
-                for path, net in nets.items():
-                    numbers = _converse(net.pod, case, sizes.seconds)
-                    for unit, value in numbers.items():
-                        found[case.name, path, unit].append(value)
+            found |= _rounds(nets, case, sizes)
     medians = {key: median(values) for key, values in found.items()}
     return [_result(key, value, medians) for key, value in medians.items()]
 
