@@ -21,14 +21,20 @@
 #define NEXT_ICMPV6 58
 #define NEXT_DESTINATION 60
 
+/* <linux/socket.h> does not tell. */
+#define AF_INET 2
+#define AF_INET6 10
+
 #if OUTGATE_FAMILY == 4
 #define ip_header iphdr
+#define OUR_AF AF_INET
 #define OUR_ETH_P bpf_htons(ETH_P_IP)
 #define OTHER_ETH_P bpf_htons(ETH_P_IPV6)
 #define OUR_ICMP IPPROTO_ICMP
 #define IP_SIZE_MAX 60
 #else
 #define ip_header ipv6hdr
+#define OUR_AF AF_INET6
 #define OUR_ETH_P bpf_htons(ETH_P_IPV6)
 #define OTHER_ETH_P bpf_htons(ETH_P_IP)
 #define OUR_ICMP NEXT_ICMPV6

@@ -240,8 +240,8 @@ struct nat_entry {
 	struct ip_address next_hop; /* forward; none: the kernel looks it up */
 	__u16 route_generation;  /* forward: of ifindex and next_hop */
 	__u16 policy_generation; /* forward: of the policy rows that decided */
-	__u8 pod_mac[ETH_ADDRESS_SIZE];  /* reverse, local pod */
-	__u8 host_mac[ETH_ADDRESS_SIZE]; /* reverse, local pod */
+	__u8 to_mac[ETH_ADDRESS_SIZE];   /* forward: of the next hop; reverse: of a local pod */
+	__u8 from_mac[ETH_ADDRESS_SIZE]; /* of ifindex; forward: zero while both are not known */
 	__u64 last_seen; /* jiffies */
 };
 
