@@ -7,7 +7,7 @@ That what becomes of them is the same, the other tests here say: they run with i
 import pytest
 
 from bpf.harness import REDIRECT, MakeNode, Node, Setup, needs_root
-from bpf.packets import PROTOCOLS, UDP_NAME, Packet, outbound
+from bpf.packets import PROTOCOLS, Packet, outbound
 from bpf.world import POLICY, World, gateway_entries
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
