@@ -1,9 +1,9 @@
 """
 The XDP program of a node's uplink, before tc: run on one frame, and held to its word.
 
-What it passes on it must leave as it is.  What it sends goes to the neighbour that the
-kernel knows; everything else of it is for the caller to compare, so the addresses of the
-link are put back to what tc leaves there before the kernel writes them.
+What it passes on it must leave as it is.  What it sends goes to the neighbour that
+the kernel knows; everything else of it is for the caller to compare, so the addresses
+of the link are put back to what tc leaves there before the kernel writes them.
 """
 
 from bpf import outer
