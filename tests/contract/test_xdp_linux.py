@@ -336,9 +336,11 @@ def joined() -> int:
 
 
 def devices() -> Mapping[int, int]:
-    """Return the MTU of each interface that XDP may send out of."""
+    """Return the MTU of each interface that XDP may send out of, which are veths."""
     with PinnedMap(PIN_DIR / MapName.XDP_DEVICE) as table:
-        return {
-            XDP_DEVICE_KEY.unpack(key)[0]: XDP_DEVICE.unpack(value)[0]
+        rows = {
+            XDP_DEVICE_KEY.unpack(key)[0]: XDP_DEVICE.unpack(value)
             for key, value in table.rows()
         }
+    assert all(is_veth for _, is_veth in rows.values())
+    return {index: mtu for index, (mtu, _) in rows.items()}

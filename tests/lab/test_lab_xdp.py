@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab-xdp")]
 
 MIB = 1 << 20
 POD = "net-tshoot-worker"
-LEAST_PACKETS = 16 * MIB // 65536
-"""An acknowledgement for each window of a download of 16 MiB."""
+LEAST_PACKETS = 16 * MIB // 1448
+"""A download of 16 MiB has so many packets, and nearly all go by XDP."""
 
 BY_XDP = "eth0 by xdp"
 BY_TC = "eth0 by tc: the agent's settings leave everything to tc"
@@ -49,7 +49,7 @@ def on_gateway(scene: Scene, command: str) -> str:
 def sent_by_xdp(scene: Scene) -> int:
     """How many packets the gateway's XDP program has sent back out."""
     counters = on_gateway(scene, "ethtool -S eth0")
-    return sum(map(int, re.findall(r"rx_queue_\d+_xdp_tx: (\d+)", counters)))
+    return sum(map(int, re.findall(r"rx_queue_\d+_xdp_redirect: (\d+)", counters)))
 
 
 def uplink_of(scene: Scene) -> str:
@@ -80,7 +80,7 @@ def test_downloads_are_whole_and_xdp_sends_them(scenes: Scenes) -> None:
         whole = scene.download_is_whole(POD, 16 * MIB)
 
         assert whole
-        assert sent_by_xdp(scene) - before > LEAST_PACKETS
+        assert sent_by_xdp(scene) - before > LEAST_PACKETS * 0.9
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -110,7 +110,7 @@ def test_killed_agent_leaves_xdp_at_work_and_the_next_one_adopts_it(
     got = finish(download)
 
     assert digest_of(scene, size) == got
-    assert sent_by_xdp(scene) - before > LEAST_PACKETS
+    assert sent_by_xdp(scene) - before > LEAST_PACKETS * 0.9
 
 
 def test_setting_is_changed_to_tc_while_a_download_runs(scenes: Scenes) -> None:

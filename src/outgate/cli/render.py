@@ -236,8 +236,8 @@ def _collector_row(key: bytes, value: bytes) -> MapRow:
 
 
 def _xdp_device_row(key: bytes, value: bytes) -> MapRow:
-    (index,), (mtu,) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
-    return MapRow(f"interface {index}", f"mtu {mtu}")
+    (index,), (mtu, is_veth) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
+    return MapRow(f"interface {index}", f"mtu {mtu}{' veth' * is_veth}")
 
 
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {

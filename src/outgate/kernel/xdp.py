@@ -46,7 +46,8 @@ def are_joined(pin_dir: Path, pair: Pair) -> bool:
 def put_devices(pin_dir: Path, senders: Iterable[Link]) -> None:
     """Let programs send out of *senders*, and of no other interface; KernelError."""
     wanted = {
-        XDP_DEVICE_KEY.pack(link.index): XDP_DEVICE.pack(link.mtu) for link in senders
+        XDP_DEVICE_KEY.pack(link.index): XDP_DEVICE.pack(link.mtu, link.kind == "veth")
+        for link in senders
     }
     with PinnedMap(pin_dir / MapName.XDP_DEVICE) as table:
         held = dict(table.rows())
