@@ -163,7 +163,7 @@ class Meter:
     def use_xdp(self) -> None:
         """Let packets arrive in XDP."""
         let_in(self.node)
-        allow(self.node, self.node.uplink, UPLINK_MTU)
+        allow(self.node, self.node.uplink, UPLINK_MTU, is_veth=False)
         self._xdp_driver = Driver(self.node, is_xdp=True)
 
     def _measured(self, case: Case) -> tuple[Driver, int]:

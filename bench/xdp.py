@@ -17,18 +17,23 @@ from outgate.kernel.xdp import IPV6
 from outgate.state.entries import Family, Hook
 
 
-def allow(node: Node, index: int, mtu: int) -> None:
-    """Let XDP send out of an interface, and the IPv4 program call the IPv6 one."""
+def allow(node: Node, index: int, mtu: int, *, is_veth: bool) -> None:
+    """
+    Let XDP send out of an interface, and the IPv4 program call the IPv6 one.
+
+    Not *is_veth*: the driver wakes its peer after XDP_TX, as NICs do.
+    """
     other = node.program(Hook.XDP_NETDEV, Family.V6)
     with node.table(MapName.XDP) as calls:
         calls.put(XDP_PROGRAM.pack(IPV6), XDP_PROGRAM.pack(other))
     with node.table(MapName.XDP_DEVICE) as devices:
-        devices.put(XDP_DEVICE_KEY.pack(index), XDP_DEVICE.pack(mtu))
+        devices.put(XDP_DEVICE_KEY.pack(index), XDP_DEVICE.pack(mtu, is_veth))
 
 
 def attach(node: Node, at: Namespace, interface: str, mtu: int) -> None:
     """Attach XDP to an interface of *at*, in its driver; it ends with *at*."""
-    allow(node, at.inside(partial(socket.if_nametoindex, interface)), mtu)
+    index = at.inside(partial(socket.if_nametoindex, interface))
+    allow(node, index, mtu, is_veth=True)
     number = syscall.program_id(node.program(Hook.XDP_NETDEV, Family.V4))
     at.run(f"bpftool net attach xdpdrv id {number} dev {interface}")
 
