@@ -1,12 +1,11 @@
 """
-Cases ``gateway/…`` and ``chain/…``: packets per second and core of whole paths.
+Cases ``node/…``, ``gateway/…`` and ``chain/…``: packets per second and core of paths.
 
-All paths stand at the same time, and take turns in every round.  *gateway*: tunnelled
-packets (plain ones on the plain path) arrive at the gateway and leave to the server, or
-replies the other way; *new*: each packet of another flow; *chain*: from the pod's veth
-to the server's NIC.  Generator and sink are in every figure.  A sink is where packets
-arrive: in XDP where they come as frames, in tc where they come as an skb;
-``gateway/nothing/xdp`` and ``gateway/nothing`` are a generator and such a sink alone.
+All paths stand at the same time, and take turns in every round; ``courses`` says from
+where to where packets go.  *new*: each packet of another flow.  Generator and sink are
+in every figure.  A sink is where packets arrive: in XDP where they come as frames, in
+tc where they come as an skb; ``gateway/nothing/xdp`` and ``gateway/nothing`` are a
+generator and such a sink alone.
 """
 
 from collections import defaultdict
@@ -14,19 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from bench.driver import PORT_FIRST
-from bench.network import GATEWAY, MACS, NODE, POD, SERVER, Namespace, Network
-from bench.paths import PATHS, VXLAN_MAC
+from bench.courses import Course, at_gateway, courses
+from bench.network import Network
+from bench.paths import PATHS
 from bench.results import Result
 from bench.stable import is_stable
-from bench.traffic import Stream, Traffic, datagram
-from bpf.packets import Packet
-from bpf.tunnel import into_tunnel
+from bench.traffic import Traffic
 from bpf.uplink import command
 
 KEPT = 0.99
@@ -47,65 +43,6 @@ class Sizes:
 
 
 QUICK = Sizes((1, 64), 2000, 64, 1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """From where to where packets go; with *in_xdp* they come as frames."""
-
-    at: Namespace
-    stream: Stream
-    end: tuple[Namespace, str]
-    in_xdp: bool = False
-
-
-def courses(path: str, net: Network) -> dict[str, Course]:
-    """Return what is measured on one path, by case name."""
-    end = (net.server, "eth0")
-    reply = datagram(
-        SERVER,
-        POD if path == "plain" else GATEWAY,
-        source_mac=MACS["server.eth0"],
-        destination_mac=MACS["gateway.out0"],
-        source_port=80,
-        destination_port=PORT_FIRST,
-    ).build()
-    back = Stream(reply, "eth0", is_reply=True)
-    is_xdp = path == "xdp"
-    there = Stream(_of_pod().build(), "eth0")
-    return {
-        f"gateway/{path}": Course(net.node, _at_gateway(path), end, is_xdp),
-        f"gateway/{path}/reply": Course(net.server, back, (net.node, "up0"), is_xdp),
-        f"chain/{path}": Course(net.pod, there, end, is_xdp),
-        f"chain/{path}/reply": Course(net.server, back, (net.pod, "eth0")),
-    }
-
-
-def _of_pod(server_port: int = 80) -> Packet:
-    return datagram(
-        POD,
-        SERVER,
-        destination_port=server_port,
-        source_mac=MACS["pod.eth0"],
-        destination_mac=MACS["node.pod0"],
-    )
-
-
-def _at_gateway(path: str, server_port: int = 80) -> Stream:
-    """Return what arrives at the gateway from the pod's node."""
-    macs = {"source_mac": MACS["node.up0"], "destination_mac": MACS["gateway.in0"]}
-    if path == "plain":
-        return Stream(_of_pod().but(ttl=63, **macs).build(), "up0")
-    inner = _of_pod(server_port)
-    if path == "nftables":
-        # There a VXLAN device receives it, which has a MAC address.
-        inner = inner.but(
-            ttl=63,
-            source_mac=VXLAN_MAC["node"],
-            destination_mac=VXLAN_MAC["gateway"],
-        )
-    frame = into_tunnel(inner.build(), ip_address(NODE))
-    return Stream(frame, "up0", is_tunnelled=True)
 
 
 Spent = dict[tuple[str, int], list[float]]
@@ -165,7 +102,7 @@ def _known(
     """
     del number
     plain = nets["plain"]
-    nothing = Course(plain.node, _at_gateway("tc"), (plain.gateway, "in0"))
+    nothing = Course(plain.node, at_gateway("tc"), (plain.gateway, "in0"))
     all_runs = {
         **runs,
         "gateway/nothing": nothing,
@@ -183,7 +120,7 @@ def _new(
     """Let flows begin at the gateway, in each round to another port of the server."""
     spent = {}
     for path in NEW:
-        net, stream = nets[path], _at_gateway(path, 81 + number)
+        net, stream = nets[path], at_gateway(path, 81 + number)
         net.rest()
         course = Course(net.node, stream, (net.server, "eth0"))
         name = f"gateway/{path}/new"

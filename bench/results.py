@@ -12,6 +12,7 @@ HOOKS, PATHS, TCP, COLLECTOR, PROGRAM = "hooks", "paths", "tcp", "collector", "p
 
 PARTS = {
     "scale": SCALE,
+    "node": PATHS,
     "gateway": PATHS,
     "chain": PATHS,
     "tcp": TCP,
