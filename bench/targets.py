@@ -38,6 +38,14 @@ class PathTarget:
     flows: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class RowsTarget:
+    """A hook's packet costs at most *times* as much with most rows as with fewest."""
+
+    case: str
+    times: float = 1.2
+
+
 HOOKS = (
     HookTarget("from_container/existing", 4),
     HookTarget("from_overlay/gateway/existing", 5),
@@ -48,6 +56,14 @@ HOOKS = (
     HookTarget("xdp/gateway/reply", 4.5),
     HookTarget("from_overlay/gateway/new", 55),
     HookTarget("from_overlay/gateway/port_search_99", 200),
+)
+
+FLAT = (
+    RowsTarget("from_container/existing"),
+    RowsTarget("from_overlay/gateway/existing"),
+    RowsTarget("from_netdev/reply"),
+    RowsTarget("xdp/gateway/existing"),
+    RowsTarget("xdp/gateway/reply"),
 )
 
 PATHS = (
@@ -76,9 +92,10 @@ def verdicts(results: Iterable[Result]) -> list[Verdict]:
     """Return each target that was measured, and whether it is met."""
     known = list(results)
     hooks = (_of_hook(target, known) for target in HOOKS)
+    flat = (_of_rows(target, known) for target in FLAT)
     paths = (_of_path(target, known) for target in PATHS)
     tables = (_of_table(result) for result in known if result.part == PROGRAM)
-    return [verdict for verdict in (*hooks, *paths, *tables) if verdict]
+    return [verdict for verdict in (*hooks, *flat, *paths, *tables) if verdict]
 
 
 def _of_table(result: Result) -> Verdict | None:
@@ -88,7 +105,7 @@ def _of_table(result: Result) -> Verdict | None:
     is_rate = result.unit.endswith("/s")
     wanted = result.ratio_to.removeprefix("target ")
     return Verdict(
-        *(result.case, f"{result.value:,.4g} {result.unit}"),
+        *(result.case, f"{_number(result.value)} {result.unit}"),
         f"{'≥' if is_rate else '≤'} {wanted}",
         is_met=result.ratio >= 1 if is_rate else result.ratio <= 1,
     )
@@ -107,6 +124,23 @@ def _of_hook(target: HookTarget, results: list[Result]) -> Verdict | None:
     return Verdict(
         *(target.case, f"{worst:.1f} × {unit}", f"≤ {target.times:g} ×"),
         is_met=worst <= target.times,
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _of_rows(target: RowsTarget, results: list[Result]) -> Verdict | None:
+    """Judge by one flow."""
+    found = {r.rows: r.value for r in results if r.case == target.case and r.flows == 1}
+    if len(found) < 2:
+        return None
+    fewest, most = min(found), max(found)
+    times = found[most] / found[fewest]
+    return Verdict(
+        *(f"{target.case}, {most:,} rows", f"{times:.2f} × with {fewest:,} rows"),
+        *(f"≤ {target.times:g} ×", times <= target.times),
     )
 
 

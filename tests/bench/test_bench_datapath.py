@@ -226,7 +226,11 @@ def test_a_target_is_judged_by_the_worst_of_all_rows() -> None:
 
     judged = {verdict.case: verdict.is_met for verdict in verdicts(results)}
 
-    assert judged == {"from_container/existing": False, "gateway/tc": True}
+    assert judged == {
+        "from_container/existing": False,
+        "from_container/existing, 1,000 rows": False,
+        "gateway/tc": True,
+    }
 
 
 def test_rates_of_tables_have_to_reach_a_target_and_times_to_stay_below() -> None:
