@@ -7,6 +7,7 @@ the other way.  *chain*: from the pod's veth to the server's NIC.  On the plain 
 nothing is tunnelled.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -25,12 +26,17 @@ SERVER_PORT = 80
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """From where to where packets go; with *in_xdp* they come as frames."""
+    """
+    From where to where packets go; with *in_xdp* they come as frames.
+
+    *taken* tells how many of them XDP has sent on, where it should have sent on all.
+    """
 
     at: Namespace
     stream: Stream
     end: tuple[Namespace, str]
     in_xdp: bool = False
+    taken: Callable[[], int] | None = None
 
 
 def courses(path: str, net: Network) -> dict[str, Course]:
@@ -38,7 +44,7 @@ def courses(path: str, net: Network) -> dict[str, Course]:
     there = Stream(_of_pod(SERVER_PORT).build(), "eth0")
     back = Stream(_of_server(path).build(), "eth0", is_reply=True)
     server, uplink = (net.server, "eth0"), (net.node, "up0")
-    pod, is_xdp = (net.pod, "eth0"), path == "xdp"
+    pod, is_xdp, taken = (net.pod, "eth0"), path == "xdp", net.taken
     of_node = {
         f"node/{path}": Course(net.pod, there, (net.gateway, "in0")),
         f"node/{path}/reply": Course(net.gateway, _at_node(path), pod),
@@ -46,10 +52,10 @@ def courses(path: str, net: Network) -> dict[str, Course]:
     return {
         # Of tc alike; and where XDP is attached, packets do not get to a sink.
         **({} if is_xdp else of_node),
-        f"gateway/{path}": Course(net.node, at_gateway(path), server, is_xdp),
-        f"gateway/{path}/reply": Course(net.server, back, uplink, is_xdp),
-        f"chain/{path}": Course(net.pod, there, server, is_xdp),
-        f"chain/{path}/reply": Course(net.server, back, pod),
+        f"gateway/{path}": Course(net.node, at_gateway(path), server, is_xdp, taken),
+        f"gateway/{path}/reply": Course(net.server, back, uplink, is_xdp, taken),
+        f"chain/{path}": Course(net.pod, there, server, is_xdp, taken),
+        f"chain/{path}/reply": Course(net.server, back, pod, taken=taken),
     }
 
 

@@ -141,9 +141,12 @@ def _once(
     with sink(*course.end):
         if before:
             traffic.send(course.at, course.stream, flows, before)
+        taken = course.taken() if course.taken else 0
         done = traffic.send(course.at, course.stream, flows, packets)
     if done.arrived < KEPT * done.packets:
         raise AssertionError(f"{name}: {done.arrived} of {done.packets} arrived")
+    if course.taken and course.taken() - taken < KEPT * done.packets:
+        raise AssertionError(f"{name}: XDP left packets to tc")
     return done.nanoseconds
 
 

@@ -12,6 +12,7 @@ Addresses, neighbours and plain routes are set; what else happens on the way is 
 
 import ctypes
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,16 @@ class Namespace:
         """Run a command, words apart by spaces, in the namespace."""
         self.inside(lambda: command(*words.split()))
 
+    def output(self, words: str) -> str:
+        """Return what a command prints, words apart by spaces, in the namespace."""
+        return self.inside(
+            lambda: (
+                subprocess.run(
+                    words.split(), check=True, capture_output=True, text=True
+                ).stdout
+            )
+        )
+
     def set(self, name: str, value: str) -> None:
         """Set what lies below ``/proc/sys/net``."""
         path = Path("/proc/sys/net") / name
@@ -83,7 +94,8 @@ class Network:
     """
     The four; see the module's docstring.
 
-    *rest* is what somebody has to do now and then on a path, in nobody's figure.
+    *rest* is what somebody has to do now and then on a path, in nobody's figure;
+    *taken* tells how many packets XDP has sent on at the gateway, where there is XDP.
     """
 
     pod: Namespace
@@ -91,6 +103,7 @@ class Network:
     gateway: Namespace
     server: Namespace
     rest: Callable[[], object] = lambda: None
+    taken: Callable[[], int] | None = None
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from bench.network import (
     Network,
     network,
 )
-from bench.xdp import attach
+from bench.xdp import attach, taken
 from bpf.harness import TUNNEL_PORT, VNI, Node, Setup
 from bpf.world import IPV4, POLICY, Rows, gateway_entries
 from outgate.kernel import syscall
@@ -52,6 +52,7 @@ from outgate.state.entries import (
 )
 
 TUNNEL = "tunnel"
+GATEWAY_LINKS = ("in0", "out0")
 VXLAN_MAC = {"node": "02:00:00:00:99:01", "gateway": "02:00:00:00:99:02"}
 
 SIDES = {
@@ -166,6 +167,7 @@ def outgate(
             stack.callback(node.inside, partial(stop_collectors, node.pins))
         if is_xdp:
             _use_xdp(net, gateway)
+            net = replace(net, taken=partial(taken, net.gateway, GATEWAY_LINKS))
         # An agent reads what programs tell of new flows.
         yield replace(net, rest=lambda: (pods_node.events(), gateway.events()))
 
@@ -177,7 +179,7 @@ def _use_xdp(net: Network, gateway: Node) -> None:
     A veth leaves checksums undone, as for a NIC to do; here they must be right when XDP
     sees a packet, as they are on a wire.
     """
-    for interface in ("in0", "out0"):
+    for interface in GATEWAY_LINKS:
         attach(gateway, net.gateway, interface, UPLINK_MTU)
     for sender, interface in (
         (net.pod, "eth0"),

@@ -4,7 +4,9 @@ The XDP programs of a gateway, attached and told what they may send out of.
 As an agent does it, for nodes of ``bpf.harness``, which have loaded them.
 """
 
+import re
 import socket
+from collections.abc import Iterable
 from functools import partial
 
 from bench.network import Namespace
@@ -36,6 +38,18 @@ def attach(node: Node, at: Namespace, interface: str, mtu: int) -> None:
     allow(node, index, mtu, is_veth=True)
     number = syscall.program_id(node.program(Hook.XDP_NETDEV, Family.V4))
     at.run(f"bpftool net attach xdpdrv id {number} dev {interface}")
+
+
+def taken(at: Namespace, interfaces: Iterable[str]) -> int:
+    """Return how many packets XDP has sent on that came in by *interfaces*."""
+    return sum(
+        int(count)
+        for interface in interfaces
+        for count in _SENT.findall(at.output(f"ethtool -S {interface}"))
+    )
+
+
+_SENT = re.compile(r"rx_queue_\d+_xdp_(?:redirect|tx): (\d+)")
 
 
 def let_in(node: Node) -> None:
