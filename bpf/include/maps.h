@@ -130,4 +130,14 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } outgate_metrics SEC(".maps");
 
+/* The same of packets that were sent on, by a short way; see count(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct forwarded_value));
+	__uint(max_entries, FORWARDED_SLOTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_forwarded SEC(".maps");
+
+
 #endif

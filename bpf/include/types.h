@@ -334,6 +334,20 @@ struct metric_value {
 	__u64 bytes;
 };
 
+/* ---- outgate_forwarded: per-CPU array ----------------------------------------------------------- */
+
+#define FORWARDED_SLOTS 1024
+
+/* Slot number: the policy's number modulo FORWARDED_SLOTS. On each CPU the first policy has it. */
+struct forwarded_value {
+	__u32 policy; /* 0: nobody's yet */
+	__u32 pad;
+	__u64 packets_to_world;
+	__u64 bytes_to_world;
+	__u64 packets_to_pod;
+	__u64 bytes_to_pod;
+};
+
 /* IPv4's size, and what IPv6's addresses add. */
 #define ASSERT_SIZE(type, size, more) \
 	_Static_assert(sizeof(struct type) == (size) + (OUTGATE_FAMILY == 6 ? (more) : 0), "size")
@@ -357,5 +371,6 @@ ASSERT_SIZE(garbage_item, 32, 40);
 ASSERT_SIZE(event, 72, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
+ASSERT_SIZE(forwarded_value, 40, 0);
 
 #endif

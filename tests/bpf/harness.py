@@ -29,7 +29,7 @@ from outgate.kernel import syscall
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.datapath import load_programs
 from outgate.kernel.events import Event
-from outgate.kernel.maps import MapName, encode_key, encode_value
+from outgate.kernel.maps import COUNTERS, MapName, encode_key, encode_value
 from outgate.kernel.objects import load_program
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
@@ -42,6 +42,7 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+    read_counts,
 )
 from outgate.kernel.settings import (
     CONFIG_KEY,
@@ -243,9 +244,14 @@ class Node:
         """Forget every row; interfaces, routes and neighbours stay."""
         self.events()
         self.garbage()
-        for name in set(MapName) - {MapName.CONFIG, *COLLECTORS.values()}:
+        arrays = {MapName.CONFIG, MapName.FORWARDED}
+        for name in set(MapName) - {*arrays, *COLLECTORS.values()}:
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
+        with self.table(MapName.FORWARDED) as table:
+            for key, value in table.rows():
+                if any(value):
+                    table.put(key, bytes(len(value)))
         self.configure()
 
     def ip(self, *arguments: str) -> None:
@@ -450,8 +456,13 @@ class Node:
 
     def counts(self) -> dict[tuple[Reason, MetricDirection, int], int]:
         """Return packets by (reason, direction, policy)."""
-        records = [MetricRecord.decode(k, v) for k, v in self._rows(MapName.METRICS)]
+        records = self.count_records()
         return {(Reason(r.reason), r.direction, r.policy): r.packets for r in records}
+
+    def count_records(self) -> tuple[MetricRecord, ...]:
+        """Return the same with bytes."""
+        rows, slots = (self._rows(name) for name in COUNTERS)
+        return read_counts(rows, slots)
 
 
 MakeNode = Callable[[Setup], Node]

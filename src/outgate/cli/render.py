@@ -24,6 +24,7 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+    read_counts,
 )
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import (
@@ -99,6 +100,9 @@ def map_rows(name: MapName, rows: Sequence[tuple[bytes, bytes]]) -> list[MapRow]
     if name in PLANNED_MAPS:
         found = [_planned_row(name, key, value) for key, value in rows]
         return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+    if name is MapName.FORWARDED:
+        counts = read_counts((), rows)
+        return sorted(map(_count_row, counts), key=lambda row: row.key)
     return sorted(
         (_written_row(name, key, value) for key, value in rows),
         key=lambda row: row.key,
@@ -205,7 +209,10 @@ def _fragment_row(key: bytes, value: bytes) -> MapRow:
 
 
 def _metric_row(key: bytes, value: bytes) -> MapRow:
-    metric = MetricRecord.decode(key, value)
+    return _count_row(MetricRecord.decode(key, value))
+
+
+def _count_row(metric: MetricRecord) -> MapRow:
     direction = metric.direction.name.lower()
     return MapRow(
         f"{reason_name(metric.reason)} {direction} {policy_text(metric.policy)}",

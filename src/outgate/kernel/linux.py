@@ -31,10 +31,10 @@ from outgate.kernel.entrytable import EntryTables
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.held import Held
 from outgate.kernel.hooks import AttachWay
-from outgate.kernel.maps import EGRESS, ENTRY_MAPS, MapName
+from outgate.kernel.maps import COUNTERS, EGRESS, ENTRY_MAPS, MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
-from outgate.kernel.records import MetricRecord
+from outgate.kernel.records import MetricRecord, read_counts
 from outgate.kernel.rowtable import RowTable
 from outgate.kernel.runtime import Runtime
 from outgate.kernel.settings import DatapathSettings, GatewayPath
@@ -319,8 +319,8 @@ class LinuxKernel:
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return the datapath's counters."""
-        rows = self._maps[MapName.METRICS].rows()
-        return tuple(MetricRecord.decode(key, value) for key, value in rows)
+        rows, slots = (self._maps[name].rows() for name in COUNTERS)
+        return read_counts(rows, slots)
 
     def collection(self) -> Collection:
         """Return whether garbage is collected, and how much was."""

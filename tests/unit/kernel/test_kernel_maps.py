@@ -82,6 +82,7 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "event": layouts.EVENT,
     "metric_key": layouts.METRIC_KEY,
     "metric_value": layouts.METRIC_VALUE,
+    "forwarded_value": layouts.FORWARDED_VALUE,
 }
 
 Fields = tuple[list[tuple[int, int, bool]], int]
