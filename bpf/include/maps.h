@@ -139,5 +139,13 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } outgate_forwarded SEC(".maps");
 
+/* Addresses without rows and flows, as the control plane says; see free.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct free_value));
+	__uint(max_entries, FREE_WORDS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_free SEC(".maps");
 
 #endif

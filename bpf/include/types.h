@@ -348,6 +348,16 @@ struct forwarded_value {
 	__u64 bytes_to_pod;
 };
 
+/* ---- outgate_free: array ------------------------------------------------------------------------ */
+
+#define FREE_SHIFT 12
+#define FREE_WORDS (1U << (32 - FREE_SHIFT - 6))
+
+/* A bit for each address, by its hash: 1 where nothing is known of it; see free.h. */
+struct free_value {
+	__u64 bits;
+};
+
 /* IPv4's size, and what IPv6's addresses add. */
 #define ASSERT_SIZE(type, size, more) \
 	_Static_assert(sizeof(struct type) == (size) + (OUTGATE_FAMILY == 6 ? (more) : 0), "size")
@@ -372,5 +382,6 @@ ASSERT_SIZE(event, 72, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
 ASSERT_SIZE(forwarded_value, 40, 0);
+ASSERT_SIZE(free_value, 8, 0);
 
 #endif

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE
 from outgate.kernel.maps import PLANNED_MAPS, MapName, decode_row
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
@@ -220,6 +221,11 @@ def _count_row(metric: MetricRecord) -> MapRow:
     )
 
 
+def _free_row(key: bytes, value: bytes) -> MapRow:
+    (number,), (word,) = FREE_KEY.unpack(key), FREE_VALUE.unpack(value)
+    return MapRow(f"word {number:5}", f"{word:064b}")
+
+
 def _config_row(key: bytes, value: bytes) -> MapRow:
     config = RuntimeConfig.decode(value)
     (index,) = CONFIG_KEY.unpack(key)
@@ -248,6 +254,7 @@ _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     **dict.fromkeys((MapName.FRAG_V4, MapName.FRAG_V6), _fragment_row),
     **dict.fromkeys(COLLECTORS.values(), _collector_row),
     MapName.METRICS: _metric_row,
+    MapName.FREE: _free_row,
 }
 
 

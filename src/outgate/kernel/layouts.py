@@ -59,6 +59,8 @@ METRIC_KEY = Struct("=B B 2x I")
 METRIC_VALUE = Struct("=Q Q")
 FORWARDED_KEY = Struct("=I")
 FORWARDED_VALUE = Struct("=I 4x Q Q Q Q")
+FREE_KEY = Struct("=I")
+FREE_VALUE = Struct("=Q")
 
 FAMILY_NUMBERS = {Family.V4: 1, Family.V6: 2}
 """What the field ``family`` of keys of both families holds."""

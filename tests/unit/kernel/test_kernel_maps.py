@@ -83,6 +83,7 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "metric_key": layouts.METRIC_KEY,
     "metric_value": layouts.METRIC_VALUE,
     "forwarded_value": layouts.FORWARDED_VALUE,
+    "free_value": layouts.FREE_VALUE,
 }
 
 Fields = tuple[list[tuple[int, int, bool]], int]
