@@ -148,4 +148,22 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } outgate_free SEC(".maps");
 
+/* An interface has one XDP program, IPv4's: IPv6's is reached through this. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_xdp SEC(".maps");
+
+/* ifindex -> its MTU: where XDP may send. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct xdp_device));
+	__uint(max_entries, 256);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_xdp_device SEC(".maps");
+
 #endif

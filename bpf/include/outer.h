@@ -9,17 +9,8 @@
 
 #include "config.h"
 #include "context.h"
-#include "vxlan.h"
+#include "outer_header.h"
 #include "verdict.h"
-
-#define TUNNEL_TTL 64
-
-/* BPF_FIB_LOOKUP_SRC of Linux 6.7, and _SKIP_NEIGH of 6.3; older kernels refuse them. */
-#define FIB_LOOKUP_SKIP_NEIGH (1U << 2)
-#define FIB_LOOKUP_SRC (1U << 4)
-
-/* The node itself sends, as the device does: rules about where packets come in by do not count. */
-#define LOOPBACK_IFINDEX 1
 
 /* The way to another node; of its addresses, unions where IPv4 has the first word. */
 struct tunnel_route {
@@ -39,35 +30,17 @@ struct {
 	__uint(max_entries, 4096);
 } tunnel_routes SEC(".maps");
 
-/* Is the outer header one of IPv4? */
-static __always_inline _Bool is_outer_v4(const struct ip_address *endpoint)
-{
-#if OUTGATE_FAMILY == 4
-	(void)endpoint;
-	return 1;
-#else
-	return address_is_mapped(endpoint);
-#endif
-}
-
 static __always_inline const struct tunnel_route *
 tunnel_route(struct context *context, const struct runtime_config *config,
 	     const struct ip_address *endpoint)
 {
 	const struct tunnel_route *known = bpf_map_lookup_elem(&tunnel_routes, endpoint);
-	struct bpf_fib_lookup fib = {
-		.family = is_outer_v4(endpoint) ? AF_INET : AF_INET6,
-		.ifindex = LOOPBACK_IFINDEX,
-		.tot_len = 1, /* asks for the route's MTU */
-	};
 	struct tunnel_route fresh = { .generation = config->route_generation };
+	struct bpf_fib_lookup fib;
 
 	if (known && known->generation == fresh.generation)
 		return known;
-	if (is_outer_v4(endpoint))
-		fib.ipv4_dst = endpoint->word[ADDRESS_WORDS - 1];
-	else
-		__builtin_memcpy(fib.ipv6_dst, endpoint, sizeof(*endpoint));
+	fib = outer_route_query(endpoint);
 	if (bpf_fib_lookup(context->skb, &fib, sizeof(fib),
 			   FIB_LOOKUP_SRC | FIB_LOOKUP_SKIP_NEIGH))
 		return 0;
@@ -89,70 +62,6 @@ static __always_inline __be16 outer_port(struct context *context)
 	hash ^= hash << 16;
 	return bpf_htons(OUTER_PORT_FIRST +
 			 ((__u64)hash * (OUTER_PORT_LAST - OUTER_PORT_FIRST) >> 32));
-}
-
-/* RFC 6040: what a router may mark goes out, that one has marked it does not. */
-static __always_inline __u8 outer_ecn(__u8 inner)
-{
-	return (inner & ECN_MASK) == ECN_CE ? ECN_ECT_0 : inner & ECN_MASK;
-}
-
-static __always_inline void outer_tail_write(struct outer_tail *tail, __be16 source_port,
-					     __u32 size)
-{
-	tail->udp.source = source_port;
-	tail->udp.dest = bpf_htons(settings.tunnel_port);
-	tail->udp.len = bpf_htons(size);
-	tail->udp.check = 0;
-	tail->vxlan.flags = VXLAN_VNI_IS_VALID;
-	tail->vxlan.vni = bpf_htonl(settings.tunnel_vni << 8);
-}
-
-/*
- * What the inner packet adds to the outer UDP checksum, or -1 where only the whole packet
- * would tell. Behind a plain header TCP, UDP and ICMPv6 sum up to zero together with their
- * pseudo header, also if a device is to complete that (the kernel's "local checksum offload").
- * So the addresses cancel out, and what is left is told by the header alone.
- */
-static __always_inline __s64 inner_sum(const struct ipv6hdr *ip, const void *end)
-{
-	const struct udphdr *udp = (const void *)(ip + 1);
-
-	if (ip->nexthdr == IPPROTO_UDP) {
-		if ((const void *)(udp + 1) > end || !udp->check)
-			return -1;
-	} else if (ip->nexthdr != IPPROTO_TCP && ip->nexthdr != NEXT_ICMPV6) {
-		return -1;
-	}
-	return words_sum(ip, 2) + *(const __u16 *)&ip->nexthdr +
-	       (__u16)~bpf_htons(ip->nexthdr);
-}
-
-/* What the inner header says, and whether the packet is one to be written here. */
-struct inner_view {
-	struct ethhdr eth;
-	__u8 ecn;
-	__s64 sum; /* see inner_sum() */
-};
-
-/* Return 0, or -1 where the packet is not plain. Parts keep their order behind the device. */
-static __always_inline int inner_read(struct context *context, struct inner_view *view)
-{
-	const struct ethhdr *eth = context_start(context);
-	const struct ip_header *ip = (const void *)(eth + 1);
-
-	if (context->skb->gso_size || (const void *)(ip + 1) > context_end(context) ||
-	    ip_total_size(ip) != context_size(context) - ETH_HLEN || ip_may_be_part(ip))
-		return -1;
-	view->eth = *eth;
-#if OUTGATE_FAMILY == 4
-	view->ecn = outer_ecn(ip->tos);
-	view->sum = -1;
-#else
-	view->ecn = outer_ecn(ip->flow_lbl[0] >> 4);
-	view->sum = inner_sum(ip, context_end(context));
-#endif
-	return 0;
 }
 
 /* Make room for @outer behind the link's header, and put it there. */
@@ -181,23 +90,9 @@ static __always_inline int outer_put_v4(struct context *context, const struct in
 					const struct tunnel_route *route, __be32 destination)
 {
 	__u32 size = context_size(context) - ETH_HLEN + sizeof(struct outer_v4);
-	struct outer_v4 outer = {
-		.ip = {
-			.version = 4,
-			.ihl = sizeof(struct iphdr) / 4,
-			.tos = view->ecn,
-			.tot_len = bpf_htons(size),
-			.id = bpf_get_prandom_u32(),
-			.ttl = TUNNEL_TTL,
-			.protocol = IPPROTO_UDP,
-			.saddr = route->source.word[0],
-			.daddr = destination,
-		},
-		.tail.inner = view->eth,
-	};
+	struct outer_v4 outer;
 
-	outer_tail_write(&outer.tail, outer_port(context), size - sizeof(outer.ip));
-	outer.ip.check = ~sum_fold(words_sum(&outer, sizeof(outer.ip) / 2));
+	outer_fill_v4(&outer, view, route->source.word[0], destination, outer_port(context), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IP),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 }
@@ -207,28 +102,10 @@ static __always_inline int outer_put_v6(struct context *context, const struct in
 					const struct any_address *source,
 					const struct ip_address *destination)
 {
-	__u32 size = context_size(context) + sizeof(struct udphdr) + sizeof(struct vxlan_header);
-	struct outer_v6 outer = {
-		.ip = {
-			.version = 6,
-			.flow_lbl[0] = view->ecn << 4,
-			.payload_len = bpf_htons(size),
-			.nexthdr = IPPROTO_UDP,
-			.hop_limit = TUNNEL_TTL,
-		},
-		.tail.inner = view->eth,
-	};
-	__u64 sum;
-	__u16 check;
+	__u32 size = context_size(context) - ETH_HLEN + sizeof(struct outer_v6);
+	struct outer_v6 outer;
 
-	__builtin_memcpy(&outer.ip.saddr, source, sizeof(outer.ip.saddr));
-	__builtin_memcpy(&outer.ip.daddr, destination, sizeof(outer.ip.daddr));
-	outer_tail_write(&outer.tail, outer_port(context), size);
-	sum = words_sum(&outer.ip.saddr, 2 * sizeof(outer.ip.saddr) / 2);
-	sum += words_sum(&outer.tail, sizeof(outer.tail) / 2);
-	sum += bpf_htons(size) + bpf_htons(IPPROTO_UDP) + view->sum;
-	check = ~sum_fold(sum);
-	outer.tail.udp.check = check ? check : 0xffff;
+	outer_fill_v6(&outer, view, source, destination, outer_port(context), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IPV6),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
 }
@@ -241,11 +118,9 @@ static __always_inline int outer_write(struct context *context, const struct inn
 {
 #if OUTGATE_FAMILY == 6
 	if (!is_outer_v4(endpoint)) {
-		const struct any_address *source = &config->tunnel_source;
-
-		if (!(source->word[0] | source->word[1] | source->word[2] | source->word[3]))
-			source = &route->source;
-		return view->sum < 0 ? 0 : outer_put_v6(context, view, source, endpoint);
+		if (view->sum < 0)
+			return 0;
+		return outer_put_v6(context, view, outer_source(config, &route->source), endpoint);
 	}
 #endif
 	(void)config;
@@ -268,14 +143,13 @@ static __noinline int outer_send(struct context *context, const struct ip_addres
 	int result;
 
 	if (settings.tunnel_way != TUNNEL_AUTO || !settings.tunnel_port || !config ||
-	    inner_read(context, &view))
+	    context->skb->gso_size || inner_read(context, &view))
 		return 0;
 	route = tunnel_route(context, config, endpoint);
 	if (!route)
 		return 0;
 	size = context_size(context) - ETH_HLEN;
-	if ((config->tunnel_mtu && size > config->tunnel_mtu) ||
-	    size + sizeof(struct outer_v6) > route->mtu + (is_outer_v4(endpoint) ? 20 : 0))
+	if (!fits_tunnel(size, config, endpoint, route->mtu))
 		/* The device fragments it. */
 		return 0;
 	ifindex = route->ifindex;

@@ -358,6 +358,18 @@ struct free_value {
 	__u64 bits;
 };
 
+/* ---- outgate_xdp_device: hash, ifindex -> an interface that XDP may send out of ------------ */
+
+struct xdp_device {
+	__u32 mtu; /* bytes of IP packet */
+};
+
+/* ---- outgate_xdp: the programs that the one of an interface goes on with ------------------ */
+
+enum xdp_program {
+	XDP_PROGRAM_IPV6 = 0,
+};
+
 /* IPv4's size, and what IPv6's addresses add. */
 #define ASSERT_SIZE(type, size, more) \
 	_Static_assert(sizeof(struct type) == (size) + (OUTGATE_FAMILY == 6 ? (more) : 0), "size")
@@ -383,5 +395,6 @@ ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
 ASSERT_SIZE(forwarded_value, 40, 0);
 ASSERT_SIZE(free_value, 8, 0);
+ASSERT_SIZE(xdp_device, 4, 0);
 
 #endif

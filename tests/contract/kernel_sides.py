@@ -189,6 +189,8 @@ def compile_objects(
     """Compile *source* as the objects of *hook*."""
     if hook == Hook.FORWARD_GUARD:
         defines = (*defines, "-DIS_NETFILTER")
+    if hook == Hook.XDP_NETDEV:
+        defines = (*defines, "-DIS_XDP")
     if hook == COLLECT:
         defines = (*defines, "-DIS_COLLECTOR")
     multiarch = f"-I/usr/include/{os.uname().machine}-linux-gnu"

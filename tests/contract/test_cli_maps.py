@@ -39,6 +39,7 @@ WITHOUT_ROWS = {
     MapName.GARBAGE_V4: "a queue of flows that the collector must look at: empty",
     MapName.GARBAGE_V6: "a queue of flows that the collector must look at: empty",
     MapName.EVENTS: "a ring of 4096 bytes",
+    MapName.XDP: "an array of programs",
 }
 
 

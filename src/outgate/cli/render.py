@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
-from outgate.kernel.layouts import FREE_KEY, FREE_VALUE
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import PLANNED_MAPS, MapName, decode_row
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
@@ -247,6 +247,11 @@ def _collector_row(key: bytes, value: bytes) -> MapRow:
     )
 
 
+def _xdp_device_row(key: bytes, value: bytes) -> MapRow:
+    (index,), (mtu,) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
+    return MapRow(f"interface {index}", f"mtu {mtu}")
+
+
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
     **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
@@ -255,6 +260,7 @@ _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     **dict.fromkeys(COLLECTORS.values(), _collector_row),
     MapName.METRICS: _metric_row,
     MapName.FREE: _free_row,
+    MapName.XDP_DEVICE: _xdp_device_row,
 }
 
 

@@ -161,18 +161,20 @@ def read_raw(pin_dir: Path, name: MapName) -> list[tuple[bytes, bytes]]:
 
 
 def _size(pin_dir: Path, name: MapName) -> int | None:
-    """Return how many rows a pinned map has; None for a queue or a ring."""
+    """Return how many rows a pinned map has; None for what has no rows."""
     with _opened(pin_dir, name) as opened:
         return sum(1 for _ in opened.rows()) if opened.shape.has_rows else None
 
 
 def _without_rows(pin_dir: Path, name: MapName) -> str:
-    """Return what there is to say of a queue or a ring, nothing of other maps."""
+    """Return what there is to say of a map without rows, nothing of other maps."""
     with _opened(pin_dir, name) as opened:
         if opened.shape.has_rows:
             return ""
         if name is MapName.EVENTS:
             return f"a ring of {opened.shape.entries} bytes; read by 'outgate monitor'"
+        if name is MapName.XDP:
+            return "an array of programs: IPv6's, which IPv4's of XDP goes on with"
         state = "empty" if opened.is_empty_queue() else "not empty"
         room = f"room for {opened.shape.entries} flows"
         return f"a queue of flows that the collector must look at: {state}, {room}"

@@ -32,7 +32,7 @@ from outgate.state.entries import Family, Hook
 PROGRAM_FOLDER = "programs"
 CLOCK_MONOTONIC_COARSE = 6
 
-OPTIONAL = frozenset({Hook.FORWARD_GUARD})
+OPTIONAL = frozenset({Hook.FORWARD_GUARD, Hook.XDP_NETDEV})
 """Hooks that a kernel may refuse while the others do their work."""
 
 

@@ -57,10 +57,13 @@ COLLECTOR = Struct("=16x Q Q Q Q")
 EVENT = Struct("=Q B B B B I 16s 16s 16s 2s 2s 2s B B")
 METRIC_KEY = Struct("=B B 2x I")
 METRIC_VALUE = Struct("=Q Q")
-FORWARDED_KEY = Struct("=I")
 FORWARDED_VALUE = Struct("=I 4x Q Q Q Q")
 FREE_KEY = Struct("=I")
 FREE_VALUE = Struct("=Q")
+XDP_PROGRAM = Struct("=I")
+"""Both key and value of ``outgate_xdp``: which program, and its file descriptor."""
+XDP_DEVICE_KEY = Struct("=I")
+XDP_DEVICE = Struct("=I")
 
 FAMILY_NUMBERS = {Family.V4: 1, Family.V6: 2}
 """What the field ``family`` of keys of both families holds."""

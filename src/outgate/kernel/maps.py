@@ -100,6 +100,8 @@ class MapName(StrEnum):
     METRICS = "outgate_metrics"
     FORWARDED = "outgate_forwarded"
     FREE = "outgate_free"
+    XDP = "outgate_xdp"
+    XDP_DEVICE = "outgate_xdp_device"
 
 
 EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}

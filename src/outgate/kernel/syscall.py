@@ -271,7 +271,8 @@ class MapShape:
     """
     Sizes in bytes; *is_per_cpu* maps hold a value for each possible CPU.
 
-    Without *has_rows* it is a queue or a ring: what is read from it is gone.
+    Without *has_rows* it is a queue or a ring: what is read from it is gone; or an
+    array of programs.
     """
 
     key_size: int
@@ -284,7 +285,7 @@ class MapShape:
 PER_CPU_TYPES = (5, 6, 10)
 """Hash, array, LRU hash."""
 
-QUEUE_TYPE, RING_TYPE = 22, 27
+PROGRAMS_TYPE, QUEUE_TYPE, RING_TYPE = 3, 22, 27
 
 
 def map_shape(fd: int) -> MapShape:
@@ -292,7 +293,7 @@ def map_shape(fd: int) -> MapShape:
     raw = _object_info(fd, 80)
     kind, _, key_size, value_size, entries = (_word(raw, i) for i in range(5))
     is_per_cpu = kind in PER_CPU_TYPES
-    has_rows = kind not in (QUEUE_TYPE, RING_TYPE)
+    has_rows = kind not in (PROGRAMS_TYPE, QUEUE_TYPE, RING_TYPE)
     return MapShape(key_size, value_size, entries, is_per_cpu, has_rows)
 
 

@@ -291,7 +291,7 @@ class EndpointEntry:
 
 
 class Hook(StrEnum):
-    """The six places where packets meet the datapath; see bpf/README.md."""
+    """The seven places where packets meet the datapath; see bpf/README.md."""
 
     FROM_CONTAINER = "from_container"
     TO_CONTAINER = "to_container"
@@ -299,6 +299,7 @@ class Hook(StrEnum):
     TO_NETDEV = "to_netdev"
     FROM_NETDEV = "from_netdev"
     FORWARD_GUARD = "forward_guard"
+    XDP_NETDEV = "xdp_netdev"
 
 
 @dataclass(frozen=True, slots=True, order=True)

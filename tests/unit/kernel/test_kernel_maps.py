@@ -84,6 +84,7 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "metric_value": layouts.METRIC_VALUE,
     "forwarded_value": layouts.FORWARDED_VALUE,
     "free_value": layouts.FREE_VALUE,
+    "xdp_device": layouts.XDP_DEVICE,
 }
 
 Fields = tuple[list[tuple[int, int, bool]], int]

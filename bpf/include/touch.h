@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Noting a packet in both entries of its translated flow, which live and die together: each
+ * refresh of one refreshes, or puts back, the other.
+ */
+#ifndef OUTGATE_TOUCH_H
+#define OUTGATE_TOUCH_H
+
+#include "config.h"
+#include "lifetime.h"
+#include "maps.h"
+#include "pair.h"
+#include "verdict.h"
+#include "work.h"
+
+/*
+ * Note a forward packet in both halves: at most once a second, or when the TCP state or
+ * the pod's node changes. A reverse half that was evicted is put back as it was.
+ * Return: 0, or -DROP_SNAT_NO_PORT when another flow took the port meanwhile.
+ */
+static __always_inline int nat_touch_forward(struct work *work, struct nat_entry *forward,
+					     const struct packet *packet, __u64 now)
+{
+	const struct origin *origin = &work->origin;
+	__u8 bits = tcp_bits(packet, 0);
+	struct nat_entry *reverse;
+
+	if (!(bits & ~forward->tcp) &&
+	    address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
+	    !is_stale(forward->last_seen, now))
+		return 0;
+	forward->tcp |= bits;
+	forward->last_seen = now;
+	forward->tunnel_endpoint = origin->tunnel_endpoint;
+
+	work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
+	nat_reverse_entry(&work->reverse, &packet->tuple, origin, forward->policy, forward->tcp,
+			  now);
+	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	if (!reverse)
+		return bpf_map_update_elem(&FAMILY(outgate_snat), &work->reply, &work->reverse,
+					   BPF_NOEXIST) ? -DROP_SNAT_NO_PORT : 0;
+	if (!leads_to(reverse, &work->reverse.address, work->reverse.port))
+		return -DROP_SNAT_NO_PORT;
+	work->reverse.tcp |= reverse->tcp;
+	*reverse = work->reverse;
+	return 0;
+}
+
+/* The same for a reply; @packet's tuple is as it came from the world. */
+static __always_inline void nat_touch_reverse(struct work *work, struct nat_entry *reverse,
+					      const struct packet *packet, __u64 now)
+{
+	struct nat_entry *forward, *lost = &work->forward;
+	__u8 bits = tcp_bits(packet, 1);
+	struct flow_entry *flow;
+
+	if (!(bits & ~reverse->tcp) && !is_stale(reverse->last_seen, now))
+		return;
+	reverse->tcp |= bits;
+	reverse->last_seen = now;
+
+	work->key = tuple_reverse(&packet->tuple);
+	work->key.source = reverse->address;
+	work->key.source_port = reverse->port;
+	if (address_is_none(&reverse->tunnel_endpoint) || settings.gateway_path == GATEWAY_STACK) {
+		/* The flow entry is on this node too, and no other hook sees the answers. */
+		flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), &work->key);
+		if (flow)
+			flow_touch(flow, bits, now);
+	}
+	work->key.direction = NAT_FORWARD;
+	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
+	if (forward) {
+		forward->tcp |= reverse->tcp;
+		forward->last_seen = now;
+		return;
+	}
+	/* The forward half was evicted. Its route is looked up when it is used (generation). */
+	__builtin_memset(lost, 0, sizeof(*lost));
+	lost->address = packet->tuple.destination;
+	lost->port = packet->tuple.destination_port;
+	lost->tcp = reverse->tcp;
+	lost->tunnel_endpoint = reverse->tunnel_endpoint;
+	lost->policy = reverse->policy;
+	lost->last_seen = now;
+	bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, lost, BPF_NOEXIST);
+}
+
+#endif
