@@ -9,6 +9,8 @@
 #ifndef OUTGATE_FREE_H
 #define OUTGATE_FREE_H
 
+#include <bpf/bpf_endian.h>
+
 #include "maps.h"
 
 /* 2^32 divided by the golden ratio. */
@@ -24,7 +26,7 @@ static __always_inline _Bool is_free_address(const struct ip_address *address)
 
 #pragma unroll
 	for (i = 0; i < ADDRESS_WORDS; i++)
-		hash = (hash ^ address->word[i]) * FREE_FACTOR;
+		hash = (hash ^ bpf_ntohl(address->word[i])) * FREE_FACTOR;
 	bit = hash >> FREE_SHIFT;
 	word = bit / FREE_WORD_BITS;
 	value = bpf_map_lookup_elem(&outgate_free, &word);

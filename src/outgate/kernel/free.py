@@ -27,7 +27,7 @@ SHIFT = 12
 WORD_BITS = 64
 WORDS = 1 << (32 - SHIFT - 6)
 
-_WORD_OF_ADDRESS = Struct("=I")
+_WORD_OF_ADDRESS = Struct("!I")
 _ALL = (1 << WORD_BITS) - 1
 
 
@@ -35,7 +35,7 @@ def bit_of(packed: bytes) -> int:
     """
     Return the number of an address's bit, as ``is_free_address()`` finds it.
 
-    Units: *packed* is in network order; its words are hashed as the CPU reads them.
+    Units: *packed* is in network order.  Neighbours have bits far from each other.
     """
     number = 0
     for (word,) in _WORD_OF_ADDRESS.iter_unpack(packed):

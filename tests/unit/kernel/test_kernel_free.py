@@ -129,3 +129,17 @@ def test_rows_are_not_written_where_it_cannot_be_taken_back() -> None:
     for _ in range(2):
         with pytest.raises(KernelError):
             free.take([Put(RowsKey(POD), ROWS)])
+
+
+@pytest.mark.parametrize("networks", ["10.128.0.0/15", "fd00:10:0:80::/64"])
+def test_pods_of_many_other_nodes_leave_a_nodes_own_their_bits(networks: str) -> None:
+    """Whole networks that shared their bits would be a node without free pods."""
+    first = ip_network(networks).network_address
+    others = {bit_of((first + number).packed) for number in range(25_600)}
+    shares = []
+    for node in range(100):
+        start = first + (1 << 17) + 256 * node
+        shared = sum(bit_of((start + pod).packed) in others for pod in range(256))
+        shares.append(shared / 256)
+
+    assert max(shares) < 0.2
