@@ -109,7 +109,7 @@ def _known(
         "gateway/nothing/xdp": replace(nothing, in_xdp=True),
     }
     return {
-        (name, flows): _once(traffic, name, course, flows, sizes.packets, flows)
+        (name, flows): measure_once(traffic, name, course, flows, sizes.packets, flows)
         for name, course in all_runs.items()
     }
 
@@ -124,11 +124,11 @@ def _new(
         net.rest()
         course = Course(net.node, stream, (net.server, "eth0"))
         name = f"gateway/{path}/new"
-        spent[name, 0] = _once(traffic, name, course, sizes.new, sizes.new)
+        spent[name, 0] = measure_once(traffic, name, course, sizes.new, sizes.new)
     return spent
 
 
-def _once(
+def measure_once(
     traffic: Traffic,
     name: str,
     course: Course,

@@ -3,22 +3,28 @@
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from bench.courses import Course
 from bench.datapath import PARTS, run
 from bench.driver import PORT_FIRST, PORTS, Driver, Frames
+from bench.endtoend import measure_once
 from bench.hooks import QUICK, Case, Meter, taken_ports, xdp_gateway
 from bench.needs import missing
+from bench.network import Namespace
 from bench.results import Result
 from bench.stable import stable_median
 from bench.tables import crowd_packet, put_rows, talk
 from bench.targets import verdicts
-from bench.traffic import PAYLOAD, datagram
+from bench.traffic import PAYLOAD, Sent, Stream, Traffic, datagram
 from bpf.harness import Node
 from bpf.world import IPV4, IPV6, World, gateway_entries
 from contract.isolation import skip_without_root
@@ -148,6 +154,36 @@ def test_xdp_is_not_measured_where_it_passes_packets_on(world: World) -> None:
             meter.play(unopened, 1, 100)
 
 
+@pytest.mark.parametrize(
+    ("arrived", "taken", "why"),
+    [(98, 100, "98 of 100 arrived"), (100, 98, "XDP left packets to tc")],
+)
+def test_a_path_that_loses_packets_is_not_measured(
+    arrived: int, taken: int, why: str
+) -> None:
+    counts = iter([7, 7 + taken])
+    nowhere = cast(Namespace, None)
+    stream, end = Stream(b"", ""), (nowhere, "")
+    course = Course(nowhere, stream, end, taken=lambda: next(counts))
+    traffic = cast(Traffic, ThatArrives(arrived))
+
+    with pytest.raises(AssertionError, match=why):
+        measure_once(traffic, "gateway/xdp", course, 1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class ThatArrives:
+    """Of ``Traffic`` what a course needs."""
+
+    arrived: int
+
+    def sink(self, at: Namespace, interface: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def send(self, at: Namespace, stream: Stream, flows: int, packets: int) -> Sent:
+        return Sent(packets, self.arrived, 1)
+
+
 @pytest.mark.kernel
 def test_what_is_measured_ends_with_its_caller() -> None:
     """Also where that is killed: nothing of it stays behind."""
@@ -167,7 +203,9 @@ def test_what_is_measured_ends_with_its_caller() -> None:
 CALLER = """
 import subprocess
 from bench.isolation import WITH_CALLER
-process = subprocess.Popen((*WITH_CALLER, "unshare", "--net", "sleep", "60"))
+words = (*WITH_CALLER, "sh", "-c", "echo ready; exec sleep 60")
+process = subprocess.Popen(words, stdout=subprocess.PIPE)
+process.stdout.readline()
 print(process.pid, flush=True)
 process.wait()
 """

@@ -24,7 +24,7 @@ from outgate.kernel.collector import (
 )
 from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
-from outgate.kernel.settings import DatapathSettings
+from outgate.kernel.settings import QUEUE_SIZE, DatapathSettings
 from outgate.state.entries import Family, Hook
 
 pytestmark = [pytest.mark.kernel]
@@ -57,6 +57,20 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("flows", "items"),
+    [(None, QUEUE_SIZE), (1000, QUEUE_SIZE), (QUEUE_SIZE + 1000, QUEUE_SIZE + 1000)],
+)
+def test_the_queue_has_room_for_every_flow(flows: int | None, items: int) -> None:
+    """A flow without an item would not be collected."""
+    skip_without_root()
+
+    with Node(Setup(flow_table_size=flows)) as node:
+        for name in (MapName.GARBAGE_V4, MapName.GARBAGE_V6):
+            with node.table(name) as queue:
+                assert items == queue.shape.entries
 
 
 def ticks(node: Node) -> int:
