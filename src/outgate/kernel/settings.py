@@ -19,7 +19,10 @@ _QUEUES = (MapName.GARBAGE_V4, MapName.GARBAGE_V6)
 QUEUE_SIZE = 1 << 18
 """Of the garbage queues, as ``maps.h`` has them: one item for each flow."""
 
-SETTINGS = Struct("=I I I I I I H H B B B B H 2x")
+SETTINGS = Struct("=I I I I I I H H B B B B H H")
+PORT_STRIDE = 2654435761
+"""As in ``bpf/include/port_hints.h``."""
+
 CONFIG_KEY = Struct("=I")
 CONFIG = Struct("=I H H 6s H 16s")
 
@@ -93,6 +96,11 @@ class DatapathSettings:
         items = max(self.flow_table_size, QUEUE_SIZE)
         return {**flows, **pairs, **dict.fromkeys(_QUEUES, items)}
 
+    @property
+    def port_inverse(self) -> int:
+        """Return what undoes a multiplication by ``PORT_STRIDE`` in the range."""
+        return pow(PORT_STRIDE, -1, self.port_last - self.port_first + 1)
+
     def encode(self) -> bytes:
         """Return the bytes of section ``.rodata.settings``."""
         return SETTINGS.pack(
@@ -109,6 +117,7 @@ class DatapathSettings:
             list(OtherFamily).index(self.other_family),
             list(TunnelWay).index(self.tunnel_way),
             self.tunnel_port,
+            self.port_inverse,
         )
 
 
