@@ -18,6 +18,7 @@
 struct context {
 	struct xdp_md *xdp;
 	__u32 offset; /* bytes before the packet that is looked at: an outer header */
+	_Bool is_veth; /* what it is to be sent out of */
 };
 
 /* Verifier: "invalid size of register spill", of half a pointer, where only that is needed. */
@@ -115,10 +116,16 @@ static __always_inline void context_changed_address(struct context *context,
 	(void)context, (void)from, (void)to;
 }
 
-/* Send out of @ifindex, MACs as they are. */
+/*
+ * Send out of @ifindex, MACs as they are. XDP_TX is a driver's shortest way back out, but a veth
+ * does not wake its peer for it (unless that has an XDP program): the packet would wait there
+ * for somebody else's.
+ */
 static __always_inline int context_send(struct context *context, __u32 ifindex)
 {
-	return ifindex == context->xdp->ingress_ifindex ? XDP_TX : bpf_redirect(ifindex, 0);
+	if (ifindex == context->xdp->ingress_ifindex && !context->is_veth)
+		return XDP_TX;
+	return bpf_redirect(ifindex, 0);
 }
 
 #endif

@@ -338,6 +338,8 @@ struct metric_value {
 
 struct xdp_device {
 	__u32 mtu; /* bytes of IP packet */
+	__u8 is_veth;
+	__u8 pad[3];
 };
 
 /* ---- outgate_xdp: the programs that the one of an interface goes on with ------------------ */
@@ -369,6 +371,6 @@ ASSERT_SIZE(garbage_item, 32, 40);
 ASSERT_SIZE(event, 72, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
-ASSERT_SIZE(xdp_device, 4, 0);
+ASSERT_SIZE(xdp_device, 8, 0);
 
 #endif

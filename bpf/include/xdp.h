@@ -30,12 +30,15 @@ static __always_inline _Bool has_last_hop(struct context *context)
 	return (const void *)(ip + 1) > context_end(context) || ip_hops(ip) <= 1;
 }
 
-/* May XDP send an IP packet of @size bytes out of @ifindex? */
-static __always_inline _Bool is_way(__u32 ifindex, __u32 size)
+/* May XDP send an IP packet of @size bytes out of @ifindex? context_send() is told how. */
+static __always_inline _Bool is_way(struct context *context, __u32 ifindex, __u32 size)
 {
 	const struct xdp_device *device = bpf_map_lookup_elem(&outgate_xdp_device, &ifindex);
 
-	return device && size <= device->mtu;
+	if (!device || size > device->mtu)
+		return 0;
+	context->is_veth = device->is_veth;
+	return 1;
 }
 
 /* The kernel refused what cannot be undone: the packet must die. */

@@ -134,7 +134,7 @@ static __always_inline int xdp_forward(struct context *context, const struct ip_
 	    is_pod_address(&packet.tuple.destination))
 		return XDP_PASS;
 	forward = forward_entry(&packet, node, now);
-	if (!forward || !is_way(forward->ifindex, context_size(context) - ETH_HLEN) ||
+	if (!forward || !is_way(context, forward->ifindex, context_size(context) - ETH_HLEN) ||
 	    !context_is_whole(context))
 		return XDP_PASS;
 	if ((is_refresh_due(forward, tcp_bits(&packet, 0), now) &&

@@ -236,7 +236,9 @@ class Node:
         with PinnedMap(self.pins / MapName.CONFIG) as table:
             table.put(CONFIG_KEY.pack(0), config.encode())
         with PinnedMap(self.pins / MapName.XDP_DEVICE) as table:
-            table.put(XDP_DEVICE_KEY.pack(self.uplink), XDP_DEVICE.pack(UPLINK_MTU))
+            table.put(
+                XDP_DEVICE_KEY.pack(self.uplink), XDP_DEVICE.pack(UPLINK_MTU, True)
+            )
 
     def _load_wrapper(self, family: Family) -> int:
         folder = self.pins / f"v{family}"

@@ -32,6 +32,7 @@ from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.held import Held
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import EGRESS, ENTRY_MAPS, MapName
+from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord
@@ -66,12 +67,23 @@ Failures = dict[Key, KernelError]
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Where pins lie, the tunnel device's name, what programs hold and hang by."""
+    """
+    Where pins lie, the tunnel device's name, what programs hold and hang by.
+
+    Without *is_xdp_used* no XDP program is loaded, and none of ours stays.
+    """
 
     pin_dir: Path
     tunnel_name: str
     settings: DatapathSettings
     attach: AttachWay = AttachWay.AUTO
+    is_xdp_used: bool = False
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """Return the hooks whose programs are loaded."""
+        unused = () if self.is_xdp_used else (Hook.XDP_NETDEV,)
+        return tuple(hook for hook in Hook if hook not in unused)
 
 
 class LinuxKernel:
@@ -99,7 +111,9 @@ class LinuxKernel:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
         self._attachments.choose()
-        self._programs = take_over(pin_dir, settings)
+        if not self._config.is_xdp_used:
+            self._attachments.remove_xdp()
+        self._programs = take_over(pin_dir, settings, self._config.hooks)
         self._uncollected = start_collectors(pin_dir, settings)
         names = set(MapName) - set(COLLECTORS.values())
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
@@ -189,14 +203,21 @@ class LinuxKernel:
 
     def _look(self) -> None:
         """Look at links, addresses, the tunnel device and what is attached."""
-        seen = devices.observe(self._config.tunnel_name)
+        seen = devices.observe(self._config.tunnel_name, self._xdp_known())
         if seen.facts != self.facts:
             self.facts = seen.facts
+        self._attachments.follow_xdp(self.facts)
         self._runtime.follow_tunnel(seen)
         if self._held.entries.get(TunnelKey()) != seen.tunnel:
             self._held.correct(TunnelKey(), seen.tunnel)
         self._look_at_attachments()
         self._is_stale = False
+
+    def _xdp_known(self) -> devices.XdpKnown:
+        if not self._config.is_xdp_used:
+            return devices.XdpKnown()
+        programs = self._attachments.xdp_programs(self._programs)
+        return devices.XdpKnown(programs, xdp_features())
 
     def _look_at_attachments(self) -> None:
         before = self._attached
@@ -292,7 +313,7 @@ class LinuxKernel:
             sysctl.accept_any_way_back(operation.value.name)
         self._look()
 
-    def _apply_attachments(self, batch: Iterable[Operation]) -> Failures:
+    def _apply_attachments(self, batch: Sequence[Operation]) -> Failures:
         indexes = self._indexes()
         failures: Failures = {}
         for operation in batch:
@@ -300,14 +321,19 @@ class LinuxKernel:
             if not isinstance(key, AttachmentKey):
                 continue
             try:
+                index = indexes.get(key.interface, InterfaceIndex(0))
                 if isinstance(operation, Put):
-                    index = indexes.get(key.interface, InterfaceIndex(0))
                     self._attach(key, index)
                 else:
-                    self._attachments.remove(key)
+                    self._attachments.remove(key, index)
             except KernelError as error:
                 failures[key] = error
-        self._look_at_attachments()
+        if any(_is_xdp(operation) for operation in batch):
+            # Who has a program, and what its driver can now, are facts.
+            self._look()
+            self._changed.set()
+        else:
+            self._look_at_attachments()
         return failures
 
     def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:
@@ -329,3 +355,8 @@ class LinuxKernel:
 
 def _sort_of(operation: Operation) -> tuple[bool, type[Key]]:
     return isinstance(operation, Put), type(operation.key)
+
+
+def _is_xdp(operation: Operation) -> bool:
+    key = operation.key
+    return isinstance(key, AttachmentKey) and key.hook is Hook.XDP_NETDEV

@@ -1,18 +1,25 @@
 """
-The XDP programs of an interface: the one that is attached, and the other family's.
+What the XDP programs need around them: the map that leads to the one for IPv6, and the
+map of interfaces that they may send out of.
 
 An interface has one XDP program, IPv4's; it goes on with IPv6's through a map of
-programs.  Here that map is filled; ``kernel.datapath`` loads the programs, and what
-they may send out of is in ``outgate_xdp_device``.
+programs.  Both maps are filled before a program is attached, and followed while it is.
+A program that finds nothing there passes everything to tc: what of this is missing, or
+late, costs speed.
+
+The links are ``kernel.links``' business.  Called by ``kernel.attachments``.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from outgate.kernel.layouts import XDP_PROGRAM
+from outgate.errors import KernelError
+from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY, XDP_PROGRAM
 from outgate.kernel.maps import MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Family
+from outgate.state.entries import Family, InterfaceIndex
+from outgate.state.facts import Link
 
 IPV6 = 0
 """``XDP_PROGRAM_IPV6``."""
@@ -27,3 +34,34 @@ def join_families(pin_dir: Path, pair: Pair) -> None:
     program = pair[Family.V6].fd
     with PinnedMap(pin_dir / MapName.XDP) as table:
         table.put(XDP_PROGRAM.pack(IPV6), XDP_PROGRAM.pack(program))
+
+
+def are_joined(pin_dir: Path, pair: Pair) -> bool:
+    """Tell whether it does: the kernel shows the ids of programs; KernelError."""
+    number = XDP_PROGRAM.pack(pair[Family.V6].number)
+    with PinnedMap(pin_dir / MapName.XDP) as table:
+        return table.find(XDP_PROGRAM.pack(IPV6)) == number
+
+
+def put_devices(pin_dir: Path, senders: Iterable[Link]) -> None:
+    """Let programs send out of *senders*, and of no other interface; KernelError."""
+    wanted = {
+        XDP_DEVICE_KEY.pack(link.index): XDP_DEVICE.pack(link.mtu, link.kind == "veth")
+        for link in senders
+    }
+    with PinnedMap(pin_dir / MapName.XDP_DEVICE) as table:
+        held = dict(table.rows())
+        failures = table.remove_many([key for key in held if key not in wanted])
+        changed = {key: row for key, row in wanted.items() if held.get(key) != row}
+        _raise_for({**failures, **table.put_many(changed)})
+
+
+def remove_device(pin_dir: Path, index: InterfaceIndex) -> None:
+    """Let programs send out of an interface no more; KernelError."""
+    with PinnedMap(pin_dir / MapName.XDP_DEVICE) as table:
+        _raise_for(table.remove_many([XDP_DEVICE_KEY.pack(index)]))
+
+
+def _raise_for(failures: Mapping[bytes, KernelError]) -> None:
+    for error in failures.values():
+        raise error
