@@ -420,8 +420,8 @@ ASSERT_SIZE(garbage_item, 32, 40);
 ASSERT_SIZE(event, 72, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
-ASSERT_SIZE(xdp_device, 8, 0);
 ASSERT_SIZE(forwarded_value, 40, 0);
 ASSERT_SIZE(free_value, 8, 0);
+ASSERT_SIZE(xdp_device, 8, 0);
 
 #endif
