@@ -28,7 +28,7 @@ PORTS = {False: 5001, True: 5002}
 """Of the server on the other CPU, and of the one beside the client."""
 
 
-STALLED = 0.01
+STALLED = 0.001
 """Gbit/s below which a path loses large packets: no figure at all."""
 
 SHOWN = ("tc", "xdp", "nftables", "plain")
@@ -44,7 +44,7 @@ class Sizes:
     """Rounds, until every median of a case stands still."""
 
 
-QUICK = Sizes(0.05, 1, 1)
+QUICK = Sizes(0.2, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _servers(at: Namespace) -> Iterator[None]:
         yield
 
 
-def _converse(at: Namespace, case: Case, seconds: float) -> dict[str, float]:
+def _converse(at: Namespace, case: Case, path: str, seconds: float) -> dict[str, float]:
     """Return the numbers of one run, by what the result is called and its unit."""
     words = (*_on(0), str(executable("conversations")), case.kind, SERVER)
     of_case = (str(PORTS[case.on_one_cpu]), str(case.number), str(seconds))
@@ -99,7 +99,7 @@ def _converse(at: Namespace, case: Case, seconds: float) -> dict[str, float]:
     if case.kind == "stream":
         rate = count * 8 / spent / 1e9
         if rate < STALLED:
-            raise AssertionError(f"tcp/{case.name}: {rate:.4f} Gbit/s: it stands still")
+            raise AssertionError(f"tcp/{case.name}/{path}: {rate:.5f} Gbit/s")
         return {"Gbit/s": rate}
     unit = "connections/s" if case.kind == "connect" else "answers/s"
     return {unit: count / spent, "p50 µs": middle / 1e3, "p99 µs": late / 1e3}
@@ -114,7 +114,7 @@ def _rounds(nets: dict[str, Network], case: Case, sizes: Sizes) -> Found:
     found: Found = defaultdict(list)
     for number in range(sizes.most):
         for path, net in nets.items():
-            numbers = _converse(net.pod, case, sizes.seconds)
+            numbers = _converse(net.pod, case, path, sizes.seconds)
             for unit, value in numbers.items():
                 found[case.name, path, unit].append(value)
         if number + 1 >= sizes.rounds and all(map(is_stable, found.values())):
