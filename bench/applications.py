@@ -99,7 +99,8 @@ def _converse(at: Namespace, case: Case, path: str, seconds: float) -> dict[str,
     if case.kind == "stream":
         rate = count * 8 / spent / 1e9
         if rate < STALLED:
-            raise AssertionError(f"tcp/{case.name}/{path}: {rate:.5f} Gbit/s")
+            where = f"tcp/{case.name}/{path}"
+            raise AssertionError(f"{where}: {rate:.5f} Gbit/s: it stands still")
         return {"Gbit/s": rate}
     unit = "connections/s" if case.kind == "connect" else "answers/s"
     return {unit: count / spent, "p50 µs": middle / 1e3, "p99 µs": late / 1e3}
