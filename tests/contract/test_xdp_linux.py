@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -248,20 +248,25 @@ def test_without_xdp_an_agent_takes_away_what_a_former_one_attached() -> None:
     isolated(body)
 
 
-def test_a_packet_passes_while_a_new_agent_takes_over() -> None:
-    """The former program stays at work until the new one takes its place."""
+def test_a_refused_program_leaves_nothing_of_a_former_agents(
+    tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former one would go on by maps that the new tc programs may not share."""
+    for path in tiny_objects.iterdir():
+        if not path.name.startswith("xdp_netdev"):
+            (tmp_path / path.name).symlink_to(path)
 
     async def body() -> None:
         kernel = await with_link()
         await attach(kernel)
         kernel.close()
-        kernel = await start(
-            settings=replace(SETTINGS, tunnel_vni=4711), is_xdp_used=True
-        )
-        seen = {mode_of("v0")}
-        await attach(kernel)
+        monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
+        kernel = await start(is_xdp_used=True)
+        failures = await kernel.apply([Put(UPLINK, CURRENT)])
 
-        assert seen | {mode_of("v0")} == {"native"}
+        assert mode_of("v0") == ""
+        assert await held_by(kernel) == {}
+        assert "load xdp_netdev_v4" in str(failures[UPLINK])
 
     isolated(body)
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import clsact, links, syscall, xdp
+from outgate.kernel.devices import XdpKnown
 from outgate.kernel.hooks import Attached, AttachWay
+from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
 from outgate.state.entries import (
     Attachment,
@@ -45,11 +47,12 @@ def has_tcx() -> bool:
 
 
 class Attachments:
-    """The attachments of one agent; ``choose`` first, where *way* may be AUTO."""
+    """The attachments of one agent; ``choose`` first."""
 
-    def __init__(self, pin_dir: Path, way: AttachWay) -> None:
+    def __init__(self, pin_dir: Path, way: AttachWay, *, is_xdp_used: bool) -> None:
         self._pin_dir = pin_dir
         self._way = way
+        self._is_xdp_used = is_xdp_used
 
     def choose(self) -> None:
         """Make AUTO the better way that the kernel has; KernelError."""
@@ -121,16 +124,20 @@ class Attachments:
         for link in links.observe_links(self._pin_dir, Hook.XDP_NETDEV):
             links.detach(self._pin_dir, link.key)
 
-    def xdp_programs(self, programs: Mapping[Hook, Pair]) -> Mapping[int, XdpProgram]:
-        """Return whose each pinned XDP program is, by its id; *programs* are ours."""
+    def xdp_known(self, programs: Mapping[Hook, Pair]) -> XdpKnown:
+        """Return what links do not say of XDP themselves; *programs* are ours."""
+        if not self._is_xdp_used:
+            return XdpKnown()
         pair = programs.get(Hook.XDP_NETDEV)
         ours = pair[Family.V4].number if pair else 0
-        return {
-            link.program_id: XdpProgram.OURS
-            if link.program_id == ours
-            else XdpProgram.FORMER
+        pinned = {
+            link.program_id
             for link in links.observe_links(self._pin_dir, Hook.XDP_NETDEV)
         }
+        whose = dict.fromkeys(pinned, XdpProgram.FORMER)
+        if ours in pinned:
+            whose[ours] = XdpProgram.OURS
+        return XdpKnown(whose, xdp_features())
 
     def follow_xdp(self, facts: NodeFacts) -> None:
         """Tell XDP programs what they may send out of; KernelError."""
