@@ -203,6 +203,47 @@ def test_a_renamed_interface_keeps_its_program() -> None:
     isolated(body)
 
 
+def test_an_interface_renamed_between_two_agents_runs_the_new_program() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        kernel.close()
+        ip("link", "set", "v0", "name", "wan0")
+        kernel = await start(is_xdp_used=True)
+        await kernel.observe()
+        before = program_of("wan0")
+        renamed = AttachmentKey("wan0", Hook.XDP_NETDEV)
+        failures = await kernel.apply([Put(renamed, CURRENT), Remove(UPLINK)])
+
+        assert failures == {}
+        assert await held_by(kernel) == {renamed: CURRENT}
+        assert program_of("wan0") != before
+
+    isolated(body)
+
+
+def test_xdp_stops_sending_out_of_an_interface_before_its_program_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A driver lets go of what it sends by together with the program."""
+    seen: list[Mapping[int, int]] = []
+    detach = syscall.link_detach
+
+    def noting(link: int) -> None:
+        seen.append(devices())
+        detach(link)
+
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        monkeypatch.setattr(syscall, "link_detach", noting)
+        await kernel.apply([Remove(UPLINK)])
+
+        assert seen == [{}]
+
+    isolated(body)
+
+
 @pytest.mark.parametrize("mode", ["xdp", "xdpgeneric"])
 def test_the_xdp_program_of_somebody_else_stays(mode: str) -> None:
     async def body() -> None:
