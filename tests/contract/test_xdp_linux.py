@@ -1,5 +1,6 @@
 """The XDP program on a node's uplinks: attached, adopted, mended, kept off."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ import pytest
 
 from contract.isolation import skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS, held_by, ip, isolated, start
-from outgate.kernel import netdev, syscall
+from outgate.kernel import netdev, syscall, xdp
 from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY, XDP_PROGRAM
 from outgate.kernel.links import FOLDER, pin_name
 from outgate.kernel.linux import LinuxKernel
@@ -270,6 +271,48 @@ def test_a_driver_without_xdp_refuses_and_the_mend_is_told() -> None:
 
         assert "its driver has no native XDP" in str(failures[bridge])
         assert await held_by(kernel) == {}
+
+    isolated(body)
+
+
+def test_a_driver_that_refuses_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any change brings a round, and each try may cost a card its queues."""
+    tries: list[int] = []
+    create = syscall.link_create_xdp
+
+    def counting(program: int, ifindex: int) -> int:
+        tries.append(ifindex)
+        return create(program, ifindex)
+
+    async def body() -> None:
+        kernel = await with_link()
+        monkeypatch.setattr(syscall, "link_create_xdp", counting)
+        bridge = AttachmentKey("br0", Hook.XDP_NETDEV)
+        told = [
+            str((await kernel.apply([Put(bridge, CURRENT)]))[bridge]) for _ in "123"
+        ]
+        counts = [len(tries)]
+        monkeypatch.setattr(xdp, "REFUSAL_SECONDS", 0)
+        await kernel.apply([Put(bridge, CURRENT)])
+
+        assert len(set(told)) == 1
+        assert [*counts, len(tries)] == [1, 2]
+
+    isolated(body)
+
+
+def test_what_is_refused_wakes_no_round() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await kernel.apply([Put(AttachmentKey("br0", Hook.XDP_NETDEV), CURRENT)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await kernel.wait_changed()
+        await attach(kernel)
+        async with asyncio.timeout(5):
+            await kernel.wait_changed()
 
     isolated(body)
 

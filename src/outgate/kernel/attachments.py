@@ -21,6 +21,7 @@ from outgate.kernel.hooks import Attached, AttachWay
 from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
 from outgate.state.entries import (
+    FORWARD_GUARD,
     Attachment,
     AttachmentKey,
     Family,
@@ -53,6 +54,7 @@ class Attachments:
         self._pin_dir = pin_dir
         self._way = way
         self._is_xdp_used = is_xdp_used
+        self._refusals = xdp.Refusals()
 
     def choose(self) -> None:
         """Make AUTO the better way that the kernel has; KernelError."""
@@ -101,7 +103,9 @@ class Attachments:
         """Make *programs* run at *key*, and nothing else of ours; KernelError."""
         if key.hook is Hook.XDP_NETDEV:
             xdp.join_families(self._pin_dir, programs)
-        if key.hook in ALWAYS_LINKS:
+            with self._refusals.respected(index):
+                links.attach(self._pin_dir, key, index, programs)
+        elif key == FORWARD_GUARD:
             links.attach(self._pin_dir, key, index, programs)
         elif self._way is AttachWay.CLSACT:
             clsact.attach(key, index, programs)

@@ -327,8 +327,10 @@ class LinuxKernel:
                 failures[key] = error
         if any(getattr(one.key, "hook", None) is Hook.XDP_NETDEV for one in batch):
             # Who has a program, and what its driver can now, are facts.
+            before = self.facts
             self._look()
-            self._changed.set()
+            if self.facts != before:
+                self._changed.set()
         else:
             self._look_at_attachments()
         return failures

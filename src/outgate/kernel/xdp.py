@@ -10,7 +10,9 @@ late, costs speed.
 The links are ``kernel.links``' business.  Called by ``kernel.attachments``.
 """
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from outgate.errors import KernelError
@@ -20,6 +22,9 @@ from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import Family, InterfaceIndex
 from outgate.state.facts import Link
+
+REFUSAL_SECONDS = 25.0
+"""How long a driver is left alone; shorter than the longest wait of a round."""
 
 IPV6 = 0
 """``XDP_PROGRAM_IPV6``."""
@@ -60,6 +65,33 @@ def remove_device(pin_dir: Path, index: InterfaceIndex) -> None:
     """Let programs send out of an interface no more; KernelError."""
     with PinnedMap(pin_dir / MapName.XDP_DEVICE) as table:
         _raise_for(table.remove_many([XDP_DEVICE_KEY.pack(index)]))
+
+
+class Refusals:
+    """
+    Drivers that refused a program, and are left alone for a while.
+
+    Each round tries what is not there, and some drivers set their queues up anew
+    before they find that they cannot.
+    """
+
+    def __init__(self) -> None:
+        self._refused: dict[InterfaceIndex, tuple[KernelError, float]] = {}
+
+    @contextmanager
+    def respected(self, index: InterfaceIndex) -> Iterator[None]:
+        """Attach inside; or be told again why that was refused a moment ago."""
+        now = time.monotonic()
+        if index in self._refused:
+            error, at = self._refused.pop(index)
+            if now - at < REFUSAL_SECONDS:
+                self._refused[index] = error, at
+                raise KernelError(error.operation, error.errno, error.detail)
+        try:
+            yield
+        except KernelError as error:
+            self._refused[index] = error, now
+            raise
 
 
 def _raise_for(failures: Mapping[bytes, KernelError]) -> None:
