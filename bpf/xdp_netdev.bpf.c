@@ -60,9 +60,6 @@ int FAMILY(xdp_netdev)(struct xdp_md *xdp)
 #endif
 	if (eth->h_proto != OUR_ETH_P && eth->h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
-	context.work = work_begin();
-	if (!context.work)
-		return XDP_PASS;
 	outer_size = match(&context, eth, &node);
 	if (outer_size == sizeof(struct outer_v4))
 		return xdp_forward(&context, &node, sizeof(struct outer_v4));

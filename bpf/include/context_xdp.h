@@ -14,11 +14,9 @@
 
 #include "parse.h"
 #include "verdict.h"
-#include "work.h"
 
 struct context {
 	struct xdp_md *xdp;
-	struct work *work;
 	__u32 offset; /* bytes before the packet that is looked at: an outer header */
 	_Bool is_veth; /* what it is to be sent out of */
 };

@@ -36,8 +36,12 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 	fib = route_query(entry, destination,
 			  context->came_by ? context->came_by : context->skb->ifindex);
 	result = bpf_fib_lookup(context->skb, &fib, sizeof(fib), 0);
-	/* Without a known neighbour the kernel still tells device and next hop. */
-	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+	/*
+	 * Without a known neighbour the kernel still tells device and next hop; with one also
+	 * where this packet is too long for the device.
+	 */
+	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH &&
+	    result != BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return -DROP_NO_ROUTE;
 	entry->ifindex = fib.ifindex;
 	entry->next_hop = route_next_hop(&fib);

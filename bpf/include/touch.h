@@ -22,6 +22,12 @@ static __always_inline void nat_forget_macs(struct nat_entry *forward)
 	__builtin_memset(forward->from_mac, 0, ETH_ADDRESS_SIZE);
 }
 
+/* Does a packet that adds @bits to the TCP state change what @half says? */
+static __always_inline _Bool is_refresh_due(const struct nat_entry *half, __u8 bits, __u64 now)
+{
+	return (bits & ~half->tcp) || is_stale(half->last_seen, now);
+}
+
 /*
  * Note a forward packet in both halves: at most once a second, or when the TCP state or
  * the pod's node changes. A reverse half that was evicted is put back as it was.
@@ -34,9 +40,8 @@ static __always_inline int nat_touch_forward(struct work *work, struct nat_entry
 	__u8 bits = tcp_bits(packet, 0);
 	struct nat_entry *reverse;
 
-	if (!(bits & ~forward->tcp) &&
-	    address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
-	    !is_stale(forward->last_seen, now))
+	if (address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
+	    !is_refresh_due(forward, bits, now))
 		return 0;
 	work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
 	nat_reverse_entry(&work->reverse, &packet->tuple, origin, forward->policy,
@@ -67,7 +72,7 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 	__u8 bits = tcp_bits(packet, 1);
 	struct flow_entry *flow;
 
-	if (!(bits & ~reverse->tcp) && !is_stale(reverse->last_seen, now))
+	if (!is_refresh_due(reverse, bits, now))
 		return;
 	reverse->tcp |= bits;
 	reverse->last_seen = now;

@@ -12,6 +12,7 @@
 #include "rewrite.h"
 #include "touch.h"
 #include "verdict.h"
+#include "work.h"
 
 /* A whole flow's packet without IP options, of those that nothing else is to be done with. */
 static __always_inline _Bool is_plain(const struct packet *packet)

@@ -100,6 +100,18 @@ static __always_inline struct nat_entry *forward_entry(const struct packet *pack
 	return forward;
 }
 
+/* As nat_touch_forward(), of a flow from @node. Not inlined: seldom. */
+static __noinline int refresh_forward(struct nat_entry *forward, const struct packet *packet,
+				      const struct ip_address *node, __u64 now)
+{
+	struct work *work = work_begin();
+
+	if (!work)
+		return -1;
+	work->origin = (struct origin){ .tunnel_endpoint = *node };
+	return nat_touch_forward(work, forward, packet, now);
+}
+
 /**
  * xdp_forward - translate and send what @node tunnelled here
  * @outer_size: bytes of outer header
@@ -125,8 +137,8 @@ static __always_inline int xdp_forward(struct context *context, const struct ip_
 	if (!forward || !is_way(context, forward->ifindex, context_size(context) - ETH_HLEN) ||
 	    !context_is_whole(context))
 		return XDP_PASS;
-	context->work->origin = (struct origin){ .tunnel_endpoint = *node };
-	if (nat_touch_forward(context->work, forward, &packet, now) ||
+	if ((is_refresh_due(forward, tcp_bits(&packet, 0), now) &&
+	     refresh_forward(forward, &packet, node, now)) ||
 	    (!are_macs_known(forward) &&
 	     !find_macs(context, forward, &packet.tuple.destination, now)))
 		return XDP_PASS;

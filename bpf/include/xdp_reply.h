@@ -86,6 +86,16 @@ static __always_inline struct nat_entry *reply_entry(const struct packet *packet
 	return reverse;
 }
 
+/* As nat_touch_reverse(). Not inlined: seldom. */
+static __noinline void refresh_reverse(struct nat_entry *reverse, const struct packet *packet,
+				       __u64 now)
+{
+	struct work *work = work_begin();
+
+	if (work)
+		nat_touch_reverse(work, reverse, packet, now);
+}
+
 /* Write the outer header and the link's. Return: 0, or -1. */
 static __always_inline int reply_wrap(struct context *context, const struct inner_view *view,
 				      const struct link_route *route,
@@ -115,13 +125,15 @@ static __always_inline int reply_wrap(struct context *context, const struct inne
 
 /* Translate, wrap and send. Not a byte was written before this. */
 static __always_inline int reply_send(struct context *context, const struct packet *packet,
-				      const struct nat_entry *reverse,
-				      const struct link_route *route,
+				      struct nat_entry *reverse, const struct link_route *route,
 				      const struct any_address *source, __u32 outer_size)
 {
 	__be16 port = outer_port_of(flow_hash(&packet->tuple));
+	__u64 now = bpf_jiffies64();
 	struct inner_view view;
 
+	if (is_refresh_due(reverse, tcp_bits(packet, 1), now))
+		refresh_reverse(reverse, packet, now);
 	if (bpf_xdp_adjust_head(context->xdp, -(int)outer_size))
 		/* No room before the frame. */
 		return XDP_PASS;
@@ -164,14 +176,12 @@ static __always_inline int xdp_reply(struct context *context)
 	if (!is_outer_v4(&reverse->tunnel_endpoint)) {
 		if (view.sum < 0 || !is_way(context, route->ifindex, size + sizeof(struct outer_v6)))
 			return XDP_PASS;
-		nat_touch_reverse(context->work, reverse, &packet, now);
 		return reply_send(context, &packet, reverse, route,
 				  outer_source(config, &route->source), sizeof(struct outer_v6));
 	}
 #endif
 	if (!is_way(context, route->ifindex, size + sizeof(struct outer_v4)))
 		return XDP_PASS;
-	nat_touch_reverse(context->work, reverse, &packet, now);
 	return reply_send(context, &packet, reverse, route, &route->source,
 			  sizeof(struct outer_v4));
 }

@@ -27,12 +27,12 @@ class GatewayXdp:
     """*program* is IPv4's; *taken* counts the frames that it sent on."""
 
     def __init__(self, program: int) -> None:
-        self._program = program
+        self.program = program
         self.taken = 0
 
     def run(self, frame: bytes) -> bytes | None:
         """Return what was sent for *frame*, as tc would have made it; None: passed."""
-        after = syscall.run_program(self._program, frame)
+        after = syscall.run_program(self.program, frame)
         return self.judge(frame, after.verdict, after.packet)
 
     def judge(self, frame: bytes, verdict: int, sent: bytes) -> bytes | None:
