@@ -18,8 +18,10 @@ from outgate.errors import KernelError
 from outgate.kernel import clsact, links, syscall, xdp
 from outgate.kernel.devices import XdpKnown
 from outgate.kernel.hooks import Attached, AttachWay
+from outgate.kernel.maps import MapName
 from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
+from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import (
     FORWARD_GUARD,
     Attachment,
@@ -48,7 +50,7 @@ def has_tcx() -> bool:
 
 
 class Attachments:
-    """The attachments of one agent; ``choose`` first."""
+    """The attachments of one agent; ``choose`` first, and ``use`` its maps."""
 
     def __init__(self, pin_dir: Path, way: AttachWay, *, is_xdp_used: bool) -> None:
         self._pin_dir = pin_dir
@@ -60,6 +62,11 @@ class Attachments:
         """Make AUTO the better way that the kernel has; KernelError."""
         if self._way is AttachWay.AUTO:
             self._way = AttachWay.TCX if has_tcx() else AttachWay.CLSACT
+
+    def use(self, maps: Mapping[MapName, PinnedMap]) -> None:
+        """Take the maps around XDP from *maps*, which are open, pinned or not."""
+        self._joined = maps[MapName.XDP]
+        self._devices = maps[MapName.XDP_DEVICE]
 
     def observe(
         self, programs: Mapping[Hook, Pair], indexes: Mapping[str, InterfaceIndex]
@@ -80,7 +87,7 @@ class Attachments:
         """Tell whether both families' programs are reached from *key*."""
         hook = key.hook
         return hook is not Hook.XDP_NETDEV or xdp.are_joined(
-            self._pin_dir, programs[hook]
+            self._joined, programs[hook]
         )
 
     def _wanted(
@@ -102,7 +109,7 @@ class Attachments:
     def put(self, key: AttachmentKey, index: InterfaceIndex, programs: Pair) -> None:
         """Make *programs* run at *key*, and nothing else of ours; KernelError."""
         if key.hook is Hook.XDP_NETDEV:
-            xdp.join_families(self._pin_dir, programs)
+            xdp.join_families(self._joined, programs)
             with self._refusals.respected(index):
                 links.attach(self._pin_dir, key, index, programs)
         elif key == FORWARD_GUARD:
@@ -118,7 +125,7 @@ class Attachments:
         """Leave nothing of ours at *key*, whose interface is *index*; KernelError."""
         if key.hook is Hook.XDP_NETDEV:
             # A driver may let go of what it sends by as soon as the program goes.
-            xdp.remove_device(self._pin_dir, index)
+            xdp.remove_device(self._devices, index)
         links.detach(self._pin_dir, key)
         if key.hook not in ALWAYS_LINKS:
             clsact.detach(key)
@@ -145,4 +152,4 @@ class Attachments:
 
     def follow_xdp(self, facts: NodeFacts) -> None:
         """Tell XDP programs what they may send out of; KernelError."""
-        xdp.put_devices(self._pin_dir, facts.xdp_senders)
+        xdp.put_devices(self._devices, facts.xdp_senders)

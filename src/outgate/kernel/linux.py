@@ -119,6 +119,7 @@ class LinuxKernel:
         self._uncollected = start_collectors(pin_dir, settings)
         names = set(MapName) - set(COLLECTORS.values())
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
+        self._attachments.use(self._maps)
         egress = {family: self._maps[name] for family, name in EGRESS.items()}
         self._rows = RowTable(egress, self._held)
         entries = {name: self._maps[name] for name in ENTRY_MAPS}
