@@ -71,6 +71,7 @@ def put_rows(node: Node, world: World, rows: int) -> int:
     keys = (
         PolicyKey(first + pod, network) for pod in range(pods) for network in covered
     )
+    node.take(*(first + pod for pod in range(pods)))
     packed = {encode_key(key)[1]: encode_value(key, value) for key in keys}
     with node.table(EGRESS_TABLES[world.family]) as table:
         assert not table.put_many(packed)

@@ -11,6 +11,7 @@
 #include "include/encap.h"
 #include "include/flow.h"
 #include "include/fragment_hold.h"
+#include "include/free.h"
 #include "include/icmp.h"
 #include "include/icmp_answer.h"
 #include "include/mss.h"
@@ -192,6 +193,22 @@ static __always_inline _Bool is_flow_of(struct flow_entry *flow, const struct pa
 	return 1;
 }
 
+/*
+ * Is it plain at once that decide() would let the packet pass, and that no flow says otherwise?
+ * So of what a pod sends behind its interface that no policy selects, or ever did.
+ */
+static __always_inline _Bool is_free(const struct tuple *tuple, __u32 ifindex)
+{
+	struct endpoint *pod;
+
+	if (!is_free_address(&tuple->source))
+		return 0;
+	pod = endpoint_lookup(&tuple->source);
+	return pod && (pod->flags & ENDPOINT_POD) &&
+	       !(pod->roles & (ROLE_OTHER_FAMILY | ROLE_SELECTED)) && !is_to_tunnel(tuple) &&
+	       is_interface_of(pod, ifindex);
+}
+
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
 	struct work *work = context->work;
@@ -208,8 +225,12 @@ static __always_inline int handle(struct context *context, struct packet *packet
 		 * off. Without our mark forward-guard looks at what comes out.
 		 */
 		return VERDICT_PASS;
-	if (!packet->l4_offset || origin_of_pod(context))
+	if (!packet->l4_offset)
 		/* Who talks to whom cannot be told, so neither that no policy covers it. */
+		return -DROP_INVALID;
+	if (packet->class == PACKET_FLOW && is_free(&packet->tuple, context->skb->ifindex))
+		return let_pass(context);
+	if (origin_of_pod(context))
 		return -DROP_INVALID;
 
 	fragment_resolve(context, packet);

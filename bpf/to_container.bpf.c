@@ -10,6 +10,7 @@
 #include "include/config.h"
 #include "include/context.h"
 #include "include/flow.h"
+#include "include/free.h"
 
 /* May this packet begin a flow? Replies to the pod's own flows come another way. */
 static __always_inline _Bool begins(const struct packet *packet)
@@ -68,6 +69,10 @@ int FAMILY(to_container)(struct __sk_buff *skb)
 		/* Without ports there is no flow to remember. */
 		return VERDICT_NEXT;
 	view = &context.work->key;
+	if (settings.other_family != OTHER_FAMILY_DROP &&
+	    is_free_address(&packet->tuple.destination))
+		/* No policy covers it, and no flow is known that it could belong to. */
+		return VERDICT_NEXT;
 	*view = tuple_reverse(&packet->tuple);
 	flow = flow_lookup_reply(view, now);
 	if (flow && !begins_anew(packet, flow)) {

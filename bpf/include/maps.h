@@ -130,6 +130,24 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } outgate_metrics SEC(".maps");
 
+/* The same of packets that were sent on, by a short way; see count(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct forwarded_value));
+	__uint(max_entries, FORWARDED_SLOTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_forwarded SEC(".maps");
+
+/* Addresses without rows and flows, as the control plane says; see free.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct free_value));
+	__uint(max_entries, FREE_WORDS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} outgate_free SEC(".maps");
+
 /* An interface has one XDP program, IPv4's: IPv6's is reached through this. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);

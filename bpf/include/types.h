@@ -334,6 +334,30 @@ struct metric_value {
 	__u64 bytes;
 };
 
+/* ---- outgate_forwarded: per-CPU array ----------------------------------------------------------- */
+
+#define FORWARDED_SLOTS 1024
+
+/* Slot number: the policy's number modulo FORWARDED_SLOTS. On each CPU the first policy has it. */
+struct forwarded_value {
+	__u32 policy; /* 0: nobody's yet */
+	__u32 pad;
+	__u64 packets_to_world;
+	__u64 bytes_to_world;
+	__u64 packets_to_pod;
+	__u64 bytes_to_pod;
+};
+
+/* ---- outgate_free: array ------------------------------------------------------------------------ */
+
+#define FREE_SHIFT 12
+#define FREE_WORDS (1U << (32 - FREE_SHIFT - 6))
+
+/* A bit for each address, by its hash: 1 where nothing is known of it; see free.h. */
+struct free_value {
+	__u64 bits;
+};
+
 /* ---- outgate_xdp_device: hash, ifindex -> an interface that XDP may send out of ------------ */
 
 struct xdp_device {
@@ -371,6 +395,8 @@ ASSERT_SIZE(garbage_item, 32, 40);
 ASSERT_SIZE(event, 72, 0);
 ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
+ASSERT_SIZE(forwarded_value, 40, 0);
+ASSERT_SIZE(free_value, 8, 0);
 ASSERT_SIZE(xdp_device, 8, 0);
 
 #endif

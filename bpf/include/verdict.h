@@ -47,7 +47,7 @@ enum reason {
 };
 
 /* Counting must not change a verdict: a full metrics map loses counts, never packets. */
-static __always_inline void count(__u8 reason, __u8 direction, __u32 policy, __u32 bytes)
+static __always_inline void count_row(__u8 reason, __u8 direction, __u32 policy, __u32 bytes)
 {
 	struct metric_key key = { .reason = reason, .direction = direction, .policy = policy };
 	struct metric_value *value = bpf_map_lookup_elem(&outgate_metrics, &key);
@@ -61,6 +61,36 @@ static __always_inline void count(__u8 reason, __u8 direction, __u32 policy, __u
 
 	/* ANY: where another CPU made the row meanwhile, this writes only this CPU's part. */
 	bpf_map_update_elem(&outgate_metrics, &key, &first, BPF_ANY);
+}
+
+/*
+ * Count a packet. One that was sent on counts in its policy's slot of an array; a policy whose
+ * slot another one has here counts in the hash, as does everything else. A policy may have
+ * counts in both, which are added up by who reads them.
+ */
+static __always_inline void count(__u8 reason, __u8 direction, __u32 policy, __u32 bytes)
+{
+	__u32 slot = policy % FORWARDED_SLOTS;
+	struct forwarded_value *forwarded;
+
+	if (reason != FORWARDED || !policy) {
+		count_row(reason, direction, policy, bytes);
+		return;
+	}
+	forwarded = bpf_map_lookup_elem(&outgate_forwarded, &slot);
+	if (forwarded && !forwarded->policy)
+		forwarded->policy = policy;
+	if (!forwarded || forwarded->policy != policy) {
+		count_row(reason, direction, policy, bytes);
+		return;
+	}
+	if (direction == DIRECTION_TO_POD) {
+		forwarded->packets_to_pod += 1;
+		forwarded->bytes_to_pod += bytes;
+	} else {
+		forwarded->packets_to_world += 1;
+		forwarded->bytes_to_world += bytes;
+	}
 }
 
 #endif

@@ -30,8 +30,9 @@ from outgate.kernel import syscall
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.datapath import load_programs
 from outgate.kernel.events import Event
-from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY
-from outgate.kernel.maps import MapName, encode_key, encode_value
+from outgate.kernel.free import WORD_BITS, WORDS, bit_of
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
+from outgate.kernel.maps import COUNTERS, MapName, encode_key, encode_value
 from outgate.kernel.objects import Pair, load_program
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
@@ -44,6 +45,7 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+    read_counts,
 )
 from outgate.kernel.settings import (
     CONFIG_KEY,
@@ -100,6 +102,8 @@ AGEING = (
 NAT_SIZE, NAT_FLAGS = {Family.V4: 48, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
 FAR_FUTURE = (1 << 60).to_bytes(STAMP, sys.byteorder)
 """Of a translation: size, offset of its flags, and a time that stays ahead."""
+
+ALL_FREE = b"\xff" * FREE_VALUE.size
 
 MARK_SEEN, MARK_TRANSLATED, MARK_OVERLAY, MARK_MASK = 0x10, 0x20, 0x40, 0x70
 
@@ -166,6 +170,7 @@ class Node:
         self._programs: dict[tuple[Hook, Family], int] = {}
         self._wrappers: dict[Family, int] = {}
         self.xdp: GatewayXdp | None = None
+        self._taken: dict[bytes, bytes] = {}
         self.uplink = 0
         self._worker = ThreadPoolExecutor(1, initializer=_isolate)
         self.inside(self._build)
@@ -196,6 +201,7 @@ class Node:
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
         self._configure()
+        self._free_all()
 
     def _build_xdp(self, pair: Pair) -> None:
         """Let the XDP programs find each other, and neighbours."""
@@ -241,6 +247,22 @@ class Node:
                 XDP_DEVICE_KEY.pack(self.uplink), XDP_DEVICE.pack(UPLINK_MTU, True)
             )
 
+    def _free_all(self) -> None:
+        """Tell programs that no address has rows or flows, as an agent that starts."""
+        every = {FREE_KEY.pack(number): ALL_FREE for number in range(WORDS)}
+        with PinnedMap(self.pins / MapName.FREE) as table:
+            assert not table.put_many(every)
+
+    def take(self, *sources: Address) -> None:
+        """Tell programs that *sources* are about to have rows, as an agent does."""
+        with self.table(MapName.FREE) as table:
+            for source in sources:
+                number, bit = divmod(bit_of(source.packed), WORD_BITS)
+                key = FREE_KEY.pack(number)
+                (word,) = FREE_VALUE.unpack(table.get(key))
+                table.put(key, FREE_VALUE.pack(word & ~(1 << bit)))
+                self._taken[key] = ALL_FREE
+
     def _load_wrapper(self, family: Family) -> int:
         folder = self.pins / f"v{family}"
         folder.mkdir()
@@ -265,9 +287,17 @@ class Node:
         """Forget every row; interfaces, routes and neighbours stay."""
         self.events()
         self.garbage()
-        for name in set(MapName) - {MapName.CONFIG, *COLLECTORS.values()}:
+        arrays = {MapName.CONFIG, MapName.FORWARDED, MapName.FREE}
+        for name in set(MapName) - {*arrays, *COLLECTORS.values()}:
             with self.table(name) as table:
                 assert not table.remove_many([key for key, _ in table.rows()])
+        with self.table(MapName.FORWARDED) as table:
+            for key, value in table.rows():
+                if any(value):
+                    table.put(key, bytes(len(value)))
+        with self.table(MapName.FREE) as table:
+            assert not table.put_many(self._taken)
+        self._taken.clear()
         self.configure()
 
     def ip(self, *arguments: str) -> None:
@@ -280,6 +310,8 @@ class Node:
             if isinstance(key, RowsKey) and isinstance(value, RowSet):
                 self.put({PolicyKey(key.source, to): row for to, row in value.items()})
                 continue
+            if isinstance(key, PolicyKey):
+                self.take(key.source)
             name, raw = encode_key(key)
             with self.table(name) as table:
                 table.put(raw, encode_value(key, value))
@@ -488,8 +520,13 @@ class Node:
 
     def counts(self) -> dict[tuple[Reason, MetricDirection, int], int]:
         """Return packets by (reason, direction, policy)."""
-        records = [MetricRecord.decode(k, v) for k, v in self._rows(MapName.METRICS)]
+        records = self.count_records()
         return {(Reason(r.reason), r.direction, r.policy): r.packets for r in records}
+
+    def count_records(self) -> tuple[MetricRecord, ...]:
+        """Return the same with bytes."""
+        rows, slots = (self._rows(name) for name in COUNTERS)
+        return read_counts(rows, slots)
 
 
 MakeNode = Callable[[Setup], Node]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
-from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import PLANNED_MAPS, MapName, decode_row
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
@@ -25,6 +25,7 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+    read_counts,
 )
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import (
@@ -100,6 +101,9 @@ def map_rows(name: MapName, rows: Sequence[tuple[bytes, bytes]]) -> list[MapRow]
     if name in PLANNED_MAPS:
         found = [_planned_row(name, key, value) for key, value in rows]
         return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+    if name is MapName.FORWARDED:
+        counts = read_counts((), rows)
+        return sorted(map(_count_row, counts), key=lambda row: row.key)
     return sorted(
         (_written_row(name, key, value) for key, value in rows),
         key=lambda row: row.key,
@@ -206,12 +210,20 @@ def _fragment_row(key: bytes, value: bytes) -> MapRow:
 
 
 def _metric_row(key: bytes, value: bytes) -> MapRow:
-    metric = MetricRecord.decode(key, value)
+    return _count_row(MetricRecord.decode(key, value))
+
+
+def _count_row(metric: MetricRecord) -> MapRow:
     direction = metric.direction.name.lower()
     return MapRow(
         f"{reason_name(metric.reason)} {direction} {policy_text(metric.policy)}",
         f"{metric.packets} packets {metric.byte_count} bytes",
     )
+
+
+def _free_row(key: bytes, value: bytes) -> MapRow:
+    (number,), (word,) = FREE_KEY.unpack(key), FREE_VALUE.unpack(value)
+    return MapRow(f"word {number:5}", f"{word:064b}")
 
 
 def _config_row(key: bytes, value: bytes) -> MapRow:
@@ -247,6 +259,7 @@ _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     **dict.fromkeys((MapName.FRAG_V4, MapName.FRAG_V6), _fragment_row),
     **dict.fromkeys(COLLECTORS.values(), _collector_row),
     MapName.METRICS: _metric_row,
+    MapName.FREE: _free_row,
     MapName.XDP_DEVICE: _xdp_device_row,
 }
 

@@ -28,13 +28,14 @@ from outgate.kernel.collector import (
 )
 from outgate.kernel.datapath import close_programs, load_pair
 from outgate.kernel.entrytable import EntryTables
+from outgate.kernel.free import FreeAddresses
 from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.held import Held
 from outgate.kernel.hooks import AttachWay
-from outgate.kernel.maps import EGRESS, ENTRY_MAPS, MapName
+from outgate.kernel.maps import COUNTERS, EGRESS, ENTRY_MAPS, MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
-from outgate.kernel.records import MetricRecord
+from outgate.kernel.records import MetricRecord, read_counts
 from outgate.kernel.rowtable import RowTable
 from outgate.kernel.runtime import Runtime
 from outgate.kernel.settings import DatapathSettings, GatewayPath
@@ -125,6 +126,7 @@ class LinuxKernel:
         entries = {name: self._maps[name] for name in ENTRY_MAPS}
         self._entries = EntryTables(entries, self._held)
         self._runtime = Runtime(self._maps[MapName.CONFIG])
+        self._free = FreeAddresses(self._maps)
         await self._apply_firewall()
 
     def close(self) -> None:
@@ -201,6 +203,7 @@ class LinuxKernel:
             async with self._writing:
                 self._entries.read()
                 await self._rows.read()
+                await self._free.begin(self._held.entries)
             self._follow_uplinks()
         return Observation(self._held.entries, self._held.take_touched())
 
@@ -259,6 +262,7 @@ class LinuxKernel:
         if kind is AttachmentKey:
             return self._apply_attachments(batch)
         if kind is RowsKey:
+            self._free.take(batch)
             failures = await self._rows.change(batch, self._make_unknown)
             self._runtime.begin_policy_generation()
             return failures
@@ -345,8 +349,8 @@ class LinuxKernel:
 
     def metrics(self) -> tuple[MetricRecord, ...]:
         """Return the datapath's counters."""
-        rows = self._maps[MapName.METRICS].rows()
-        return tuple(MetricRecord.decode(key, value) for key, value in rows)
+        rows, slots = (self._maps[name].rows() for name in COUNTERS)
+        return read_counts(rows, slots)
 
     def collection(self) -> Collection:
         """Return whether garbage is collected, and how much was."""

@@ -98,11 +98,15 @@ class MapName(StrEnum):
     COLLECTOR_V6 = "outgate_collector_v6"
     EVENTS = "outgate_events"
     METRICS = "outgate_metrics"
+    FORWARDED = "outgate_forwarded"
+    FREE = "outgate_free"
     XDP = "outgate_xdp"
     XDP_DEVICE = "outgate_xdp_device"
 
 
 EGRESS = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
+FLOWS = {Family.V4: MapName.FLOW_V4, Family.V6: MapName.FLOW_V6}
+COUNTERS = MapName.METRICS, MapName.FORWARDED
 _COVERED = {Family.V4: MapName.COVERED_V4, Family.V6: MapName.COVERED_V6}
 _NODE = {Family.V4: MapName.NODE_V4, Family.V6: MapName.NODE_V6}
 

@@ -5,12 +5,14 @@ Pure.  A row is of the family whose size it has (``kernel.layouts``).  Nothing i
 encoded here, because nobody but the datapath may write these rows.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
 from outgate.kernel.layouts import (
     COLLECTOR,
     FLOW,
+    FORWARDED_VALUE,
     FRAGMENT_KEY,
     FRAGMENT_VALUE,
     METRIC_KEY,
@@ -21,6 +23,7 @@ from outgate.kernel.layouts import (
     pick,
     unpack_endpoint,
 )
+from outgate.kernel.reasons import Reason
 from outgate.state.entries import Address, Family, InterfaceIndex, PolicyId, family_of
 
 NAT_HOST_SOCKET = 1
@@ -238,3 +241,38 @@ class MetricRecord:
             sum(packets for packets, _ in counts),
             sum(size for _, size in counts),
         )
+
+    @classmethod
+    def decode_forwarded(cls, values: bytes) -> "tuple[MetricRecord, ...]":
+        """
+        Decode a slot of ``outgate_forwarded``, by CPU; *values* is one of each.
+
+        Each CPU may have it for another policy.
+        """
+        if not any(values):
+            return ()
+        out, back = MetricDirection.TO_WORLD, MetricDirection.TO_POD
+        found = [
+            cls(Reason.FORWARDED, direction, PolicyId(policy), packets, size)
+            for policy, *counts in FORWARDED_VALUE.iter_unpack(values)
+            for direction, packets, size in ((out, *counts[:2]), (back, *counts[2:]))
+        ]
+        return tuple(record for record in found if record.packets)
+
+
+def read_counts(
+    rows: Iterable[tuple[bytes, bytes]], slots: Iterable[tuple[bytes, bytes]]
+) -> tuple[MetricRecord, ...]:
+    """
+    Return all counters, from the *rows* of ``outgate_metrics`` and the *slots* of
+    ``outgate_forwarded``; what both count is added up.
+    """
+    records = [MetricRecord.decode(key, values) for key, values in rows]
+    for _, values in slots:
+        records += MetricRecord.decode_forwarded(values)
+    totals: dict[tuple[int, MetricDirection, PolicyId], list[int]] = {}
+    for one in records:
+        total = totals.setdefault((one.reason, one.direction, one.policy), [0, 0])
+        total[0] += one.packets
+        total[1] += one.byte_count
+    return tuple(MetricRecord(*key, *total) for key, total in totals.items())

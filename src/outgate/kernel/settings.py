@@ -11,9 +11,8 @@ from enum import StrEnum
 from ipaddress import IPv6Address
 from struct import Struct
 
-from outgate.kernel.maps import MapName
+from outgate.kernel.maps import FLOWS, MapName
 
-_FLOWS = (MapName.FLOW_V4, MapName.FLOW_V6)
 _PAIRS = (MapName.SNAT_V4, MapName.SNAT_V6)
 
 SETTINGS = Struct("=I I I I I I H H B B B B H 2x")
@@ -83,7 +82,7 @@ class DatapathSettings:
         """Return how many entries maps have that differ from their objects'."""
         if self.flow_table_size is None:
             return {}
-        flows: dict[str, int] = dict.fromkeys(_FLOWS, self.flow_table_size)
+        flows: dict[str, int] = dict.fromkeys(FLOWS.values(), self.flow_table_size)
         # A translated flow has two halves.
         return {**flows, **dict.fromkeys(_PAIRS, 2 * self.flow_table_size)}
 

@@ -301,7 +301,9 @@ class MapShape:
     has_rows: bool
 
 
-PER_CPU_HASH_TYPES = (5, 10)
+PER_CPU_TYPES = (5, 6, 10)
+"""Hash, array, LRU hash."""
+
 PROGRAMS_TYPE, QUEUE_TYPE, RING_TYPE = 3, 22, 27
 
 
@@ -309,7 +311,7 @@ def map_shape(fd: int) -> MapShape:
     """Return the layout of a map (``struct bpf_map_info``)."""
     raw = _object_info(fd, 80)
     kind, _, key_size, value_size, entries = (_word(raw, i) for i in range(5))
-    is_per_cpu = kind in PER_CPU_HASH_TYPES
+    is_per_cpu = kind in PER_CPU_TYPES
     has_rows = kind not in (PROGRAMS_TYPE, QUEUE_TYPE, RING_TYPE)
     return MapShape(key_size, value_size, entries, is_per_cpu, has_rows)
 

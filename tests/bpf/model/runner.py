@@ -44,10 +44,10 @@ from bpf.wrapper import tunnel_source
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.layouts import FLOW, NAT
-from outgate.kernel.maps import MapName
+from outgate.kernel.maps import COUNTERS, MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
-from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, MetricRecord
+from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, read_counts
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig, TunnelWay
 from outgate.state.entries import Family, Hook
 
@@ -96,7 +96,7 @@ class Runner:
         self._flows = {f: node.table(FLOW_TABLES[f]) for f in Family}
         self._nats = {f: node.table(NAT_TABLES[f]) for f in Family}
         self._parts = {f: node.table(FRAGMENT_TABLES[f]) for f in Family}
-        self._metrics = node.table(MapName.METRICS)
+        self._counters = [node.table(name) for name in COUNTERS]
         self._config = node.table(MapName.CONFIG)
         self._given = ctypes.create_string_buffer(ROOM)
         self._out = ctypes.create_string_buffer(ROOM)
@@ -158,7 +158,7 @@ class Runner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for table in (*self._aging, self._metrics, self._config):
+        for table in (*self._aging, *self._counters, self._config):
             table.close()
         self._close_unpinned()
 
@@ -315,8 +315,8 @@ class Runner:
     def counts(self) -> dict[tuple[Reason, int], int]:
         """Return how many packets were counted, by reason and policy."""
         found: dict[tuple[Reason, int], int] = {}
-        for key, value in self._metrics.rows():
-            record = MetricRecord.decode(key, value)
+        rows, slots = (table.rows() for table in self._counters)
+        for record in read_counts(rows, slots):
             row = Reason(record.reason), int(record.policy)
             found[row] = found.get(row, 0) + record.packets
         return found

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from outgate.cli.render import MapRow, map_rows, status_text, table
+from outgate.kernel.layouts import FORWARDED_VALUE, FREE_KEY, FREE_VALUE
 from outgate.kernel.maps import MapName, encode_key, encode_value
 from outgate.kernel.settings import RuntimeConfig
 from outgate.state.entries import (
@@ -259,3 +260,20 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
 
 def test_a_row_of_other_sizes_is_printed_as_bytes() -> None:
     assert map_rows(MapName.FLOW_V4, [(b"\x01", b"\x02")]) == [MapRow("01", "02")]
+
+
+def test_what_was_sent_on_is_shown_by_policy_without_empty_slots() -> None:
+    empty = FORWARDED_VALUE.pack(0, 0, 0, 0, 0)
+    slot = FORWARDED_VALUE.pack(7, 3, 180, 1, 60) + FORWARDED_VALUE.pack(7, 1, 60, 0, 0)
+    rows = [(bytes(4), empty * 2), (b"\7\0\0\0", slot)]
+
+    assert map_rows(MapName.FORWARDED, rows) == [
+        MapRow("forwarded to_pod policy 0x00000007", "1 packets 60 bytes"),
+        MapRow("forwarded to_world policy 0x00000007", "4 packets 240 bytes"),
+    ]
+
+
+def test_free_addresses_are_shown_as_bits() -> None:
+    (row,) = map_rows(MapName.FREE, [(FREE_KEY.pack(3), FREE_VALUE.pack(5))])
+
+    assert row == MapRow("word     3", "0" * 61 + "101")

@@ -82,6 +82,8 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "event": layouts.EVENT,
     "metric_key": layouts.METRIC_KEY,
     "metric_value": layouts.METRIC_VALUE,
+    "forwarded_value": layouts.FORWARDED_VALUE,
+    "free_value": layouts.FREE_VALUE,
     "xdp_device": layouts.XDP_DEVICE,
 }
 

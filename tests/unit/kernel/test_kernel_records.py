@@ -2,6 +2,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
+from outgate.kernel.layouts import FORWARDED_VALUE, METRIC_KEY, METRIC_VALUE
 from outgate.kernel.records import (
     FlowDecision,
     FlowRecord,
@@ -12,6 +13,7 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+    read_counts,
 )
 from outgate.state.entries import InterfaceIndex, PolicyId
 
@@ -153,3 +155,35 @@ def test_metric_record_adds_up_all_cpus() -> None:
     assert MetricRecord.decode(key, one * 2) == MetricRecord(
         2, MetricDirection.TO_WORLD, PolicyId(7), 6, 360
     )
+
+
+def slot(*cpus: tuple[int, int, int, int, int]) -> bytes:
+    """Return a slot of ``outgate_forwarded``: policy, to the world, to the pod."""
+    return b"".join(FORWARDED_VALUE.pack(*cpu) for cpu in cpus)
+
+
+def test_forwarded_packets_of_a_slot_are_each_policys_own() -> None:
+    values = slot((7, 1, 60, 2, 120), (1031, 3, 180, 0, 0), (7, 10, 600, 0, 0))
+    out, back = MetricDirection.TO_WORLD, MetricDirection.TO_POD
+
+    assert set(read_counts((), ((b"", values),))) == {
+        MetricRecord(0, out, PolicyId(7), 11, 660),
+        MetricRecord(0, back, PolicyId(7), 2, 120),
+        MetricRecord(0, out, PolicyId(1031), 3, 180),
+    }
+
+
+def test_a_slot_that_nobody_has_counts_nothing() -> None:
+    assert MetricRecord.decode_forwarded(slot((0, 0, 0, 0, 0))) == ()
+    assert MetricRecord.decode_forwarded(slot((7, 0, 0, 0, 0))) == ()
+
+
+def test_what_both_maps_count_is_added_up() -> None:
+    row = METRIC_KEY.pack(0, 1, 7), METRIC_VALUE.pack(5, 300) + METRIC_VALUE.pack(1, 60)
+    drop = METRIC_KEY.pack(3, 1, 7), METRIC_VALUE.pack(2, 120)
+    out = MetricDirection.TO_WORLD
+
+    assert set(read_counts((row, drop), ((b"", slot((7, 4, 240, 0, 0))),))) == {
+        MetricRecord(0, out, PolicyId(7), 10, 600),
+        MetricRecord(3, out, PolicyId(7), 2, 120),
+    }
