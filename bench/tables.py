@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from bench.driver import PORT_FIRST
-from bpf.harness import FLOW_TABLES, NAT_TABLES, Node
+from bpf.harness import FLOW_TABLES, NAT_TABLES, STAMP, Node
 from bpf.packets import TCP_NAME, Packet, outbound
 from bpf.world import World
 from outgate.kernel.maps import MapName, encode_key, encode_value
@@ -97,16 +97,20 @@ def forget_flows(node: Node, family: Family) -> None:
     node.garbage()
 
 
-def forget_translations(
-    node: Node, packet: Packet, egress_ip: str, flows: range
-) -> None:
-    """Take back the translations of *flows* of one pod, whatever port they got."""
+def end_translations(node: Node, packet: Packet, egress_ip: str, flows: range) -> None:
+    """
+    Let *flows* of one pod be over, whatever port they got, and the collector come by.
+
+    It is what releases ports, and programs remember which ones are taken.
+    """
     family = family_of(ip_address(packet.source))
     with node.table(NAT_TABLES[family]) as table:
         for key in _forward_keys(packet, flows):
-            port = table.get(key)[_PORT_AT[family] :][:2]
-            reverse = _reverse_key(packet, egress_ip, port)
-            assert not table.remove_many([key, reverse])
+            value = table.get(key)
+            reverse = _reverse_key(packet, egress_ip, value[_PORT_AT[family] :][:2])
+            for half in (key, reverse):
+                table.put(half, table.get(half)[:-STAMP] + bytes(STAMP))
+    node.collect()
 
 
 _PORT_AT = {Family.V4: 4, Family.V6: 16}

@@ -10,6 +10,7 @@
 #include "include/flow.h"
 #include "include/garbage.h"
 #include "include/pair.h"
+#include "include/port_hints.h"
 
 /* A tick is short, because packets of this CPU wait for it; the next one soon, if more is due. */
 #define ITEMS_PER_TICK 256
@@ -86,8 +87,10 @@ static __always_inline _Bool is_nat_over(struct round *round, struct garbage_ite
 			  reverse ? reverse->policy : policy);
 	if (forward)
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
-	if (reverse)
+	if (reverse) {
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
+		port_released(work, &work->reply);
+	}
 	round->collector->released += 1;
 	return 1;
 }

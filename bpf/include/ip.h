@@ -123,6 +123,27 @@ static inline __attribute__((always_inline)) __u32 ip_total_size(const struct ip
 #endif
 }
 
+/* Is it a right header with nothing behind it but the transport's, and no part of a datagram? */
+static inline __attribute__((always_inline)) _Bool ip_is_plain(struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->version == 4 && ip->ihl == sizeof(*ip) / 4 && !ip_may_be_part(ip) &&
+	       ip_total_size(ip) >= sizeof(*ip);
+#else
+	return ip->version == 6 && !is_extension(ip->nexthdr) &&
+	       !address_is_mapped(ip_source(ip)) && !address_is_mapped(ip_destination(ip));
+#endif
+}
+
+static inline __attribute__((always_inline)) __u8 ip_protocol(const struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->protocol;
+#else
+	return ip->nexthdr;
+#endif
+}
+
 #if OUTGATE_FAMILY == 4
 
 /* Return 0, or -1 where the header is cut short or contradicts itself. */

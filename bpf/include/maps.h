@@ -96,6 +96,15 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } FAMILY(outgate_snat) SEC(".maps");
 
+/* Where ports are scarce: which of them a search need not try. Only hints; 4.2 MB. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(key_size, sizeof(struct ports_key));
+	__uint(value_size, sizeof(struct ports_value));
+	__uint(max_entries, 1 << 9);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} FAMILY(outgate_ports) SEC(".maps");
+
 /* Datagrams that came in parts -> the ports of their first part. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

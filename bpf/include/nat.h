@@ -80,8 +80,10 @@ static __always_inline int nat_open_forward(struct work *work, const struct tupl
 	if (bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, &work->forward, BPF_NOEXIST)) {
 		/* Another CPU opened the same flow first (use its port), or there is no room. */
 		first = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
-		if (!first || !leads_to(first, &work->forward.address, work->forward.port))
+		if (!first || !leads_to(first, &work->forward.address, work->forward.port)) {
 			bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
+			port_released(work, &work->reply);
+		}
 		if (!first)
 			return -DROP_NAT_TABLE_FULL;
 	} else {
@@ -96,33 +98,24 @@ static __always_inline int nat_open_forward(struct work *work, const struct tupl
  * @tuple: as the pod wrote it
  *
  * To be called after nat_find(), which notes what the flow had before.
- * The forward entry is the packet's translation then. SCTP keeps its port, which its
- * checksum covers: without it there is none.
+ * The forward entry is the packet's translation then.
  * Return: 0, or -DROP_*; then nothing was kept.
  */
 static __always_inline int nat_open(struct context *context, const struct tuple *tuple,
 				    const struct ip_address *egress_ip, __u32 policy)
 {
-	__u32 span = (__u32)settings.port_last - settings.port_first + 1;
-	__u32 steps = tuple->protocol == IPPROTO_SCTP ? 1 : 1 + span;
 	struct work *work = context->work;
 	struct nat_entry *forward = &work->forward;
-	struct port_claim claim = {
-		.context = context,
-		.now = bpf_jiffies64(),
-		.seed = flow_hash(tuple) % span,
-		.wanted = bpf_ntohs(tuple->source_port),
-		.result = -DROP_SNAT_NO_PORT,
-	};
+	__u64 now = bpf_jiffies64();
 	int error;
 
 	work->key = forward_key(tuple);
 	work->reply = reverse_key(tuple, egress_ip, 0);
-	nat_reverse_entry(&work->reverse, tuple, &work->origin, policy, 0, claim.now);
+	nat_reverse_entry(&work->reverse, tuple, &work->origin, policy, 0, now);
 	__builtin_memset(forward, 0, sizeof(*forward));
 	forward->address = *egress_ip;
 	forward->policy = policy;
-	forward->last_seen = claim.now;
+	forward->last_seen = now;
 	forward->tunnel_endpoint = work->origin.tunnel_endpoint;
 	forward->policy_generation = policy_generation();
 	if (settings.gateway_path == GATEWAY_DIRECT) {
@@ -130,9 +123,9 @@ static __always_inline int nat_open(struct context *context, const struct tuple 
 		if (error)
 			return error;
 	}
-	bpf_loop(steps, claim_port, &claim, 0);
-	if (claim.result)
-		return claim.result;
+	error = search_port(context, tuple, now);
+	if (error)
+		return error;
 	forward->port = work->reply.destination_port;
 	return nat_open_forward(work, tuple);
 }
@@ -153,8 +146,10 @@ static __always_inline void nat_close(struct work *work, const struct tuple *tup
 
 	work->reply = reverse_key(tuple, &forward->address, forward->port);
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
-	if (reverse && leads_to(reverse, &tuple->source, tuple->source_port))
+	if (reverse && leads_to(reverse, &tuple->source, tuple->source_port)) {
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
+		port_released(work, &work->reply);
+	}
 	work->key = forward_key(tuple);
 	bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 }
@@ -206,7 +201,9 @@ static __always_inline int nat_find(struct context *context, const struct packet
 	if (!is_live(forward->last_seen, packet->tuple.protocol, forward->tcp, now)) {
 		/* Its reverse half, dead as well, is for whoever takes it. */
 		nat_note_former(work, forward);
+		work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
+		port_released(work, &work->reply);
 		return 1;
 	}
 	if (!address_is_none(&origin->tunnel_endpoint) &&

@@ -175,7 +175,7 @@ struct settings {
 	__u8 other_family; /* enum other_family: of pods with ROLE_OTHER_FAMILY */
 	__u8 tunnel_way; /* enum tunnel_way */
 	__u16 tunnel_port; /* UDP; 0: pods may send to it */
-	__u16 pad2;
+	__u16 port_inverse; /* place_of_port() of port.h: of PORT_STRIDE, modulo the range's size */
 };
 
 /* ---- outgate_flow: LRU hash ----------------------------------------------------------- */
@@ -243,6 +243,29 @@ struct nat_entry {
 	__u8 to_mac[ETH_ADDRESS_SIZE];   /* forward: of the next hop; reverse: of a local pod */
 	__u8 from_mac[ETH_ADDRESS_SIZE]; /* of ifindex; forward: zero while both are not known */
 	__u64 last_seen; /* jiffies */
+};
+
+/* ---- outgate_ports: LRU hash ------------------------------------------------------------- */
+
+/* Whom ports are searched for, where they are scarce. */
+struct ports_key {
+	struct ip_address server;
+	struct ip_address egress_ip;
+	__be16 server_port;
+	__u16 first; /* of the range; a node with another range begins anew */
+	__u16 last;
+	__u8 protocol;
+	__u8 pad;
+};
+
+#define PORT_WORDS 1024 /* a bit for each of 65536 ports */
+
+/* Places are ports in the order of the search, see port.h. */
+struct ports_value {
+	__u64 taken[PORT_WORDS]; /* bit n: the port at place n was found taken, and may still be */
+	__u32 checked; /* so many places were tried in this round, whatever their bits say */
+	__u32 pad;
+	__u64 round; /* jiffies when it began */
 };
 
 /* ---- outgate_frag: LRU hash ---------------------------------------------------------------- */
@@ -389,6 +412,8 @@ ASSERT_SIZE(settings, 36, 0);
 ASSERT_SIZE(tuple, 16, 24);
 ASSERT_SIZE(flow_entry, 40, 24);
 ASSERT_SIZE(nat_entry, 48, 40);
+ASSERT_SIZE(ports_key, 16, 24);
+ASSERT_SIZE(ports_value, 8208, 0);
 ASSERT_SIZE(fragment_key, 16, 24);
 ASSERT_SIZE(fragment_value, 16, 0);
 ASSERT_SIZE(garbage_item, 32, 40);

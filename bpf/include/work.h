@@ -22,6 +22,19 @@ struct origin {
 	__u8 host_mac[ETH_ADDRESS_SIZE];
 };
 
+/*
+ * A search for a port, see port.h. Verifier: it follows numbers on the stack through each step
+ * of a loop, and gives up; here it does not.
+ */
+struct port_claim {
+	__u64 now;
+	__u64 flip; /* all ones: places whose bit is clear are tried; zero: those whose is set */
+	__u32 start; /* the place to begin at */
+	__u32 place; /* the next one to look at */
+	__u32 end; /* the first one not to look at */
+	int result;
+};
+
 struct work {
 	struct packet packet;
 	struct ip_address egress_ip; /* of the packet's translation, once that is known */
@@ -36,6 +49,8 @@ struct work {
 	/* Rows on their way into maps. */
 	struct tuple key;
 	struct tuple reply;
+	struct ports_key ports;
+	struct port_claim claim;
 	struct fragment_key datagram;
 	struct garbage_item garbage;
 	struct event event;

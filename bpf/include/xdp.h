@@ -14,14 +14,6 @@
 #include "verdict.h"
 #include "work.h"
 
-/* A whole flow's packet without IP options, of those that nothing else is to be done with. */
-static __always_inline _Bool is_plain(const struct packet *packet)
-{
-	return packet->class == PACKET_FLOW && packet->fragment == FRAGMENT_NONE &&
-	       packet->header_size >= sizeof(struct ip_header) &&
-	       packet->l4_offset == ETH_HLEN + sizeof(struct ip_header);
-}
-
 /* Must its next router refuse it? */
 static __always_inline _Bool has_last_hop(struct context *context)
 {

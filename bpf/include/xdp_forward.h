@@ -129,8 +129,8 @@ static __always_inline int xdp_forward(struct context *context, const struct ip_
 	__be16 port;
 
 	context->offset = outer_size;
-	parse_packet(context_start(context), context_end(context), &packet);
-	if (!is_plain(&packet) || has_last_hop(context) ||
+	if (!parse_plain(context_start(context), context_end(context), &packet) ||
+	    has_last_hop(context) ||
 	    is_pod_address(&packet.tuple.destination))
 		return XDP_PASS;
 	forward = forward_entry(&packet, node, now);

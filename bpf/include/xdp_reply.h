@@ -126,10 +126,9 @@ static __always_inline int reply_wrap(struct context *context, const struct inne
 /* Translate, wrap and send. Not a byte was written before this. */
 static __always_inline int reply_send(struct context *context, const struct packet *packet,
 				      struct nat_entry *reverse, const struct link_route *route,
-				      const struct any_address *source, __u32 outer_size)
+				      const struct any_address *source, __u32 outer_size, __u64 now)
 {
 	__be16 port = outer_port_of(flow_hash(&packet->tuple));
-	__u64 now = bpf_jiffies64();
 	struct inner_view view;
 
 	if (is_refresh_due(reverse, tcp_bits(packet, 1), now))
@@ -161,9 +160,8 @@ static __always_inline int xdp_reply(struct context *context)
 	struct inner_view view;
 	struct packet packet;
 
-	parse_packet(context_start(context), context_end(context), &packet);
-	if (!is_plain(&packet) || packet.tcp_syn || packet.tcp_accept || !config ||
-	    !config->tunnel_ifindex)
+	if (!parse_plain(context_start(context), context_end(context), &packet) ||
+	    packet.tcp_syn || packet.tcp_accept || !config || !config->tunnel_ifindex)
 		return XDP_PASS;
 	reverse = reply_entry(&packet, now);
 	if (!reverse || has_last_hop(context) || inner_read(context, &view) ||
@@ -177,13 +175,14 @@ static __always_inline int xdp_reply(struct context *context)
 		if (view.sum < 0 || !is_way(context, route->ifindex, size + sizeof(struct outer_v6)))
 			return XDP_PASS;
 		return reply_send(context, &packet, reverse, route,
-				  outer_source(config, &route->source), sizeof(struct outer_v6));
+				  outer_source(config, &route->source), sizeof(struct outer_v6),
+				  now);
 	}
 #endif
 	if (!is_way(context, route->ifindex, size + sizeof(struct outer_v4)))
 		return XDP_PASS;
 	return reply_send(context, &packet, reverse, route, &route->source,
-			  sizeof(struct outer_v4));
+			  sizeof(struct outer_v4), now);
 }
 
 #endif

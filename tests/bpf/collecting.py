@@ -61,7 +61,7 @@ def collect_all(
     items = take_garbage(pins)
     put_garbage(pins, items)
     wanted = sum(map(len, items.values()))
-    assert not start_collectors(pins, settings)
+    assert start_collectors(pins, settings) == ""
     try:
         return _wait_checked(pins, wanted)
     finally:

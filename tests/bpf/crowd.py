@@ -13,6 +13,7 @@ from struct import pack_into, unpack_from
 from bpf.harness import (
     CB,
     CONTEXT_SIZE,
+    HINT_TABLES,
     IFINDEX,
     NAT_TABLES,
     REDIRECT,
@@ -89,7 +90,11 @@ class Crowd:
 
     def send(self, ports: Iterable[int]) -> list[int]:
         """Return the port that each of the pod's *ports* leaves with."""
-        return self._node.inside(lambda: [self._send(port) for port in ports])
+        return self._node.inside(lambda: self.send_here(ports))
+
+    def send_here(self, ports: Iterable[int]) -> list[int]:
+        """Do the same from a thread that is in the node's namespaces already."""
+        return [self._send(port) for port in ports]
 
     def _send(self, port: int) -> int:
         program = self._node.program(
@@ -107,7 +112,16 @@ class Crowd:
         return sent.verdict != REDIRECT and Outcome(sent.verdict, frame, 0) == sent
 
     def end(self, port: int, becomes: int, seconds: int) -> None:
-        """Let both halves of one flow be idle for *seconds*, of ``SLOW`` jiffies."""
+        """
+        Let both halves of one flow be idle for *seconds*, of ``SLOW`` jiffies.
+
+        So long ago is then, too, what was found out about ports.
+        """
+        self.end_alone(port, becomes, seconds)
+        self._node.age_table(HINT_TABLES[self._world.family], seconds)
+
+    def end_alone(self, port: int, becomes: int, seconds: int) -> None:
+        """Do the same, and let no time pass for anything else."""
         pod, server = (
             ip_address(a).packed for a in (self._first.source, self._world.SERVER)
         )

@@ -90,13 +90,15 @@ MARK, IFINDEX, CB, GSO_SIZE = 8, 40, 48, 176
 
 JIFFIES_PER_SECOND = 250
 STAMP = 8
-"""Size of ``last_seen``, the last field of entries of flows and their like."""
+"""Size of the time, the last field of entries of flows and their like."""
 
 FLOW_TABLES = {Family.V4: MapName.FLOW_V4, Family.V6: MapName.FLOW_V6}
 NAT_TABLES = {Family.V4: MapName.SNAT_V4, Family.V6: MapName.SNAT_V6}
+HINT_TABLES = {Family.V4: MapName.PORTS_V4, Family.V6: MapName.PORTS_V6}
 AGEING = (
     *(*FLOW_TABLES.values(), *NAT_TABLES.values()),
     *(MapName.FRAG_V4, MapName.FRAG_V6),
+    *HINT_TABLES.values(),
 )
 
 NAT_SIZE, NAT_FLAGS = {Family.V4: 48, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
@@ -472,12 +474,16 @@ class Node:
         Negative: another CPU touched them after a program looked at the clock.
         """
         for name in AGEING:
-            with self.table(name) as table:
-                for key, value in list(table.rows()):
-                    seen = int.from_bytes(value[-STAMP:], sys.byteorder)
-                    older = seen - seconds * self._setup.jiffies_per_second
-                    stamp = older.to_bytes(STAMP, sys.byteorder)
-                    table.put(key, value[:-STAMP] + stamp)
+            self.age_table(name, seconds)
+
+    def age_table(self, name: MapName, seconds: int) -> None:
+        """Let *seconds* pass for the entries of one map."""
+        with self.table(name) as table:
+            for key, value in list(table.rows()):
+                seen = int.from_bytes(value[-STAMP:], sys.byteorder)
+                older = seen - seconds * self._setup.jiffies_per_second
+                stamp = max(older, 0).to_bytes(STAMP, sys.byteorder)
+                table.put(key, value[:-STAMP] + stamp)
 
     def events(self) -> list[Event]:
         """Take what the programs told since the last time."""

@@ -50,6 +50,8 @@ MAP(outgate_flow_v4, BPF_MAP_TYPE_LRU_HASH, 16, 40, 64, 0);
 MAP(outgate_flow_v6, BPF_MAP_TYPE_LRU_HASH, 40, 64, 64, 0);
 MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);
 MAP(outgate_snat_v6, BPF_MAP_TYPE_LRU_HASH, 40, 88, 64, 0);
+MAP(outgate_ports_v4, BPF_MAP_TYPE_LRU_HASH, 16, 8208, 64, 0);
+MAP(outgate_ports_v6, BPF_MAP_TYPE_LRU_HASH, 40, 8208, 64, 0);
 MAP(outgate_frag_v4, BPF_MAP_TYPE_LRU_HASH, 16, 16, 64, 0);
 MAP(outgate_frag_v6, BPF_MAP_TYPE_LRU_HASH, 40, 16, 64, 0);
 MAP(outgate_garbage_v4, BPF_MAP_TYPE_QUEUE, 0, 32, 64, 0);

@@ -25,6 +25,7 @@ from outgate.kernel.records import (
     MetricRecord,
     NatDirection,
     NatRecord,
+    PortsRecord,
     read_counts,
 )
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
@@ -196,6 +197,16 @@ def _snat_row(key: bytes, value: bytes) -> MapRow:
     )
 
 
+def _ports_row(key: bytes, value: bytes) -> MapRow:
+    ports = PortsRecord.decode(key, value)
+    protocol = PROTOCOLS.get(ports.protocol, str(ports.protocol))
+    server = address_text(ports.server, ports.server_port)
+    return MapRow(
+        f"{protocol} {ports.egress_ip} -> {server}",
+        f"{ports.taken} of the ports {ports.first} to {ports.last} need no try",
+    )
+
+
 def _fragment_row(key: bytes, value: bytes) -> MapRow:
     parts = FragmentRecord.decode(key, value)
     match parts.state:
@@ -256,6 +267,7 @@ _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
     **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
     **dict.fromkeys((MapName.SNAT_V4, MapName.SNAT_V6), _snat_row),
+    **dict.fromkeys((MapName.PORTS_V4, MapName.PORTS_V6), _ports_row),
     **dict.fromkeys((MapName.FRAG_V4, MapName.FRAG_V6), _fragment_row),
     **dict.fromkeys(COLLECTORS.values(), _collector_row),
     MapName.METRICS: _metric_row,

@@ -50,6 +50,8 @@ NAT: Layout = {
     Family.V4: Struct("=4s 2s B B 4s I I 4s H H 6s 6s Q"),
     Family.V6: Struct("=16s 2s B B 16s I I 16s H H 6s 6s 4x Q"),
 }
+PORTS_KEY = _both("A A 2s H H B x")
+PORTS_VALUE = Struct("=8192s I 4x Q")
 FRAGMENT_KEY = _both("A A 4s B 3x")
 FRAGMENT_VALUE = Struct("=2s 2s B B B x Q")
 COLLECTOR = Struct("=16x Q Q Q Q")

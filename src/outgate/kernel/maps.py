@@ -90,6 +90,8 @@ class MapName(StrEnum):
     FLOW_V6 = "outgate_flow_v6"
     SNAT_V4 = "outgate_snat_v4"
     SNAT_V6 = "outgate_snat_v6"
+    PORTS_V4 = "outgate_ports_v4"
+    PORTS_V6 = "outgate_ports_v6"
     FRAG_V4 = "outgate_frag_v4"
     FRAG_V6 = "outgate_frag_v6"
     GARBAGE_V4 = "outgate_garbage_v4"

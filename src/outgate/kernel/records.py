@@ -18,6 +18,8 @@ from outgate.kernel.layouts import (
     METRIC_KEY,
     METRIC_VALUE,
     NAT,
+    PORTS_KEY,
+    PORTS_VALUE,
     TUPLE,
     address,
     pick,
@@ -197,6 +199,40 @@ class FragmentRecord:
             FragmentState(state),
             bool(is_awaited),
             seen,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PortsRecord:
+    """
+    What is remembered of ports towards one server, where they are scarce.
+
+    *taken* ports from *first* to *last* are believed to have an owner.
+    """
+
+    server: Address
+    egress_ip: Address
+    server_port: int
+    protocol: int
+    first: int
+    last: int
+    taken: int
+
+    @classmethod
+    def decode(cls, key: bytes, value: bytes) -> "PortsRecord":
+        """Decode a row of ``outgate_ports_v4`` or ``_v6``."""
+        server, egress_ip, port, first, last, protocol = pick(PORTS_KEY, key).unpack(
+            key
+        )
+        words, _, _ = PORTS_VALUE.unpack(value)
+        return cls(
+            address(server),
+            address(egress_ip),
+            int.from_bytes(port, "big"),
+            protocol,
+            first,
+            last,
+            int.from_bytes(words, "big").bit_count(),
         )
 
 

@@ -15,7 +15,10 @@ from outgate.kernel.maps import FLOWS, MapName
 
 _PAIRS = (MapName.SNAT_V4, MapName.SNAT_V6)
 
-SETTINGS = Struct("=I I I I I I H H B B B B H 2x")
+SETTINGS = Struct("=I I I I I I H H B B B B H H")
+PORT_STRIDE = 2654435761
+"""As in ``bpf/include/port_hints.h``."""
+
 CONFIG_KEY = Struct("=I")
 CONFIG = Struct("=I H H 6s H 16s")
 
@@ -86,6 +89,11 @@ class DatapathSettings:
         # A translated flow has two halves.
         return {**flows, **dict.fromkeys(_PAIRS, 2 * self.flow_table_size)}
 
+    @property
+    def port_inverse(self) -> int:
+        """Return what undoes a multiplication by ``PORT_STRIDE`` in the range."""
+        return pow(PORT_STRIDE, -1, self.port_last - self.port_first + 1)
+
     def encode(self) -> bytes:
         """Return the bytes of section ``.rodata.settings``."""
         return SETTINGS.pack(
@@ -102,6 +110,7 @@ class DatapathSettings:
             list(OtherFamily).index(self.other_family),
             list(TunnelWay).index(self.tunnel_way),
             self.tunnel_port,
+            self.port_inverse,
         )
 
 

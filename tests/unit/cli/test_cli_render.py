@@ -1,4 +1,5 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from struct import pack
 from typing import Any
 
 import pytest
@@ -135,6 +136,18 @@ def test_ipv6_rows_write_ports_behind_brackets() -> None:
         MapRow(
             "forward tcp [fd00:10:1::42]:40000 -> [2001:db8::64]:80",
             "source [2001:db8::64]:40000 pod on node 172.18.0.4 policy 0x00000007",
+        )
+    ]
+
+
+def test_ports_row_says_how_many_are_taken() -> None:
+    key = bytes.fromhex("cb007109 ac120005 0050") + pack("=HHBx", 1024, 65535, 6)
+    value = b"\xff" * 8 + b"\x05" + bytes(8183 + 16)
+
+    assert map_rows(MapName.PORTS_V4, [(key, value)]) == [
+        MapRow(
+            "tcp 172.18.0.5 -> 203.0.113.9:80",
+            "66 of the ports 1024 to 65535 need no try",
         )
     ]
 

@@ -78,6 +78,8 @@ LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "tuple": layouts.TUPLE,
     "flow_entry": layouts.FLOW,
     "nat_entry": layouts.NAT,
+    "ports_key": layouts.PORTS_KEY,
+    "ports_value": layouts.PORTS_VALUE,
     "fragment_value": layouts.FRAGMENT_VALUE,
     "event": layouts.EVENT,
     "metric_key": layouts.METRIC_KEY,
@@ -346,7 +348,7 @@ def test_settings_take_36_bytes() -> None:
 
     assert settings.encode().hex(" ") == (
         "01 00 00 00 02 00 00 00 03 00 00 00 04 00 00 00 05 00 00 00 "
-        "fa 00 00 00 00 04 ff ff 01 00 00 00 00 00 00 00"
+        "fa 00 00 00 00 04 ff ff 01 00 00 00 00 00 51 13"
     )
 
 
@@ -360,7 +362,21 @@ def test_settings_end_with_the_choices() -> None:
         tunnel_way=TunnelWay.DEVICE,
     )
 
-    assert settings.encode()[-8:] == b"\0\x01\x01\x01\x18\x21\0\0"
+    assert settings.encode()[-8:-2] == b"\0\x01\x01\x01\x18\x21"
+
+
+@pytest.mark.parametrize("ports", [(1024, 65535), (0, 65535), (7, 7), (20000, 20255)])
+def test_settings_know_where_a_search_comes_to_a_port(ports: tuple[int, int]) -> None:
+    """``place_of_port()`` undoes ``port_at_place()`` in each range."""
+    header = (BPF / "include" / "port_hints.h").read_text()
+    stride = re.search(r"#define PORT_STRIDE (\d+)U", header)
+    settings = DatapathSettings(1, 2, 3, 4, 5, 250, *ports, GatewayPath.DIRECT)
+    (inverse,) = Struct("=H").unpack(settings.encode()[-2:])
+    span = ports[1] - ports[0] + 1
+
+    assert stride
+    places = [offset * inverse % span for offset in range(span)]
+    assert list(range(span)) == [place * int(stride[1]) % span for place in places]
 
 
 def test_runtime_config_survives_its_bytes() -> None:
