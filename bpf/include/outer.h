@@ -57,11 +57,7 @@ tunnel_route(struct context *context, const struct runtime_config *config,
 /* The source port that the kernel's device takes: of one flow the same by either way. */
 static __always_inline __be16 outer_port(struct context *context)
 {
-	__u32 hash = bpf_get_hash_recalc(context->skb);
-
-	hash ^= hash << 16;
-	return bpf_htons(OUTER_PORT_FIRST +
-			 ((__u64)hash * (OUTER_PORT_LAST - OUTER_PORT_FIRST) >> 32));
+	return outer_port_of(bpf_get_hash_recalc(context->skb));
 }
 
 /* Make room for @outer behind the link's header, and put it there. */

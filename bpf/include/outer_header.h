@@ -64,6 +64,14 @@ static __always_inline _Bool fits_tunnel(__u32 size, const struct runtime_config
 	       size + sizeof(struct outer_v6) <= mtu + (is_outer_v4(endpoint) ? 20 : 0);
 }
 
+/* The source port of a flow with this hash, as the kernel's device takes it. */
+static __always_inline __be16 outer_port_of(__u32 hash)
+{
+	hash ^= hash << 16;
+	return bpf_htons(OUTER_PORT_FIRST +
+			 ((__u64)hash * (OUTER_PORT_LAST - OUTER_PORT_FIRST) >> 32));
+}
+
 /* RFC 6040: what a router may mark goes out, that one has marked it does not. */
 static __always_inline __u8 outer_ecn(__u8 inner)
 {
@@ -108,6 +116,15 @@ struct inner_view {
 	__s64 sum; /* see inner_sum() */
 };
 
+/*
+ * Is all of the packet there, and nothing else? A link pads what is shorter than 60 bytes; IPv4's
+ * outer header takes that along as the device does, an IPv6 one would have to sum it up.
+ */
+static __always_inline _Bool has_right_size(const struct ip_header *ip, __u32 size)
+{
+	return OUTGATE_FAMILY == 4 ? ip_total_size(ip) <= size : ip_total_size(ip) == size;
+}
+
 /* Return 0, or -1 where the packet is not plain. Parts keep their order behind the device. */
 static __always_inline int inner_read(struct context *context, struct inner_view *view)
 {
@@ -115,7 +132,7 @@ static __always_inline int inner_read(struct context *context, struct inner_view
 	const struct ip_header *ip = (const void *)(eth + 1);
 
 	if ((const void *)(ip + 1) > context_end(context) ||
-	    ip_total_size(ip) != context_size(context) - ETH_HLEN || ip_may_be_part(ip))
+	    !has_right_size(ip, context_size(context) - ETH_HLEN) || ip_may_be_part(ip))
 		return -1;
 	view->eth = *eth;
 #if OUTGATE_FAMILY == 4

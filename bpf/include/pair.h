@@ -40,8 +40,8 @@ static __always_inline void nat_reverse_entry(struct nat_entry *entry, const str
 	entry->policy = policy;
 	entry->ifindex = origin->ifindex;
 	entry->last_seen = now;
-	__builtin_memcpy(entry->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(entry->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(entry->to_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(entry->from_mac, origin->host_mac, ETH_ADDRESS_SIZE);
 }
 
 /* Does this half translate to this address and port? A host socket's has neither. */

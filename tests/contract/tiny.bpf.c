@@ -67,7 +67,7 @@ MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, METRICS_ROOM, 0);
 MAP(outgate_forwarded, BPF_MAP_TYPE_PERCPU_ARRAY, 4, 40, 1024, 0);
 MAP(outgate_free, BPF_MAP_TYPE_ARRAY, 4, 8, 16384, 0);
 MAP(outgate_xdp, BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 1, 0);
-MAP(outgate_xdp_device, BPF_MAP_TYPE_HASH, 4, 4, 64, 0);
+MAP(outgate_xdp_device, BPF_MAP_TYPE_HASH, 4, 8, 64, 0);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -278,8 +278,8 @@ def _collector_row(key: bytes, value: bytes) -> MapRow:
 
 
 def _xdp_device_row(key: bytes, value: bytes) -> MapRow:
-    (index,), (mtu,) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
-    return MapRow(f"interface {index}", f"mtu {mtu}")
+    (index,), (mtu, is_veth) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
+    return MapRow(f"interface {index}", f"mtu {mtu}{' veth' * is_veth}")
 
 
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
@@ -307,6 +307,8 @@ def status_text(status: dict[str, Any]) -> str:
         ("gateway path", status["gatewayPath"]),
         ("existing flows", status["existingFlows"]),
         ("other family", status["otherFamily"]),
+        ("gateway hook", status["gatewayHook"]),
+        *(("uplink", _uplink_text(uplink)) for uplink in status["uplinks"]),
         ("source", _source_text(source)),
         *(("", f"{kind}: {error}") for kind, error in source["errors"].items()),
         *(("EgressNode", text) for text in _reporting_texts(status["egressNode"])),
@@ -327,6 +329,17 @@ def status_text(status: dict[str, Any]) -> str:
     width = max(len(subject) for subject, _ in lines) + PADDING
     text = "\n".join(f"{subject.ljust(width)}{text}" for subject, text in lines)
     return f"{text}{_packets_text(status['packets'])}"
+
+
+def _uplink_text(uplink: dict[str, Any]) -> str:
+    """
+    Return where packets of an uplink are met first.
+
+    >>> _uplink_text({"interface": "eth0", "hook": "tc", "reason": "it is a veth"})
+    'eth0 by tc: it is a veth'
+    """
+    reason = f": {uplink['reason']}" if uplink["reason"] else ""
+    return f"{uplink['interface']} by {uplink['hook']}{reason}"
 
 
 def _packets_text(counts: Sequence[dict[str, Any]]) -> str:

@@ -69,7 +69,7 @@ FREE_VALUE = Struct("=Q")
 XDP_PROGRAM = Struct("=I")
 """Both key and value of ``outgate_xdp``: which program, and its file descriptor."""
 XDP_DEVICE_KEY = Struct("=I")
-XDP_DEVICE = Struct("=I")
+XDP_DEVICE = Struct("=I B 3x")
 
 FAMILY_NUMBERS = {Family.V4: 1, Family.V6: 2}
 """What the field ``family`` of keys of both families holds."""

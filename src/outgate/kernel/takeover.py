@@ -18,6 +18,7 @@ has maps of the same names.  Called by ``kernel.linux``; ``outgate datapath load
 replaces a map.
 """
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,9 +40,11 @@ ASIDE = "former_"
 """What stands before the name of a map until new programs are loaded."""
 
 
-def take_over(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
+def take_over(
+    pin_dir: Path, settings: DatapathSettings, hooks: Collection[Hook] = tuple(Hook)
+) -> dict[Hook, Pair]:
     """
-    Load all programs with maps pinned below *pin_dir*; see ``load_programs``.
+    Load the programs of *hooks*, as ``load_programs`` does, with maps pinned there.
 
     Errors: KernelError; then the maps of the other version are back in their places.
     """
@@ -50,7 +53,7 @@ def take_over(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
     try:
         while True:
             try:
-                programs = load_programs(pin_dir, settings)
+                programs = load_programs(pin_dir, settings, hooks)
                 break
             except UnfitMapError as error:
                 name = error.path.name
