@@ -209,7 +209,8 @@ class Node:
 
     def _build_xdp(self, pair: Pair) -> None:
         """Let the XDP programs find each other, and neighbours."""
-        join_families(self.pins, pair)
+        with PinnedMap(self.pins / MapName.XDP) as programs:
+            join_families(programs, pair)
         self.xdp = GatewayXdp(pair[Family.V4].fd)
         for at in UPLINK.values():
             way = ("lladdr", ROUTER_MAC, "dev", "uplink")
