@@ -10,6 +10,7 @@
 #include "config.h"
 #include "context.h"
 #include "outer_header.h"
+#include "pair.h"
 #include "verdict.h"
 
 /* The way to another node; of its addresses, unions where IPv4 has the first word. */
@@ -54,16 +55,6 @@ tunnel_route(struct context *context, const struct runtime_config *config,
 	return bpf_map_lookup_elem(&tunnel_routes, endpoint);
 }
 
-/* The source port that the kernel's device takes: of one flow the same by either way. */
-static __always_inline __be16 outer_port(struct context *context)
-{
-	__u32 hash = bpf_get_hash_recalc(context->skb);
-
-	hash ^= hash << 16;
-	return bpf_htons(OUTER_PORT_FIRST +
-			 ((__u64)hash * (OUTER_PORT_LAST - OUTER_PORT_FIRST) >> 32));
-}
-
 /* Make room for @outer behind the link's header, and put it there. */
 static __always_inline int outer_put(struct context *context, const void *outer, __u32 size,
 				     __be16 protocol, __u64 flags)
@@ -92,7 +83,8 @@ static __always_inline int outer_put_v4(struct context *context, const struct in
 	__u32 size = context_size(context) - ETH_HLEN + sizeof(struct outer_v4);
 	struct outer_v4 outer;
 
-	outer_fill_v4(&outer, view, route->source.word[0], destination, outer_port(context), size);
+	outer_fill_v4(&outer, view, route->source.word[0], destination,
+		      outer_port_of(flow_hash(&context->work->packet.tuple)), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IP),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 }
@@ -105,7 +97,8 @@ static __always_inline int outer_put_v6(struct context *context, const struct in
 	__u32 size = context_size(context) - ETH_HLEN + sizeof(struct outer_v6);
 	struct outer_v6 outer;
 
-	outer_fill_v6(&outer, view, source, destination, outer_port(context), size);
+	outer_fill_v6(&outer, view, source, destination,
+		      outer_port_of(flow_hash(&context->work->packet.tuple)), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IPV6),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
 }

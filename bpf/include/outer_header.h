@@ -64,6 +64,14 @@ static __always_inline _Bool fits_tunnel(__u32 size, const struct runtime_config
 	       size + sizeof(struct outer_v6) <= mtu + (is_outer_v4(endpoint) ? 20 : 0);
 }
 
+/* The source port of a flow with this hash, as the kernel's device takes it. */
+static __always_inline __be16 outer_port_of(__u32 hash)
+{
+	hash ^= hash << 16;
+	return bpf_htons(OUTER_PORT_FIRST +
+			 ((__u64)hash * (OUTER_PORT_LAST - OUTER_PORT_FIRST) >> 32));
+}
+
 /* RFC 6040: what a router may mark goes out, that one has marked it does not. */
 static __always_inline __u8 outer_ecn(__u8 inner)
 {
