@@ -28,7 +28,7 @@ static __always_inline int send_to_pod(struct context *context, const struct nat
 		return encap_redirect(context, &entry->tunnel_endpoint);
 	if (context_untag(context))
 		return -DROP_REWRITE;
-	if (context_write_macs(context, entry->pod_mac, entry->host_mac))
+	if (context_write_macs(context, entry->to_mac, entry->from_mac))
 		return -DROP_INVALID;
 	return context_redirect_pod(context, entry->ifindex);
 }

@@ -21,16 +21,6 @@
 /* What the kernel is told of a pass: the next program decides, ours or another plugin's. */
 #define VERDICT_NEXT TC_ACT_UNSPEC
 
-/* <linux/socket.h> does not tell. */
-#define AF_INET 2
-#define AF_INET6 10
-
-#if OUTGATE_FAMILY == 4
-#define OUR_AF AF_INET
-#else
-#define OUR_AF AF_INET6
-#endif
-
 /* BPF_F_IPV6 of Linux 6.16; older kernels refuse it. */
 #define L4_CSUM_IPV6 (1ULL << 7)
 

@@ -21,14 +21,20 @@
 #define NEXT_ICMPV6 58
 #define NEXT_DESTINATION 60
 
+/* <linux/socket.h> does not tell. */
+#define AF_INET 2
+#define AF_INET6 10
+
 #if OUTGATE_FAMILY == 4
 #define ip_header iphdr
+#define OUR_AF AF_INET
 #define OUR_ETH_P bpf_htons(ETH_P_IP)
 #define OTHER_ETH_P bpf_htons(ETH_P_IPV6)
 #define OUR_ICMP IPPROTO_ICMP
 #define IP_SIZE_MAX 60
 #else
 #define ip_header ipv6hdr
+#define OUR_AF AF_INET6
 #define OUR_ETH_P bpf_htons(ETH_P_IPV6)
 #define OTHER_ETH_P bpf_htons(ETH_P_IP)
 #define OUR_ICMP NEXT_ICMPV6
@@ -114,6 +120,27 @@ static inline __attribute__((always_inline)) __u32 ip_total_size(const struct ip
 	return ip->tot_len ? bpf_ntohs(ip->tot_len) : ~0U;
 #else
 	return ip->payload_len ? sizeof(*ip) + bpf_ntohs(ip->payload_len) : ~0U;
+#endif
+}
+
+/* Is it a right header with nothing behind it but the transport's, and no part of a datagram? */
+static inline __attribute__((always_inline)) _Bool ip_is_plain(struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->version == 4 && ip->ihl == sizeof(*ip) / 4 && !ip_may_be_part(ip) &&
+	       ip_total_size(ip) >= sizeof(*ip);
+#else
+	return ip->version == 6 && !is_extension(ip->nexthdr) &&
+	       !address_is_mapped(ip_source(ip)) && !address_is_mapped(ip_destination(ip));
+#endif
+}
+
+static inline __attribute__((always_inline)) __u8 ip_protocol(const struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->protocol;
+#else
+	return ip->nexthdr;
 #endif
 }
 

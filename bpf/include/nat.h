@@ -17,6 +17,7 @@
 #include "garbage.h"
 #include "port.h"
 #include "rewrite.h"
+#include "route.h"
 #include "touch.h"
 #include "verdict.h"
 
@@ -29,24 +30,22 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 				     const struct ip_address *destination)
 {
 	const struct runtime_config *config = runtime_config();
-	struct bpf_fib_lookup fib = {
-		.family = OUR_AF,
-		.ifindex = context->came_by ? context->came_by : context->skb->ifindex,
-	};
+	struct bpf_fib_lookup fib;
 	long result;
 
-	/* Unions: IPv4 has the first word. */
-	__builtin_memcpy(fib.ipv6_src, &entry->address, sizeof(entry->address));
-	__builtin_memcpy(fib.ipv6_dst, destination, sizeof(*destination));
+	fib = route_query(entry, destination,
+			  context->came_by ? context->came_by : context->skb->ifindex);
 	result = bpf_fib_lookup(context->skb, &fib, sizeof(fib), 0);
-	/* Without a known neighbour the kernel still tells device and next hop. */
-	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+	/*
+	 * Without a known neighbour the kernel still tells device and next hop; with one also
+	 * where this packet is too long for the device.
+	 */
+	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH &&
+	    result != BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return -DROP_NO_ROUTE;
 	entry->ifindex = fib.ifindex;
-	entry->next_hop = (struct ip_address){};
-	if (fib.family == OUR_AF)
-		/* An IPv4 destination's router may have no IPv4 address: the kernel knows it. */
-		__builtin_memcpy(&entry->next_hop, fib.ipv6_dst, sizeof(entry->next_hop));
+	entry->next_hop = route_next_hop(&fib);
+	nat_forget_macs(entry);
 	entry->route_generation = config ? config->route_generation : 0;
 	return 0;
 }

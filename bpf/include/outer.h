@@ -10,7 +10,6 @@
 #include "config.h"
 #include "context.h"
 #include "outer_header.h"
-#include "pair.h"
 #include "verdict.h"
 
 /* The way to another node; of its addresses, unions where IPv4 has the first word. */

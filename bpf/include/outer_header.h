@@ -116,6 +116,15 @@ struct inner_view {
 	__s64 sum; /* see inner_sum() */
 };
 
+/*
+ * Is all of the packet there, and nothing else? A link pads what is shorter than 60 bytes; IPv4's
+ * outer header takes that along as the device does, an IPv6 one would have to sum it up.
+ */
+static __always_inline _Bool has_right_size(const struct ip_header *ip, __u32 size)
+{
+	return OUTGATE_FAMILY == 4 ? ip_total_size(ip) <= size : ip_total_size(ip) == size;
+}
+
 /* Return 0, or -1 where the packet is not plain. Parts keep their order behind the device. */
 static __always_inline int inner_read(struct context *context, struct inner_view *view)
 {
@@ -123,7 +132,7 @@ static __always_inline int inner_read(struct context *context, struct inner_view
 	const struct ip_header *ip = (const void *)(eth + 1);
 
 	if ((const void *)(ip + 1) > context_end(context) ||
-	    ip_total_size(ip) != context_size(context) - ETH_HLEN || ip_may_be_part(ip))
+	    !has_right_size(ip, context_size(context) - ETH_HLEN) || ip_may_be_part(ip))
 		return -1;
 	view->eth = *eth;
 #if OUTGATE_FAMILY == 4

@@ -7,23 +7,6 @@
 #include "parse.h"
 #include "work.h"
 
-/* Two halves of 32 bits, well mixed (the finalizer of MurmurHash3). */
-static __always_inline __u32 flow_hash(const struct tuple *tuple)
-{
-	__u32 hash = 0;
-
-	for (int i = 0; i < ADDRESS_WORDS; i++)
-		hash = hash * 0x9e3779b1 + (tuple->source.word[i] ^
-					    tuple->destination.word[i] * 0x9e3779b1);
-	hash ^= ((__u32)tuple->source_port << 16 | tuple->destination_port) * 0x85ebca6b;
-	hash ^= tuple->protocol;
-	hash ^= hash >> 16;
-	hash *= 0x85ebca6b;
-	hash ^= hash >> 13;
-	hash *= 0xc2b2ae35;
-	return hash ^ hash >> 16;
-}
-
 static __always_inline struct tuple forward_key(const struct tuple *tuple)
 {
 	struct tuple key = *tuple;
@@ -57,8 +40,8 @@ static __always_inline void nat_reverse_entry(struct nat_entry *entry, const str
 	entry->policy = policy;
 	entry->ifindex = origin->ifindex;
 	entry->last_seen = now;
-	__builtin_memcpy(entry->pod_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
-	__builtin_memcpy(entry->host_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(entry->to_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
+	__builtin_memcpy(entry->from_mac, origin->host_mac, ETH_ADDRESS_SIZE);
 }
 
 /* Does this half translate to this address and port? A host socket's has neither. */

@@ -197,6 +197,31 @@ parse_packet(void *start, void *end, struct packet *packet)
 	return packet->class;
 }
 
+/**
+ * parse_plain - as parse_packet(), of a whole flow's packet without options or extensions
+ *
+ * What DF says is not read: it matters to nobody who calls this.
+ * Return: is it one? Else @packet holds nothing.
+ */
+static inline __attribute__((always_inline)) _Bool
+parse_plain(void *start, void *end, struct packet *packet)
+{
+	struct ethhdr *eth = start;
+	struct ip_header *ip = (void *)(eth + 1);
+
+	__builtin_memset(packet, 0, sizeof(*packet));
+	if ((void *)(ip + 1) > end || eth->h_proto != OUR_ETH_P || !ip_is_plain(ip))
+		return 0;
+	packet->l4_offset = ETH_HLEN + sizeof(*ip);
+	packet->l4_size = ip_total_size(ip) - sizeof(*ip);
+	packet->header_size = sizeof(*ip);
+	packet->tuple.source = *ip_source(ip);
+	packet->tuple.destination = *ip_destination(ip);
+	packet->tuple.protocol = ip_protocol(ip);
+	packet->class = parse_l4(packet, ip + 1, end);
+	return packet->class == PACKET_FLOW;
+}
+
 /* Return the tuple of the other direction. */
 static inline __attribute__((always_inline)) struct tuple
 tuple_reverse(const struct tuple *tuple)
@@ -208,6 +233,23 @@ tuple_reverse(const struct tuple *tuple)
 		.destination_port = tuple->source_port,
 		.protocol = tuple->protocol,
 	};
+}
+
+/* Two halves of 32 bits, well mixed (the finalizer of MurmurHash3). */
+static inline __attribute__((always_inline)) __u32 flow_hash(const struct tuple *tuple)
+{
+	__u32 hash = 0;
+
+	for (int i = 0; i < ADDRESS_WORDS; i++)
+		hash = hash * 0x9e3779b1 + (tuple->source.word[i] ^
+					    tuple->destination.word[i] * 0x9e3779b1);
+	hash ^= ((__u32)tuple->source_port << 16 | tuple->destination_port) * 0x85ebca6b;
+	hash ^= tuple->protocol;
+	hash ^= hash >> 16;
+	hash *= 0x85ebca6b;
+	hash ^= hash >> 13;
+	hash *= 0xc2b2ae35;
+	return hash ^ hash >> 16;
 }
 
 #endif

@@ -8,6 +8,16 @@
 #include "parse.h"
 #include "verdict.h"
 
+/* Hops that the packet has left. */
+static __always_inline __u8 ip_hops(const struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->ttl;
+#else
+	return ip->hop_limit;
+#endif
+}
+
 /* One hop less to live. Return 0, or -DROP_TTL_EXCEEDED, nothing written. */
 static __always_inline int ip_hop(struct context *context, struct ip_header *ip)
 {
@@ -15,14 +25,14 @@ static __always_inline int ip_hop(struct context *context, struct ip_header *ip)
 	__u16 *hops = (__u16 *)&ip->ttl, before = *hops;
 
 	(void)context;
-	if (ip->ttl <= 1)
+	if (ip_hops(ip) <= 1)
 		return -DROP_TTL_EXCEEDED;
 	ip->ttl -= 1;
 	ip->check = csum_replace2(ip->check, before, *hops);
 #else
 	__u16 *hops = (__u16 *)&ip->nexthdr, before = *hops;
 
-	if (ip->hop_limit <= 1)
+	if (ip_hops(ip) <= 1)
 		return -DROP_TTL_EXCEEDED;
 	ip->hop_limit -= 1;
 	/* IPv4's header sums to the same; here nothing makes up for the change. */

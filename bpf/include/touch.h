@@ -14,9 +14,24 @@
 #include "work.h"
 
 /*
+ * The MACs of a forward half are looked up anew after each refresh, so that a neighbour that
+ * moves is followed within a second.
+ */
+static __always_inline void nat_forget_macs(struct nat_entry *forward)
+{
+	__builtin_memset(forward->from_mac, 0, ETH_ADDRESS_SIZE);
+}
+
+/* Does a packet that adds @bits to the TCP state change what @half says? */
+static __always_inline _Bool is_refresh_due(const struct nat_entry *half, __u8 bits, __u64 now)
+{
+	return (bits & ~half->tcp) || is_stale(half->last_seen, now);
+}
+
+/*
  * Note a forward packet in both halves: at most once a second, or when the TCP state or
  * the pod's node changes. A reverse half that was evicted is put back as it was.
- * Return: 0, or -DROP_SNAT_NO_PORT when another flow took the port meanwhile.
+ * Return: 0, or -DROP_SNAT_NO_PORT when another flow took the port meanwhile, nothing written.
  */
 static __always_inline int nat_touch_forward(struct work *work, struct nat_entry *forward,
 					     const struct packet *packet, __u64 now)
@@ -25,25 +40,27 @@ static __always_inline int nat_touch_forward(struct work *work, struct nat_entry
 	__u8 bits = tcp_bits(packet, 0);
 	struct nat_entry *reverse;
 
-	if (!(bits & ~forward->tcp) &&
-	    address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
-	    !is_stale(forward->last_seen, now))
+	if (address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
+	    !is_refresh_due(forward, bits, now))
 		return 0;
+	work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
+	nat_reverse_entry(&work->reverse, &packet->tuple, origin, forward->policy,
+			  forward->tcp | bits, now);
+	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	if (!reverse) {
+		if (bpf_map_update_elem(&FAMILY(outgate_snat), &work->reply, &work->reverse,
+					BPF_NOEXIST))
+			return -DROP_SNAT_NO_PORT;
+	} else if (leads_to(reverse, &work->reverse.address, work->reverse.port)) {
+		work->reverse.tcp |= reverse->tcp;
+		*reverse = work->reverse;
+	} else {
+		return -DROP_SNAT_NO_PORT;
+	}
 	forward->tcp |= bits;
 	forward->last_seen = now;
 	forward->tunnel_endpoint = origin->tunnel_endpoint;
-
-	work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
-	nat_reverse_entry(&work->reverse, &packet->tuple, origin, forward->policy, forward->tcp,
-			  now);
-	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
-	if (!reverse)
-		return bpf_map_update_elem(&FAMILY(outgate_snat), &work->reply, &work->reverse,
-					   BPF_NOEXIST) ? -DROP_SNAT_NO_PORT : 0;
-	if (!leads_to(reverse, &work->reverse.address, work->reverse.port))
-		return -DROP_SNAT_NO_PORT;
-	work->reverse.tcp |= reverse->tcp;
-	*reverse = work->reverse;
+	nat_forget_macs(forward);
 	return 0;
 }
 
@@ -55,7 +72,7 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 	__u8 bits = tcp_bits(packet, 1);
 	struct flow_entry *flow;
 
-	if (!(bits & ~reverse->tcp) && !is_stale(reverse->last_seen, now))
+	if (!is_refresh_due(reverse, bits, now))
 		return;
 	reverse->tcp |= bits;
 	reverse->last_seen = now;
@@ -74,6 +91,7 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 	if (forward) {
 		forward->tcp |= reverse->tcp;
 		forward->last_seen = now;
+		nat_forget_macs(forward);
 		return;
 	}
 	/* The forward half was evicted. Its route is looked up when it is used (generation). */

@@ -60,6 +60,21 @@ struct egress_value {
 	__u8 pad[3];
 };
 
+/* ---- outgate_source: hash, and outgate_set: LPM trie; the same rows, by sets ------------ */
+
+/* address is the key again: an entry that is removed may become another address's at once. */
+struct source_value {
+	struct ip_address address;
+	__u32 set; /* never 0 */
+};
+
+/* prefix_len counts the 32 bits of set too; the value is a struct egress_value. */
+struct set_key {
+	__u32 prefix_len;
+	__u32 set;
+	struct ip_address destination;
+};
+
 /* ---- outgate_covered: LPM trie of the networks that any policy covers ------------- */
 
 struct network_key {
@@ -240,8 +255,8 @@ struct nat_entry {
 	struct ip_address next_hop; /* forward; none: the kernel looks it up */
 	__u16 route_generation;  /* forward: of ifindex and next_hop */
 	__u16 policy_generation; /* forward: of the policy rows that decided */
-	__u8 pod_mac[ETH_ADDRESS_SIZE];  /* reverse, local pod */
-	__u8 host_mac[ETH_ADDRESS_SIZE]; /* reverse, local pod */
+	__u8 to_mac[ETH_ADDRESS_SIZE];   /* forward: of the next hop; reverse: of a local pod */
+	__u8 from_mac[ETH_ADDRESS_SIZE]; /* of ifindex; forward: zero while both are not known */
 	__u64 last_seen; /* jiffies */
 };
 
@@ -385,6 +400,8 @@ struct free_value {
 
 struct xdp_device {
 	__u32 mtu; /* bytes of IP packet */
+	__u8 is_veth;
+	__u8 pad[3];
 };
 
 /* ---- outgate_xdp: the programs that the one of an interface goes on with ------------------ */
@@ -420,6 +437,6 @@ ASSERT_SIZE(metric_key, 8, 0);
 ASSERT_SIZE(metric_value, 16, 0);
 ASSERT_SIZE(forwarded_value, 40, 0);
 ASSERT_SIZE(free_value, 8, 0);
-ASSERT_SIZE(xdp_device, 4, 0);
+ASSERT_SIZE(xdp_device, 8, 0);
 
 #endif

@@ -8,6 +8,7 @@ tests of one process that want the same settings, and forgets its rows between t
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from enum import StrEnum
 from functools import cache
 
 import pytest
@@ -31,19 +32,38 @@ def shared_node() -> Iterator[MakeNode]:
         yield cache(lambda setup: stack.enter_context(Node(setup)))
 
 
-@pytest.fixture(params=TunnelWay)
-def tunnel_way(request: pytest.FixtureRequest) -> TunnelWay:
-    """Who handles outer headers: what becomes of packets must be the same."""
-    way: TunnelWay = request.param
-    return way
+class Gateway(StrEnum):
+    """Who does a gateway's work: what becomes of packets must be the same."""
+
+    XDP = "xdp"
+    """Where it can; else tc."""
+    TC = "tc"
+    DEVICE = "device"
+    """The kernel's VXLAN device handles outer headers, not tc."""
+
+
+@pytest.fixture(params=Gateway)
+def gateway(request: pytest.FixtureRequest) -> Gateway:
+    """Who does the work, one after the other."""
+    who: Gateway = request.param
+    return who
 
 
 @pytest.fixture
-def make_node(shared_node: MakeNode, world: World, tunnel_way: TunnelWay) -> MakeNode:
+def tunnel_way(gateway: Gateway) -> TunnelWay:
+    """Who handles outer headers."""
+    return TunnelWay.DEVICE if gateway is Gateway.DEVICE else TunnelWay.AUTO
+
+
+@pytest.fixture
+def make_node(
+    shared_node: MakeNode, world: World, tunnel_way: TunnelWay, gateway: Gateway
+) -> MakeNode:
     """The node that is the gateway, with settings of the test's choice."""
+    has_xdp = gateway is Gateway.XDP
 
     def make(setup: Setup) -> Node:
-        node = shared_node(replace(setup, tunnel_way=tunnel_way))
+        node = shared_node(replace(setup, tunnel_way=tunnel_way, has_xdp=has_xdp))
         node.reset()
         node.put(gateway_entries(world))
         return node
@@ -58,8 +78,9 @@ def node(make_node: MakeNode) -> Node:
 
 
 @pytest.fixture
-def own_node(world: World, tunnel_way: TunnelWay) -> Iterator[Node]:
+def own_node(world: World, tunnel_way: TunnelWay, gateway: Gateway) -> Iterator[Node]:
     """The same, for a test that changes more than rows."""
-    with Node(Setup(tunnel_way=tunnel_way)) as node:
+    has_xdp = gateway is Gateway.XDP
+    with Node(Setup(tunnel_way=tunnel_way, has_xdp=has_xdp)) as node:
         node.put(gateway_entries(world))
         yield node

@@ -21,18 +21,19 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
-from bpf import outer
+from bpf import outer, sharing
 from bpf.collecting import collect_all, take_events, take_garbage
-from bpf.uplink import UPLINK, build_uplink, command
+from bpf.gateway_xdp import GatewayXdp
+from bpf.uplink import ROUTER_MAC, UPLINK, build_uplink, command
 from bpf.wrapper import tunnel_source, wrapper_object
 from outgate.kernel import syscall
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.datapath import load_programs
 from outgate.kernel.events import Event
 from outgate.kernel.free import WORD_BITS, WORDS, bit_of
-from outgate.kernel.layouts import FREE_KEY, FREE_VALUE
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import COUNTERS, MapName, encode_key, encode_value
-from outgate.kernel.objects import load_program
+from outgate.kernel.objects import Pair, load_program
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import (
@@ -55,6 +56,7 @@ from outgate.kernel.settings import (
     RuntimeConfig,
     TunnelWay,
 )
+from outgate.kernel.xdp import join_families
 from outgate.state.entries import (
     Address,
     Family,
@@ -80,6 +82,7 @@ PASS, DROP, REDIRECT = -1, 2, 7
 VNI = 25959
 TUNNEL_PORT = 8472
 TUNNEL_MTU = 1450
+UPLINK_MTU = 1500
 TUNNEL_MAC = bytes.fromhex("020000000aa0")
 CONTEXT_SIZE = 192
 MARK, IFINDEX, CB, GSO_SIZE = 8, 40, 48, 176
@@ -125,9 +128,12 @@ class Setup:
     other_family: OtherFamily = OtherFamily.PASS
     ports: tuple[int, int] = (1024, 65535)
     has_route: bool = True
+    has_sets: bool = True
+    """Pods have their rows by sets; else only one by one, as where there is no room."""
     flow_table_size: int | None = None
     jiffies_per_second: int = JIFFIES_PER_SECOND
     tunnel_way: TunnelWay = TunnelWay.AUTO
+    has_xdp: bool = False
 
     @property
     def datapath(self) -> DatapathSettings:
@@ -167,6 +173,7 @@ class Node:
         self.pins = Path(self._folder.name) / "bpf"
         self._programs: dict[tuple[Hook, Family], int] = {}
         self._wrappers: dict[Family, int] = {}
+        self.xdp: GatewayXdp | None = None
         self._taken: dict[bytes, bytes] = {}
         self.uplink = 0
         self._worker = ThreadPoolExecutor(1, initializer=_isolate)
@@ -189,13 +196,25 @@ class Node:
         command("mount", "-t", "bpf", "bpf", str(self.pins))
         build_uplink(self._setup.has_route)
         self.uplink = socket.if_nametoindex("uplink")
-        for hook, pair in load_programs(self.pins, self._setup.datapath).items():
+        programs = load_programs(self.pins, self._setup.datapath)
+        for hook, pair in programs.items():
             for family, program in pair.items():
                 self._programs[hook, family] = program.fd
+        if self._setup.has_xdp:
+            self._build_xdp(programs[Hook.XDP_NETDEV])
         for family in Family:
             self._wrappers[family] = self._load_wrapper(family)
         self._configure()
         self._free_all()
+
+    def _build_xdp(self, pair: Pair) -> None:
+        """Let the XDP programs find each other, and neighbours."""
+        with PinnedMap(self.pins / MapName.XDP) as programs:
+            join_families(programs, pair)
+        self.xdp = GatewayXdp(pair[Family.V4].fd)
+        for at in UPLINK.values():
+            way = ("lladdr", ROUTER_MAC, "dev", "uplink")
+            command("ip", "neighbour", "replace", at.router, *way)
 
     def configure(
         self,
@@ -227,6 +246,10 @@ class Node:
         )
         with PinnedMap(self.pins / MapName.CONFIG) as table:
             table.put(CONFIG_KEY.pack(0), config.encode())
+        with PinnedMap(self.pins / MapName.XDP_DEVICE) as table:
+            table.put(
+                XDP_DEVICE_KEY.pack(self.uplink), XDP_DEVICE.pack(UPLINK_MTU, True)
+            )
 
     def _free_all(self) -> None:
         """Tell programs that no address has rows or flows, as an agent that starts."""
@@ -296,6 +319,7 @@ class Node:
             name, raw = encode_key(key)
             with self.table(name) as table:
                 table.put(raw, encode_value(key, value))
+        self._share_rows(entries)
 
     def remove(self, *keys: Key | PolicyKey) -> None:
         """Remove *keys* from their maps."""
@@ -303,6 +327,11 @@ class Node:
             name, raw = encode_key(key)
             with self.table(name) as table:
                 assert not table.remove_many([raw])
+        self._share_rows(keys)
+
+    def _share_rows(self, changed: Iterable[object]) -> None:
+        if self._setup.has_sets and any(isinstance(key, PolicyKey) for key in changed):
+            self.inside(lambda: sharing.share_rows(self.pins))
 
     def restart(self, hook: Hook, family: Family) -> None:
         """Replace a program by a fresh one over the same maps, as a new agent does."""
@@ -357,12 +386,28 @@ class Node:
         if tunnel and self._setup.tunnel_way is TunnelWay.AUTO:
             # From the wire; from-netdev takes it, or leaves it to the tunnel device.
             arrived = Outcome(PASS, outer.wrap(packet, tunnel, vni), mark)
-            outcome = self._pass(Hook.FROM_NETDEV, arrived, context)
+            outcome = self._arrive(arrived, context, is_plain=not gso_size)
             if outcome != arrived:
                 return self._of_device(outcome, mark)
+        if hook is Hook.FROM_NETDEV:
+            is_plain = not gso_size and ifindex in (0, self.uplink)
+            outcome = self._arrive(before, context, is_plain=is_plain)
+            return self._of_device(outcome, mark)
         is_tunnelled = tunnel is not None
         outcome = self._pass(hook, before, context, is_tunnelled=is_tunnelled)
         return self._of_device(outcome, mark)
+
+    def _arrive(
+        self, arrived: Outcome, context: bytearray, *, is_plain: bool
+    ) -> Outcome:
+        """Show a frame from the wire to XDP, and to tc if that passed it."""
+        xdp = self.xdp
+        if xdp and is_plain:
+            sent = self.inside(lambda: xdp.run(arrived.packet))
+            if sent is not None:
+                mark = arrived.mark & ~MARK_MASK | MARK_TRANSLATED
+                return Outcome(REDIRECT, sent, mark)
+        return self._pass(Hook.FROM_NETDEV, arrived, context)
 
     def _of_device(self, outcome: Outcome, mark: int) -> Outcome:
         """Show what a program tunnelled by itself as if the device were to do it."""

@@ -32,6 +32,8 @@ PEERS = ("172.18.0.4", "fc00:f853:ccd:e793::4")
 PEER_MAC = "02:00:ac:12:00:04"
 """Another node on the same link."""
 
+UPLINK_MAC, ROUTER_MAC = "02:00:ac:12:00:05", "02:00:ac:12:00:01"
+
 SYSCTL = Path("/proc/sys/net")
 
 
@@ -43,7 +45,8 @@ def command(*words: str) -> None:
 def build_uplink(has_route: bool) -> None:
     """Make the pair; a node without routes knows not even its own link's network."""
     command("ip", "link", "set", "lo", "up")
-    command("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "wire")
+    pair = ("type", "veth", "peer", "name", "wire")
+    command("ip", "link", "add", "uplink", "address", UPLINK_MAC, *pair)
     (SYSCTL / "ipv6/conf/wire/disable_ipv6").write_text("1")
     command("ip", "link", "set", "uplink", "addrgenmode", "none")
     for link in ("uplink", "wire"):

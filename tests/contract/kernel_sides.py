@@ -153,9 +153,12 @@ async def start(
     gateway_path: GatewayPath = GatewayPath.DIRECT,
     way: AttachWay = AttachWay.AUTO,
     settings: DatapathSettings = SETTINGS,
+    *,
+    is_xdp_used: bool = False,
 ) -> LinuxKernel:
     settings = replace(settings, gateway_path=gateway_path)
-    kernel = LinuxKernel(KernelConfig(PIN_DIR, TUNNEL.name, settings, way))
+    config = KernelConfig(PIN_DIR, TUNNEL.name, settings, way, is_xdp_used)
+    kernel = LinuxKernel(config)
     await kernel.open()
     return kernel
 

@@ -24,6 +24,9 @@
 #ifndef EGRESS_VALUE
 #define EGRESS_VALUE 16
 #endif
+#ifndef SET_ROOM
+#define SET_ROOM 8
+#endif
 #ifndef COVERED_ROOM
 #define COVERED_ROOM 64
 #endif
@@ -39,6 +42,10 @@
 
 MAP(cilium_egress_v4, BPF_MAP_TYPE_LPM_TRIE, 12, EGRESS_VALUE, EGRESS_ROOM, BPF_F_NO_PREALLOC);
 MAP(cilium_egress_v6, BPF_MAP_TYPE_LPM_TRIE, 36, 40, EGRESS_ROOM, BPF_F_NO_PREALLOC);
+MAP(outgate_source_v4, BPF_MAP_TYPE_HASH, 4, 8, 64, BPF_F_NO_PREALLOC);
+MAP(outgate_source_v6, BPF_MAP_TYPE_HASH, 16, 20, 64, BPF_F_NO_PREALLOC);
+MAP(outgate_set_v4, BPF_MAP_TYPE_LPM_TRIE, 12, EGRESS_VALUE, SET_ROOM, BPF_F_NO_PREALLOC);
+MAP(outgate_set_v6, BPF_MAP_TYPE_LPM_TRIE, 24, 40, SET_ROOM, BPF_F_NO_PREALLOC);
 MAP(outgate_covered_v4, BPF_MAP_TYPE_LPM_TRIE, 8, 4, COVERED_ROOM, BPF_F_NO_PREALLOC);
 MAP(outgate_covered_v6, BPF_MAP_TYPE_LPM_TRIE, 20, 4, 64, BPF_F_NO_PREALLOC);
 MAP(cilium_lxc, BPF_MAP_TYPE_HASH, 20, 48, 64, 0);
@@ -60,7 +67,7 @@ MAP(outgate_metrics, BPF_MAP_TYPE_PERCPU_HASH, 8, 16, METRICS_ROOM, 0);
 MAP(outgate_forwarded, BPF_MAP_TYPE_PERCPU_ARRAY, 4, 40, 1024, 0);
 MAP(outgate_free, BPF_MAP_TYPE_ARRAY, 4, 8, 16384, 0);
 MAP(outgate_xdp, BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 1, 0);
-MAP(outgate_xdp_device, BPF_MAP_TYPE_HASH, 4, 4, 64, 0);
+MAP(outgate_xdp_device, BPF_MAP_TYPE_HASH, 4, 8, 64, 0);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -13,6 +13,7 @@ STATISTICS = agent.Statistics(
     entries={("node", "ipv4", "done"): 1},
     packets=(agent.PacketCount("forwarded", "to_world", "P a", 1, 1),),
     collected={"ipv4": 1},
+    hooks={"eth0": "tc"},
 )
 NUMBERS = controller.Numbers(
     is_leader=True,

@@ -10,14 +10,14 @@ import pytest
 from contract.isolation import run_isolated, skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS
 from outgate.kernel.collector import COLLECT
-from outgate.kernel.datapath import OPTIONAL, prepare_pin_dir
+from outgate.kernel.datapath import prepare_pin_dir
 from outgate.kernel.objects import load_program
 from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Family, Hook
 
 pytestmark = pytest.mark.kernel
 
-NEEDED = [hook for hook in (*Hook, COLLECT) if hook not in OPTIONAL]
+NEEDED = [hook for hook in (*Hook, COLLECT) if hook != Hook.FORWARD_GUARD]
 
 MOST_INSTRUCTIONS = 500_000
 """Half of what the verifier looks at before it gives up: other kernels prune less."""
@@ -29,7 +29,7 @@ def test_the_verifier_accepts_a_program_with_room_to_spare(
     hook: str, path: GatewayPath, family: Family
 ) -> None:
     skip_without_root()
-    settings = replace(SETTINGS, gateway_path=path)
+    settings = replace(SETTINGS, gateway_path=path, tunnel_port=8472)
 
     def body() -> None:
         prepare_pin_dir(PIN_DIR)

@@ -27,6 +27,7 @@ from outgate.kernel.datapath import jiffies_per_second
 from outgate.kernel.linux import KernelConfig, LinuxKernel
 from outgate.policy.model import Problem
 from outgate.policy.reports import NodeReport
+from outgate.policy.xdp import GatewayHook
 from outgate.reconcile import ports
 from outgate.reconcile.loop import Pace, Reconciler, Round
 from outgate.reconcile.retry import delay
@@ -82,7 +83,11 @@ class Agent:
         self._kernel = kernel
         self._source = source
         self._target = CompiledTarget(
-            source, config.node, config.tunnel, lambda: kernel.facts
+            source,
+            config.node,
+            config.tunnel,
+            lambda: kernel.facts,
+            config.xdp_setting,
         )
         self._reporter = None if client is None else self._make_reporter(client)
         self._report = Report(config, source, kernel, self._target, self._reporter)
@@ -226,6 +231,7 @@ async def run_agent(config: AgentConfig) -> None:
         config.tunnel_device,
         config.datapath_settings(jiffies_per_second()),
         config.attach,
+        is_xdp_used=config.xdp_setting is not GatewayHook.TC,
     )
     async with Client(connection) as client:
         source = KubernetesSource(client, config.node, config.cluster_networks)

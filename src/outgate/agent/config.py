@@ -19,6 +19,7 @@ from outgate.kernel.settings import (
     OtherFamily,
     TunnelWay,
 )
+from outgate.policy.xdp import GatewayHook
 from outgate.settings import (
     HostPort,
     Setting,
@@ -44,6 +45,7 @@ class AgentConfig:
     tunnel_vni: int
     tunnel_device: str
     gateway_path: GatewayPath
+    gateway_hook: GatewayHook
     existing_flows: ExistingFlows
     other_family: OtherFamily
     tunnel_way: TunnelWay
@@ -64,6 +66,20 @@ class AgentConfig:
     def tunnel(self) -> TunnelDevice:
         """Return the tunnel device as entries name it."""
         return TunnelDevice(self.tunnel_device, self.tunnel_port)
+
+    @property
+    def xdp_setting(self) -> GatewayHook:
+        """Return ``gateway_hook``, or TC where the other settings rule out XDP."""
+        return GatewayHook.TC if self.why_no_xdp else self.gateway_hook
+
+    @property
+    def why_no_xdp(self) -> str:
+        """Return the setting that leaves XDP nothing to do, and what would be right."""
+        if self.gateway_path is not GatewayPath.DIRECT:
+            return f"gateway-path direct, not {self.gateway_path}"
+        if self.tunnel_way is not TunnelWay.AUTO:
+            return f"tunnel-way auto, not {self.tunnel_way}"
+        return ""
 
     def datapath_settings(self, jiffies_per_second: int) -> DatapathSettings:
         """Return what programs are loaded with."""
@@ -114,6 +130,12 @@ SETTINGS = (
         "direct",
         choice(GatewayPath),
         "How tunnelled packets leave: direct or stack.",
+    ),
+    Setting(
+        "gateway-hook",
+        "auto",
+        choice(GatewayHook),
+        "Where gateways meet packets first: auto, xdp or tc; see xdp.md.",
     ),
     Setting(
         "existing-flows",
@@ -182,6 +204,8 @@ def _check_together(config: AgentConfig) -> None:
         raise ConfigError(
             f"port-first: {config.port_first} is beyond port-last {config.port_last}"
         )
+    if config.gateway_hook is GatewayHook.XDP and (needed := config.why_no_xdp):
+        raise ConfigError(f"gateway-hook: xdp needs {needed}; choose auto or tc")
     known: dict[int, str] = {}
     for name in ("mark_translated", "mark_overlay", "mark_seen"):
         mark, setting = getattr(config, name), name.replace("_", "-")

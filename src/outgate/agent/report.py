@@ -15,11 +15,14 @@ from outgate.agent.target import CompiledTarget
 from outgate.kernel.collector import Collection
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import MetricRecord
+from outgate.policy.xdp import UplinkState, uplink_states
 from outgate.reconcile.loop import Reconciler, Round
 from outgate.reconcile.status import EntryStatus, State
 from outgate.source.interface import Source
 from outgate.state.entries import (
+    AttachmentKey,
     Family,
+    Hook,
     Key,
     PolicyEntry,
     PolicyKey,
@@ -90,7 +93,7 @@ class Report:
             if self._last_round_at is None
             else now - self._last_round_at,
             round_error=last.error if last else None,
-            failed_entries=len(_failed(loop)),
+            failed_entries=sum(not _is_xdp(key) for key, _ in _failed(loop)),
         )
 
     def statistics(self, loop: Reconciler) -> Statistics:
@@ -113,7 +116,19 @@ class Report:
                 f"ipv{family}": record.released
                 for family, record in collection.records.items()
             },
+            hooks={state.interface: state.hook for state in self._uplinks(loop)},
         )
+
+    def _uplinks(self, loop: Reconciler) -> tuple[UplinkState, ...]:
+        """Return where packets are met first on each uplink, and why not in XDP."""
+        engine = self._target.engine
+        errors = {
+            key.interface: status.error
+            for key, status in _failed(loop)
+            if isinstance(key, AttachmentKey) and _is_xdp(key)
+        }
+        rule = engine.xdp_rule
+        return tuple(uplink_states(engine.facts, engine.uplinks, rule, errors))
 
     def _packets(self) -> tuple[PacketCount, ...]:
         names = self._policy_names()
@@ -162,6 +177,8 @@ class Report:
             "gatewayPath": self._config.gateway_path,
             "existingFlows": self._config.existing_flows,
             "otherFamily": self._config.other_family,
+            "gatewayHook": self._config.gateway_hook,
+            "uplinks": [asdict(state) for state in self._uplinks(loop)],
             "source": {
                 "listed": self._source.is_listed,
                 "complete": self._source.is_complete,
@@ -232,6 +249,11 @@ def _owner(key: Key | PolicyKey) -> Key:
 def _failed(loop: Reconciler) -> list[tuple[Key, EntryStatus]]:
     opened = loop.ledger.open.items()
     return [(key, status) for key, status in opened if status.state is State.ERROR]
+
+
+def _is_xdp(key: Key) -> bool:
+    """Tell whether *key* is about XDP, without which tc does all the work."""
+    return isinstance(key, AttachmentKey) and key.hook is Hook.XDP_NETDEV
 
 
 def _key_order(entry: tuple[Key, EntryStatus]) -> tuple[Any, ...]:

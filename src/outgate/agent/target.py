@@ -13,6 +13,7 @@ from outgate.policy.compile import Compiled, compile_unlisted
 from outgate.policy.doubt import policies_of, stay_careful
 from outgate.policy.engine import Engine
 from outgate.policy.model import Problem
+from outgate.policy.xdp import GatewayHook
 from outgate.reconcile.ports import Target
 from outgate.source.interface import Source
 from outgate.state.entries import (
@@ -42,6 +43,7 @@ class CompiledTarget:
         node: NodeName,
         tunnel: TunnelDevice,
         facts: Callable[[], NodeFacts],
+        hook: GatewayHook = GatewayHook.AUTO,
     ) -> None:
         self._source = source
         self._tunnel = tunnel
@@ -51,7 +53,7 @@ class CompiledTarget:
         self._kept: frozenset[PolicyId] = frozenset()
         self._in_force: frozenset[PolicyId] = frozenset()
         self._withheld: tuple[Problem, ...] = ()
-        self.engine = Engine(node, tunnel)
+        self.engine = Engine(node, tunnel, hook)
         self.snapshot: Snapshot = {}
 
     @property

@@ -25,6 +25,7 @@ from outgate.lab.settings import (
     PodNetwork,
     StateFolder,
 )
+from outgate.policy.xdp import GatewayHook
 
 app = typer.Typer(
     help="A whole cluster on this machine: nodes, pods, an API, an agent per node.",
@@ -67,6 +68,13 @@ def up(
     gateway_path: Annotated[
         GatewayPath, typer.Option(help="How gateways send on tunnelled packets.")
     ] = GatewayPath.DIRECT,
+    gateway_hook: Annotated[
+        GatewayHook,
+        typer.Option(
+            help="Where gateways meet packets first; xdp takes the checksum offload "
+            "from pods and echo, because a veth hands unfinished checksums on."
+        ),
+    ] = GatewayHook.AUTO,
     mtu: Annotated[
         int | None,
         typer.Option(
@@ -89,6 +97,7 @@ def up(
         ip_family=ip_family,
         network=network,
         gateway_path=gateway_path,
+        gateway_hook=gateway_hook,
         mtu=mtu,
         port=port,
         agent_environment={

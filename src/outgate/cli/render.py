@@ -13,7 +13,14 @@ from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
-from outgate.kernel.maps import PLANNED_MAPS, MapName, decode_row
+from outgate.kernel.maps import (
+    PLANNED_MAPS,
+    SETS,
+    SOURCES,
+    MapName,
+    decode_policy_value,
+    decode_row,
+)
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
     CollectorRecord,
@@ -28,6 +35,7 @@ from outgate.kernel.records import (
     PortsRecord,
     read_counts,
 )
+from outgate.kernel.rows import decode_set_key, decode_source
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import (
     Address,
@@ -249,6 +257,17 @@ def _config_row(key: bytes, value: bytes) -> MapRow:
     )
 
 
+def _source_row(key: bytes, value: bytes) -> MapRow:
+    source, number = decode_source(key, value)
+    return MapRow(str(source), f"set {number}")
+
+
+def _set_row(key: bytes, value: bytes) -> MapRow:
+    number, destination = decode_set_key(key)
+    text = _entry_text(decode_policy_value(value))
+    return MapRow(f"set {number} -> {destination}", text)
+
+
 def _collector_row(key: bytes, value: bytes) -> MapRow:
     done = CollectorRecord.decode(value)
     return MapRow(
@@ -259,12 +278,14 @@ def _collector_row(key: bytes, value: bytes) -> MapRow:
 
 
 def _xdp_device_row(key: bytes, value: bytes) -> MapRow:
-    (index,), (mtu,) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
-    return MapRow(f"interface {index}", f"mtu {mtu}")
+    (index,), (mtu, is_veth) = XDP_DEVICE_KEY.unpack(key), XDP_DEVICE.unpack(value)
+    return MapRow(f"interface {index}", f"mtu {mtu}{' veth' * is_veth}")
 
 
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
+    **dict.fromkeys(SOURCES.values(), _source_row),
+    **dict.fromkeys(SETS.values(), _set_row),
     **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
     **dict.fromkeys((MapName.SNAT_V4, MapName.SNAT_V6), _snat_row),
     **dict.fromkeys((MapName.PORTS_V4, MapName.PORTS_V6), _ports_row),
@@ -286,6 +307,8 @@ def status_text(status: dict[str, Any]) -> str:
         ("gateway path", status["gatewayPath"]),
         ("existing flows", status["existingFlows"]),
         ("other family", status["otherFamily"]),
+        ("gateway hook", status["gatewayHook"]),
+        *(("uplink", _uplink_text(uplink)) for uplink in status["uplinks"]),
         ("source", _source_text(source)),
         *(("", f"{kind}: {error}") for kind, error in source["errors"].items()),
         *(("EgressNode", text) for text in _reporting_texts(status["egressNode"])),
@@ -306,6 +329,17 @@ def status_text(status: dict[str, Any]) -> str:
     width = max(len(subject) for subject, _ in lines) + PADDING
     text = "\n".join(f"{subject.ljust(width)}{text}" for subject, text in lines)
     return f"{text}{_packets_text(status['packets'])}"
+
+
+def _uplink_text(uplink: dict[str, Any]) -> str:
+    """
+    Return where packets of an uplink are met first.
+
+    >>> _uplink_text({"interface": "eth0", "hook": "tc", "reason": "it is a veth"})
+    'eth0 by tc: it is a veth'
+    """
+    reason = f": {uplink['reason']}" if uplink["reason"] else ""
+    return f"{uplink['interface']} by {uplink['hook']}{reason}"
 
 
 def _packets_text(counts: Sequence[dict[str, Any]]) -> str:

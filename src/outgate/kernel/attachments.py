@@ -3,8 +3,8 @@ The programs at the hooks of this node, whichever way they are attached.
 
 Chooses between tcx links and classifiers, and says what of it is current: both IP
 families by this agent's programs, on the interface that has the name now, by the
-chosen way, and nothing else of ours beside.  The guard of the forwarding path is always
-a link.
+chosen way, and nothing else of ours beside.  The guard of the forwarding path and XDP
+are always links.
 
 A hook that changes its way (or comes from a former version) is attached anew before
 the former attachment ends: for a moment a packet may meet both, never none.
@@ -15,16 +15,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import clsact, links, syscall
+from outgate.kernel import clsact, links, syscall, xdp
+from outgate.kernel.devices import XdpKnown
 from outgate.kernel.hooks import Attached, AttachWay
+from outgate.kernel.maps import MapName
+from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
+from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import (
     FORWARD_GUARD,
     Attachment,
     AttachmentKey,
+    Family,
     Hook,
     InterfaceIndex,
 )
+from outgate.state.facts import NodeFacts, XdpProgram
+
+ALWAYS_LINKS = (Hook.FORWARD_GUARD, Hook.XDP_NETDEV)
 
 LOOPBACK = 1
 """The first interface of every network namespace."""
@@ -42,16 +50,23 @@ def has_tcx() -> bool:
 
 
 class Attachments:
-    """The attachments of one agent; ``choose`` first, where *way* may be AUTO."""
+    """The attachments of one agent; ``choose`` first, and ``use`` its maps."""
 
-    def __init__(self, pin_dir: Path, way: AttachWay) -> None:
+    def __init__(self, pin_dir: Path, way: AttachWay, *, is_xdp_used: bool) -> None:
         self._pin_dir = pin_dir
         self._way = way
+        self._is_xdp_used = is_xdp_used
+        self._refusals = xdp.Refusals()
 
     def choose(self) -> None:
         """Make AUTO the better way that the kernel has; KernelError."""
         if self._way is AttachWay.AUTO:
             self._way = AttachWay.TCX if has_tcx() else AttachWay.CLSACT
+
+    def use(self, maps: Mapping[MapName, PinnedMap]) -> None:
+        """Take the maps around XDP from *maps*, which are open, pinned or not."""
+        self._joined = maps[MapName.XDP]
+        self._devices = maps[MapName.XDP_DEVICE]
 
     def observe(
         self, programs: Mapping[Hook, Pair], indexes: Mapping[str, InterfaceIndex]
@@ -63,9 +78,17 @@ class Attachments:
         return {
             key: Attachment.CURRENT
             if attached == self._wanted(key, programs, indexes)
+            and self._are_joined(key, programs)
             else Attachment.STALE
             for key, attached in found.items()
         }
+
+    def _are_joined(self, key: AttachmentKey, programs: Mapping[Hook, Pair]) -> bool:
+        """Tell whether both families' programs are reached from *key*."""
+        hook = key.hook
+        return hook is not Hook.XDP_NETDEV or xdp.are_joined(
+            self._joined, programs[hook]
+        )
 
     def _wanted(
         self,
@@ -77,15 +100,19 @@ class Attachments:
         pair = programs.get(key.hook)
         if pair is None or index is None:
             return set()
-        way = AttachWay.TCX if key == FORWARD_GUARD else self._way
+        way = AttachWay.TCX if key.hook in ALWAYS_LINKS else self._way
         return {
-            Attached(key, way, family, program.number, index)
-            for family, program in pair.items()
+            Attached(key, way, family, pair[family].number, index)
+            for family in links.families_of(key.hook)
         }
 
     def put(self, key: AttachmentKey, index: InterfaceIndex, programs: Pair) -> None:
         """Make *programs* run at *key*, and nothing else of ours; KernelError."""
-        if key == FORWARD_GUARD:
+        if key.hook is Hook.XDP_NETDEV:
+            xdp.join_families(self._joined, programs)
+            with self._refusals.respected(index):
+                links.attach(self._pin_dir, key, index, programs)
+        elif key == FORWARD_GUARD:
             links.attach(self._pin_dir, key, index, programs)
         elif self._way is AttachWay.CLSACT:
             clsact.attach(key, index, programs)
@@ -94,8 +121,35 @@ class Attachments:
             links.attach(self._pin_dir, key, index, programs)
             clsact.detach(key)
 
-    def remove(self, key: AttachmentKey) -> None:
-        """Leave nothing of ours at *key*; KernelError."""
+    def remove(self, key: AttachmentKey, index: InterfaceIndex) -> None:
+        """Leave nothing of ours at *key*, whose interface is *index*; KernelError."""
+        if key.hook is Hook.XDP_NETDEV:
+            # A driver may let go of what it sends by as soon as the program goes.
+            xdp.remove_device(self._devices, index)
         links.detach(self._pin_dir, key)
-        if key != FORWARD_GUARD:
+        if key.hook not in ALWAYS_LINKS:
             clsact.detach(key)
+
+    def remove_xdp(self) -> None:
+        """Leave no XDP program of ours anywhere; KernelError."""
+        for link in links.observe_links(self._pin_dir, Hook.XDP_NETDEV):
+            links.detach(self._pin_dir, link.key)
+
+    def xdp_known(self, programs: Mapping[Hook, Pair]) -> XdpKnown:
+        """Return what links do not say of XDP themselves; *programs* are ours."""
+        if not self._is_xdp_used:
+            return XdpKnown()
+        pair = programs.get(Hook.XDP_NETDEV)
+        ours = pair[Family.V4].number if pair else 0
+        pinned = {
+            link.program_id
+            for link in links.observe_links(self._pin_dir, Hook.XDP_NETDEV)
+        }
+        whose = dict.fromkeys(pinned, XdpProgram.FORMER)
+        if ours in pinned:
+            whose[ours] = XdpProgram.OURS
+        return XdpKnown(whose, xdp_features())
+
+    def follow_xdp(self, facts: NodeFacts) -> None:
+        """Tell XDP programs what they may send out of; KernelError."""
+        xdp.put_devices(self._devices, facts.xdp_senders)

@@ -10,7 +10,7 @@ for BPF_PROG_TEST_RUN.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from outgate.errors import KernelError
@@ -60,16 +60,19 @@ def prepare_pin_dir(pin_dir: Path) -> None:
         raise KernelError(f"create {pin_dir}", error.errno or 0) from error
 
 
-def load_programs(pin_dir: Path, settings: DatapathSettings) -> dict[Hook, Pair]:
+def load_programs(
+    pin_dir: Path, settings: DatapathSettings, hooks: Collection[Hook] = tuple(Hook)
+) -> dict[Hook, Pair]:
     """
-    Load all programs; their maps are pinned below *pin_dir*, or taken from there.
+    Load the programs of *hooks*; their maps are pinned below *pin_dir*, or taken from
+    there.
 
     A hook of ``OPTIONAL`` that is refused is left out.
     """
     prepare_pin_dir(pin_dir)
     loaded: dict[Hook, Pair] = {}
     try:
-        for hook in Hook:
+        for hook in hooks:
             try:
                 loaded[hook] = load_pair(hook, pin_dir, settings)
             except UnfitMapError:

@@ -10,7 +10,8 @@ Source: Linux ``include/uapi/linux/{rtnetlink,if_link,if_addr}.h``.
 
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from struct import Struct
 
 from outgate.errors import KernelError
@@ -22,7 +23,7 @@ from outgate.kernel.rtnetlink import (
     parse_attributes,
 )
 from outgate.state.entries import Address, Family, InterfaceIndex, TunnelDevice
-from outgate.state.facts import Link, NodeFacts
+from outgate.state.facts import Link, NodeFacts, XdpFeature, XdpProgram
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 22, 26
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
@@ -38,7 +39,9 @@ RTMSG = Struct("=B B B B B B B B I")
 """Family, two prefix lengths, tos, table, protocol, scope, type, flags."""
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
+IFLA_LINK, IFLA_XDP = 5, 43
 IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_PROP_LIST, IFLA_ALT_IFNAME = 29, 37, 52, 53
+IFLA_XDP_ATTACHED, IFLA_XDP_DRV_PROG_ID = 2, 5
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 15, 25
 IFA_ADDRESS, IFA_LOCAL = 1, 2
@@ -64,6 +67,19 @@ the node itself does not prefer.
 
 
 @dataclass(frozen=True, slots=True)
+class XdpKnown:
+    """
+    What is known of XDP beside what links say.
+
+    *programs* tells whose a program is by its id, *features* what drivers can by
+    interface index; None: nobody tells.
+    """
+
+    programs: Mapping[int, XdpProgram] = field(default_factory=dict)
+    features: Mapping[int, XdpFeature] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One look at the namespace; *tunnel* is None unless the device is as it must."""
 
@@ -73,7 +89,7 @@ class Observed:
     tunnel_mac: bytes
 
 
-def observe(tunnel_name: str) -> Observed:
+def observe(tunnel_name: str, xdp: XdpKnown | None = None) -> Observed:
     """
     Return the facts of this namespace, and the state of the tunnel device.
 
@@ -82,7 +98,13 @@ def observe(tunnel_name: str) -> Observed:
     try:
         with RouteSocket() as route:
             addresses = _addresses(route)
-            found = [_link(raw, addresses) for raw in _dump_links(route)]
+            dump = [
+                (raw, parse_attributes(raw[IFINFOMSG.size :]))
+                for raw in _dump_links(route)
+            ]
+            under_vlans = _under_vlans(given for _, given in dump)
+            seen = _Seen(addresses, xdp or XdpKnown(), under_vlans)
+            found = [(_link(raw, given, seen), given) for raw, given in dump]
             default = {f: _default_index(route, AF_OF[f]) for f in Family}
     except OSError as error:
         raise KernelError("observe links", error.errno or 0) from error
@@ -106,17 +128,39 @@ def _dump_links(route: RouteSocket) -> list[bytes]:
     )
 
 
-def _link(
-    raw: bytes, addresses: dict[int, list[Address]]
-) -> tuple[Link, dict[int, bytes]]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What of links is not in their own messages, by index."""
+
+    addresses: Mapping[int, list[Address]]
+    xdp: XdpKnown
+    under_vlans: frozenset[int]
+
+
+def _under_vlans(links: Iterable[dict[int, bytes]]) -> frozenset[int]:
+    """Return the interfaces that VLAN devices among *links* stand on."""
+    return frozenset(
+        _number(given.get(IFLA_LINK, b"")) for given in links if _kind(given) == "vlan"
+    )
+
+
+def _xdp_program(given: dict[int, bytes], xdp: XdpKnown) -> XdpProgram:
+    """Return whose program runs; those of other modes than the native are not ours."""
+    told = parse_attributes(given.get(IFLA_XDP, b""))
+    if not any(told.get(IFLA_XDP_ATTACHED, b"")):
+        return XdpProgram.NONE
+    number = _number(told.get(IFLA_XDP_DRV_PROG_ID, b""))
+    return xdp.programs.get(number, XdpProgram.FOREIGN)
+
+
+def _link(raw: bytes, given: dict[int, bytes], seen: _Seen) -> Link:
     _, _, index, flags, _ = IFINFOMSG.unpack_from(raw)
-    given = parse_attributes(raw[IFINFOMSG.size :])
-    kind = _text(_link_info(given).get(IFLA_INFO_KIND, b""))
-    link = Link(
+    kind = _kind(given)
+    return Link(
         name=_text(given[IFLA_IFNAME]),
         index=InterfaceIndex(index),
         kind=kind,
-        addresses=tuple(addresses.get(index, ())),
+        addresses=tuple(seen.addresses.get(index, ())),
         peer_elsewhere=kind == "veth" and IFLA_LINK_NETNSID in given,
         is_up=bool(flags & IFF_UP),
         mtu=_number(given.get(IFLA_MTU, b"")),
@@ -125,8 +169,16 @@ def _link(
             for kind_of, name in each_attribute(given.get(IFLA_PROP_LIST, b""))
             if kind_of == IFLA_ALT_IFNAME
         ),
+        has_vlans=index in seen.under_vlans,
+        xdp_features=None
+        if seen.xdp.features is None
+        else seen.xdp.features.get(index),
+        xdp_program=_xdp_program(given, seen.xdp),
     )
-    return link, given
+
+
+def _kind(given: dict[int, bytes]) -> str:
+    return _text(_link_info(given).get(IFLA_INFO_KIND, b""))
 
 
 def _link_info(given: dict[int, bytes]) -> dict[int, bytes]:

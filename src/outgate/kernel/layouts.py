@@ -30,6 +30,10 @@ def _both(form: str) -> Layout:
 
 EGRESS_KEY = _both("I A A")
 EGRESS_VALUE = _both("A A I B 3x")
+SOURCE_KEY = _both("A")
+SOURCE_VALUE = _both("A I")
+SET_KEY = _both("I I A")
+SET_NUMBER = Struct("=I")
 NETWORK_KEY = _both("I A")
 COVERED_VALUE = Struct("=I")
 NODE_KEY = _both("A")
@@ -65,7 +69,7 @@ FREE_VALUE = Struct("=Q")
 XDP_PROGRAM = Struct("=I")
 """Both key and value of ``outgate_xdp``: which program, and its file descriptor."""
 XDP_DEVICE_KEY = Struct("=I")
-XDP_DEVICE = Struct("=I")
+XDP_DEVICE = Struct("=I B 3x")
 
 FAMILY_NUMBERS = {Family.V4: 1, Family.V6: 2}
 """What the field ``family`` of keys of both families holds."""

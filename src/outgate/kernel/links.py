@@ -1,10 +1,10 @@
 """
-Links: attach programs to an interface (tcx), and keep them there by pins.
+Links: attach programs to an interface (tcx, XDP), and keep them there by pins.
 
-A hook has a link for each IP family.  A pinned link outlives the agent, even
-``kill -9``.  The next agent opens the pin and replaces the program in place (no packet
-passes without one).  A link whose interface is gone stays behind as a pin with
-interface 0: it is stale, and removed or made anew.
+A hook has a link for each IP family, but XDP one for both.  A pinned link outlives the
+agent, even ``kill -9``.  The next agent opens the pin and replaces the program in place
+(no packet passes without one).  A link whose interface is gone stays behind as a pin
+with interface 0: it is stale, and removed or made anew.
 
 Pins are named ``<hook>_v<family>-<interface>`` below ``<pin directory>/outgate_links``;
 only these are ever touched, and other users of an interface keep their programs.  The
@@ -36,7 +36,19 @@ ATTACH_TYPES = {
 
 MEND = "tcx needs Linux 6.6; set attach to auto or clsact"
 
+XDP_MENDS = {
+    errno.EBUSY: "an XDP program of somebody else is there",
+    errno.EEXIST: "an XDP program of somebody else is there",
+    errno.EOPNOTSUPP: "its driver has no native XDP, or not with its MTU and offloads",
+}
+XDP_MEND = "; tc does the work; see docs/reference/xdp.md, or set gateway-hook to tc"
+
 _PIN = re.compile(r"([a-z_]+?)(?:_v([46]))?(?:-(.+))?", re.DOTALL)
+
+
+def families_of(hook: Hook) -> tuple[Family, ...]:
+    """Return the families whose programs of *hook* are attached by themselves."""
+    return (Family.V4,) if hook is Hook.XDP_NETDEV else tuple(Family)
 
 
 def pin_name(key: AttachmentKey, family: Family | None) -> str:
@@ -68,13 +80,13 @@ def parse_pin_name(name: str) -> tuple[AttachmentKey, Family | None] | None:
     return AttachmentKey(name, hook), family
 
 
-def observe_links(pin_dir: Path) -> tuple[Attached, ...]:
-    """Return every pinned link of ours."""
+def observe_links(pin_dir: Path, hook: Hook | None = None) -> tuple[Attached, ...]:
+    """Return every pinned link of ours, or of one *hook*."""
     folder = pin_dir / FOLDER
     if not folder.is_dir():
         return ()
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob(f"{hook or ''}*")):
         if parsed := parse_pin_name(path.name):
             key, family = parsed
             with _opened(path) as link:
@@ -92,7 +104,7 @@ def attach(pin_dir: Path, key: AttachmentKey, ifindex: int, programs: Pair) -> N
     What a former version attached there ends after that.  Errors: KernelError; ENODEV
     when the interface has just gone.
     """
-    for family in Family:
+    for family in families_of(key.hook):
         if key == FORWARD_GUARD:
             _attach_guard(pin_dir, family, programs[family].fd)
         else:
@@ -148,10 +160,10 @@ def _attach(place: _Place, ifindex: int, program: int) -> None:
     try:
         fd = _create(place, ifindex, program)
     except OSError as error:
-        if error.errno == errno.EEXIST and _is_renamed(place, ifindex):
+        if error.errno in (errno.EEXIST, errno.EBUSY) and _is_renamed(place, ifindex):
+            _is_updated(path, ifindex, program)
             return
-        is_older = error.errno == errno.EINVAL
-        with place.translated("attach", MEND if is_older else ""):
+        with place.translated("attach", _mend(place.key.hook, error.errno or 0)):
             raise
     try:
         with place.translated("pin"):
@@ -160,8 +172,16 @@ def _attach(place: _Place, ifindex: int, program: int) -> None:
         os.close(fd)
 
 
+def _mend(hook: Hook, number: int) -> str:
+    if hook is Hook.XDP_NETDEV:
+        return XDP_MENDS.get(number, "its driver refuses") + XDP_MEND
+    return MEND if number == errno.EINVAL else ""
+
+
 def _create(place: _Place, ifindex: int, program: int) -> int:
     """Return a new link; that of IPv4 goes before the one of IPv6 that is there."""
+    if place.key.hook is Hook.XDP_NETDEV:
+        return syscall.link_create_xdp(program, ifindex)
     side = ATTACH_TYPES[SIDES[place.key.hook]]
     other = _Place(place.pin_dir, place.key, Family.V6).path
     if place.family is Family.V4 and other.exists():
@@ -173,7 +193,7 @@ def _create(place: _Place, ifindex: int, program: int) -> int:
 
 def _is_renamed(place: _Place, ifindex: int) -> bool:
     """Move the pin of a link whose interface had another name under *place*'s."""
-    for link in observe_links(place.pin_dir):
+    for link in observe_links(place.pin_dir, place.key.hook):
         is_same = (link.key.hook, link.family) == (place.key.hook, place.family)
         if is_same and link.ifindex == ifindex:
             with place.translated("rename the pin of"):

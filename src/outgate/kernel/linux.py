@@ -35,6 +35,7 @@ from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import COUNTERS, EGRESS, ENTRY_MAPS, MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.policysets import policy_sets
 from outgate.kernel.records import MetricRecord, read_counts
 from outgate.kernel.rowtable import RowTable
 from outgate.kernel.runtime import Runtime
@@ -67,12 +68,23 @@ Failures = dict[Key, KernelError]
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """Where pins lie, the tunnel device's name, what programs hold and hang by."""
+    """
+    Where pins lie, the tunnel device's name, what programs hold and hang by.
+
+    Without *is_xdp_used* no XDP program is loaded, and none of ours stays.
+    """
 
     pin_dir: Path
     tunnel_name: str
     settings: DatapathSettings
     attach: AttachWay = AttachWay.AUTO
+    is_xdp_used: bool = False
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """Return the hooks whose programs are loaded."""
+        unused = () if self.is_xdp_used else (Hook.XDP_NETDEV,)
+        return tuple(hook for hook in Hook if hook not in unused)
 
 
 class LinuxKernel:
@@ -85,7 +97,9 @@ class LinuxKernel:
     def __init__(self, config: KernelConfig) -> None:
         self._config = config
         self._programs: dict[Hook, Pair] = {}
-        self._attachments = Attachments(config.pin_dir, config.attach)
+        self._attachments = Attachments(
+            config.pin_dir, config.attach, is_xdp_used=config.is_xdp_used
+        )
         self._maps: dict[MapName, PinnedMap] = {}
         self._held = Held()
         self._attached: Mapping[AttachmentKey, Attachment] = {}
@@ -100,12 +114,16 @@ class LinuxKernel:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
         self._attachments.choose()
-        self._programs = take_over(pin_dir, settings)
+        self._programs = take_over(pin_dir, settings, self._config.hooks)
+        if Hook.XDP_NETDEV not in self._programs:
+            # Unwanted, or refused; a former agent's must not go on by former maps.
+            self._attachments.remove_xdp()
         self._uncollected = start_collectors(pin_dir, settings)
         names = set(MapName) - set(COLLECTORS.values())
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
+        self._attachments.use(self._maps)
         egress = {family: self._maps[name] for family, name in EGRESS.items()}
-        self._rows = RowTable(egress, self._held)
+        self._rows = RowTable(egress, policy_sets(self._maps), self._held)
         entries = {name: self._maps[name] for name in ENTRY_MAPS}
         self._entries = EntryTables(entries, self._held)
         self._runtime = Runtime(self._maps[MapName.CONFIG])
@@ -192,9 +210,11 @@ class LinuxKernel:
 
     def _look(self) -> None:
         """Look at links, addresses, the tunnel device and what is attached."""
-        seen = devices.observe(self._config.tunnel_name)
+        known = self._attachments.xdp_known(self._programs)
+        seen = devices.observe(self._config.tunnel_name, known)
         if seen.facts != self.facts:
             self.facts = seen.facts
+        self._attachments.follow_xdp(self.facts)
         self._runtime.follow_tunnel(seen)
         if self._held.entries.get(TunnelKey()) != seen.tunnel:
             self._held.correct(TunnelKey(), seen.tunnel)
@@ -211,8 +231,8 @@ class LinuxKernel:
 
     def _indexes(self) -> dict[str, InterfaceIndex]:
         """Return interfaces by name; that of the node-wide hook counts as 0."""
-        links = {link.name: link.index for link in self.facts.links}
-        return {FORWARD_GUARD.interface: InterfaceIndex(0), **links}
+        found = {link.name: link.index for link in self.facts.links}
+        return {FORWARD_GUARD.interface: InterfaceIndex(0), **found}
 
     def _follow_uplinks(self) -> None:
         names = {key.interface for key in self._attached if key.hook is Hook.TO_NETDEV}
@@ -296,7 +316,7 @@ class LinuxKernel:
             sysctl.accept_any_way_back(operation.value.name)
         self._look()
 
-    def _apply_attachments(self, batch: Iterable[Operation]) -> Failures:
+    def _apply_attachments(self, batch: Sequence[Operation]) -> Failures:
         indexes = self._indexes()
         failures: Failures = {}
         for operation in batch:
@@ -304,14 +324,21 @@ class LinuxKernel:
             if not isinstance(key, AttachmentKey):
                 continue
             try:
+                index = indexes.get(key.interface, InterfaceIndex(0))
                 if isinstance(operation, Put):
-                    index = indexes.get(key.interface, InterfaceIndex(0))
                     self._attach(key, index)
                 else:
-                    self._attachments.remove(key)
+                    self._attachments.remove(key, index)
             except KernelError as error:
                 failures[key] = error
-        self._look_at_attachments()
+        if any(getattr(one.key, "hook", None) is Hook.XDP_NETDEV for one in batch):
+            # Who has a program, and what its driver can now, are facts.
+            before = self.facts
+            self._look()
+            if self.facts != before:
+                self._changed.set()
+        else:
+            self._look_at_attachments()
         return failures
 
     def _attach(self, key: AttachmentKey, index: InterfaceIndex) -> None:

@@ -75,12 +75,14 @@ def _padding(value: bytes) -> bytes:
 
 
 class RouteSocket:
-    """A netlink socket of the calling thread's network namespace; use as a context."""
+    """
+    A netlink socket of the calling thread's network namespace; use as a context.
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
-        )
+    It speaks rtnetlink, or another *protocol* of the same form.
+    """
+
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._sequence = 0
         self._is_whole = True
 
@@ -99,6 +101,10 @@ class RouteSocket:
         """Send a request and wait for its acknowledgement; OSError when refused."""
         for _ in self._ask(kind, flags | NLM_F_ACK, payload):
             pass
+
+    def ask(self, kind: int, payload: bytes) -> list[bytes]:
+        """Send a request and return what is answered; OSError when refused."""
+        return list(self._ask(kind, NLM_F_ACK, payload))
 
     def dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
         """

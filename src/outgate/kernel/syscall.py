@@ -44,8 +44,11 @@ class Command(IntEnum):
 
 
 class AttachType(IntEnum):
-    """Sides of an interface for tc programs (Linux 6.6 and later), and netfilter."""
+    """
+    Sides of an interface for tc programs (Linux 6.6 and later), netfilter, and XDP.
+    """
 
+    XDP = 37
     NETFILTER = 45
     TCX_INGRESS = 46
     TCX_EGRESS = 47
@@ -204,6 +207,22 @@ def link_create(
     return bpf(Command.LINK_CREATE, attribute)
 
 
+XDP_NATIVE = 1 << 2
+"""XDP_FLAGS_DRV_MODE: by the driver, before a packet's buffer is made."""
+
+
+def link_create_xdp(program: int, ifindex: int) -> int:
+    """
+    Attach *program* to an interface of the caller's network namespace, natively.
+
+    Errors: ENODEV for no such index, EBUSY or EEXIST when it has a program already,
+    EOPNOTSUPP and others as its driver refuses.
+    """
+    attribute = _Words()
+    attribute.words[0:4] = [program, ifindex, AttachType.XDP, XDP_NATIVE]
+    return bpf(Command.LINK_CREATE, attribute)
+
+
 NF_PROTO_IPV4, NF_PROTO_IPV6, NF_INET_FORWARD = 2, 10, 2
 
 
@@ -256,7 +275,7 @@ class LinkState:
 
 
 def link_state(fd: int) -> LinkState:
-    """Return what a tcx link attaches, and where (``struct bpf_link_info``)."""
+    """Return what a tcx or XDP link attaches, and where (``struct bpf_link_info``)."""
     raw = _object_info(fd, 64)
     return LinkState(_word(raw, 2), _word(raw, 4), _word(raw, 5))
 

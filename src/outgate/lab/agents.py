@@ -31,6 +31,7 @@ def agent_pod(
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{DEFAULT_PATH}",
         "OUTGATE_PIN_DIR": PIN_FOLDER,
+        "OUTGATE_CONFIG": str(folder.agent_settings),
         "OUTGATE_GATEWAY_PATH": settings.gateway_path.value,
         "OUTGATE_METRICS_ADDRESS": f"127.0.0.1:{METRICS_PORT}",
         **settings.agent_environment,

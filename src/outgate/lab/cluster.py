@@ -50,11 +50,12 @@ API_MODULES = ("jsonpatch", "jsonschema_rs")
 Say = Callable[[str], None]
 
 
-def check_machine() -> None:
+def check_machine(settings: LabSettings) -> None:
     """Errors: LabError that names what is missing and the package that has it."""
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and loads programs: run it as root")
-    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    tools = TOOLS | ({"ethtool": "ethtool"} if settings.has_xdp else {})
+    missing = [package for tool, package in tools.items() if not shutil.which(tool)]
     if not (PLUGINS / "ptp").exists():
         missing.append("containernetworking-plugins")
     if missing:
@@ -66,7 +67,7 @@ def check_machine() -> None:
 
 async def up(settings: LabSettings, config: Path, say: Say) -> None:
     """Start the lab unless it runs, wait until it is whole, make it current."""
-    check_machine()
+    check_machine(settings)
     folder = StateFolder.of(settings.name)
     owner = lock_owner(folder.lock)
     if owner is None:
@@ -118,11 +119,13 @@ def _check_same(settings: LabSettings, folder: StateFolder) -> None:
         "ip-family": settings.ip_family,
         "network": settings.network,
         "gateway-path": settings.gateway_path,
+        "gateway-hook": settings.gateway_hook,
     }
     has: dict[str, object] = {
         "ip-family": running.ip_family,
         "network": running.network,
         "gateway-path": running.gateway_path,
+        "gateway-hook": running.gateway_hook,
     }
     if settings.port:
         asked["port"] = settings.port
@@ -154,6 +157,7 @@ def _start(settings: LabSettings, folder: StateFolder, say: Say) -> None:
     say(f"starting the lab {settings.name}, log {folder.log}")
     _check_port(folder, settings.port)
     write_record(folder.settings, settings)
+    folder.agent_settings.write_text(f"gateway-hook: {settings.gateway_hook}\n")
     with folder.log.open("ab") as log:
         done = subprocess.run(
             [sys.executable, "-I", "-m", "outgate.lab.init", str(folder.root)],

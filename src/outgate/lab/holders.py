@@ -8,6 +8,7 @@ What this is not: pods; ``runtime`` starts sandboxes for those.
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,7 +17,7 @@ from outgate.lab.errors import LabError
 from outgate.lab.process import ProcessId
 from outgate.lab.records import read_record, write_record
 from outgate.lab.sandbox import Kind, SandboxSpec
-from outgate.lab.settings import StateFolder
+from outgate.lab.settings import LabSettings, StateFolder
 from outgate.lab.topology import Node, Topology
 
 WIRE = "docker"
@@ -55,7 +56,9 @@ def host_spec(topology: Topology, name: str, folder: StateFolder) -> SandboxSpec
     )
 
 
-def build_hosts(topology: Topology, folder: StateFolder) -> dict[str, ProcessId]:
+def build_hosts(
+    topology: Topology, settings: LabSettings, folder: StateFolder
+) -> dict[str, ProcessId]:
     """Make every host of *topology*, cable them, and write down who holds them."""
     names = [WIRE, *(host.name for host in topology.hosts)]
     holders = {name: hold(host_spec(topology, name, folder)) for name in names}
@@ -68,9 +71,19 @@ def build_hosts(topology: Topology, folder: StateFolder) -> dict[str, ProcessId]
         if isinstance(host, Node):
             rules = network.masquerade_rules(topology)
             network.run_in_network(pids[host.name], ["nft", "-f", "-"], rules)
+    if settings.has_xdp:
+        _prepare_xdp(topology, pids)
     for name, holder in holders.items():
         write_record(folder.holders / f"{name}.json", holder)
     return holders
+
+
+def _prepare_xdp(topology: Topology, pids: Mapping[str, int]) -> None:
+    """Make the cables such that XDP programs can take what comes over them."""
+    for command in network.xdp_port_commands(topology):
+        network.run_in_network(pids[WIRE], command, "")
+    for host in topology.hosts:
+        network.run_in_network(pids[host.name], network.COMPLETE_CHECKSUMS, "")
 
 
 def read_host(folder: StateFolder, name: str) -> ProcessId:

@@ -157,7 +157,7 @@ def live(folder: StateFolder, started: BinaryIO) -> int:
     try:
         settings = read_record(folder.settings, LabSettings)
         topology = topology_of(settings.ip_family)
-        holders = build_hosts(topology, folder)
+        holders = build_hosts(topology, settings, folder)
     except LabError as error:
         say(f"failed: {error}")
         return 1

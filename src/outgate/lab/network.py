@@ -100,6 +100,28 @@ def host_commands(topology: Topology, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+COMPLETE_CHECKSUMS = ("ethtool", "-K", UPLINK, "tx", "off")
+"""
+What XDP needs of who sends into its veths: checksums that are finished.
+
+Between veths a sender leaves them to a card that never comes, and XDP cannot see that.
+It also ends super-packets, which XDP cannot take.
+"""
+
+
+def xdp_port_commands(topology: Topology) -> list[tuple[str, ...]]:
+    """
+    Commands for the wire's namespace, so that XDP works at the other ends.
+
+    A veth loses what XDP sends to it unless it has NAPI, which ``gro`` turns on; and
+    what GRO has put together leaves in parts again, with finished checksums.
+    """
+    return [
+        ("ethtool", "-K", f"port{number}", "gro", "on", "tx", "off")
+        for number, _ in enumerate(topology.hosts)
+    ]
+
+
 def masquerade_rules(topology: Topology) -> str:
     """
     The nft tables of a node: pods leave the cluster under the node's address.
@@ -125,6 +147,11 @@ def _masquerade_table(topology: Topology, pods: Network, number: int) -> str:
 """
 
 
+def inside_network(holder: int, command: Sequence[str]) -> list[str]:
+    """*command* as it runs in the network namespace that pid *holder* holds."""
+    return ["nsenter", f"--net=/proc/{holder}/ns/net", "--", *command]
+
+
 def run_in_network(holder: int, command: Sequence[str], text: str) -> None:
     """
     Feed *text* to *command* in the network namespace that pid *holder* holds.
@@ -132,7 +159,7 @@ def run_in_network(holder: int, command: Sequence[str], text: str) -> None:
     Errors: LabError with what the tool printed.
     """
     done = subprocess.run(
-        ["nsenter", f"--net=/proc/{holder}/ns/net", "--", *command],
+        inside_network(holder, command),
         input=text,
         text=True,
         capture_output=True,

@@ -210,6 +210,7 @@ def describe(overview: Overview, current_context: str) -> str:
             f"{settings.network}, {settings.ip_family}, mtu {settings.pod_mtu}",
         ),
         ("gateway path", settings.gateway_path.value),
+        ("gateway hook", settings.gateway_hook.value),
         ("API", overview.error or f"{overview.server}, answers"),
         ("kubeconfig", f"current context is {current_context or 'not set'}"),
     ]

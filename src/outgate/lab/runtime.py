@@ -29,7 +29,7 @@ from outgate.lab.lifecycle import (
     Running,
     SandboxState,
 )
-from outgate.lab.network import pod_sysctls
+from outgate.lab.network import COMPLETE_CHECKSUMS, inside_network, pod_sysctls
 from outgate.lab.process import ProcessId, is_alive, send_signal
 from outgate.lab.records import find_record, read_record, write_record
 from outgate.lab.runs import (
@@ -160,6 +160,8 @@ class Runtime:
         attachment = replace(self._attachment(record, holder.pid), requested=requested)
         configuration = self._configuration(record.node)
         result: dict[str, Any] = await cni.add(attachment, configuration)
+        if self._settings.has_xdp:
+            await run_program(inside_network(holder.pid, COMPLETE_CHECKSUMS))
         addresses = cni.addresses_of(result)
         _write_hosts(holder, hosts_text(workload, addresses, self._topology))
         return result

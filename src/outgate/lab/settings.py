@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from outgate.lab.errors import LabError
+from outgate.policy.xdp import GatewayHook
 
 LOOPBACK = "127.0.0.1"
 BASE = Path("/run/outgate/lab")
@@ -64,6 +65,7 @@ class LabSettings:
     ip_family: IpFamily = IpFamily.IPV4
     network: PodNetwork = PodNetwork.PTP
     gateway_path: GatewayPath = GatewayPath.DIRECT
+    gateway_hook: GatewayHook = GatewayHook.AUTO
     mtu: int | None = None
     port: int = 0
     agent_environment: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +80,16 @@ class LabSettings:
             raise LabError(
                 f"--mtu: {self.mtu} is too small for IPv6, which needs {IPV6_MIN_MTU}"
             )
+        if self.has_xdp and self.gateway_path is not GatewayPath.DIRECT:
+            raise LabError(
+                f"--gateway-hook: xdp needs --gateway-path direct, not "
+                f"{self.gateway_path}"
+            )
+
+    @property
+    def has_xdp(self) -> bool:
+        """Whether cables must be such that XDP can take packets from them."""
+        return self.gateway_hook is GatewayHook.XDP
 
     @property
     def pod_mtu(self) -> int:
@@ -144,6 +156,11 @@ class StateFolder:
     @property
     def agent_kubeconfig(self) -> Path:
         return self.root / "agent.kubeconfig"
+
+    @property
+    def agent_settings(self) -> Path:
+        """The settings file of all agents; who changes it restarts an agent."""
+        return self.root / "agent.yaml"
 
     @property
     def scratch(self) -> Path:

@@ -24,7 +24,7 @@ from outgate.policy.answers import (
     local_policies,
     pod_addresses,
 )
-from outgate.policy.attachments import attachment_entries
+from outgate.policy.attachments import attachment_entries, uplinks
 from outgate.policy.claims import Claims
 from outgate.policy.endpoints import (
     AddressBook,
@@ -39,6 +39,7 @@ from outgate.policy.problems import missing_node, unknown_networks
 from outgate.policy.rows import Lot, RowPool, SharedRows, tell_defeats
 from outgate.policy.scope import ALL_PODS, pod_queries
 from outgate.policy.selection import Selection
+from outgate.policy.xdp import GatewayHook, XdpRule
 from outgate.state.entries import (
     Address,
     CoveredEntry,
@@ -59,21 +60,27 @@ from outgate.state.entries import (
     Value,
     family_of,
 )
-from outgate.state.facts import NodeFacts
+from outgate.state.facts import Link, NodeFacts
 
 
 class Engine:
     """
-    What *node* should hold; *tunnel* is its tunnel device.
+    What *node* should hold; *tunnel* is its tunnel device, *hook* a setting.
 
     ``change`` and ``observe`` take what is new, in any order, ``settle`` brings
     ``desired`` up to date.  Nobody else writes ``desired``.
     """
 
-    def __init__(self, node: NodeName, tunnel: TunnelDevice) -> None:
+    def __init__(
+        self,
+        node: NodeName,
+        tunnel: TunnelDevice,
+        hook: GatewayHook = GatewayHook.AUTO,
+    ) -> None:
         self.desired: dict[Key, Value] = {TunnelKey(): tunnel}
         self._node = node
         self._tunnel = tunnel
+        self._hook = hook
         self._facts = NodeFacts()
         self._nodes = NodeIndex()
         self._book = PolicyBook(node, self._nodes)
@@ -128,10 +135,10 @@ class Engine:
             self._are_egress_ips_stale = True
         for key in self._selection.take_touched()[0]:
             self._addresses |= self._addresses_of(key)
-        if self._is_own_stale:
-            self._settle_own()
         if self._are_egress_ips_stale:
             self._settle_egress_ips()
+        if self._is_own_stale:
+            self._settle_own()
         addresses, self._addresses = self._addresses, set()
         for address in addresses:
             self._settle_address(address)
@@ -160,6 +167,7 @@ class Engine:
             }
             if self._nodes.get(self._node) is None:
                 found.add(missing_node(self._node))
+            found.update(self.xdp_rule.problems(self._node, self.uplinks))
             self._problems = tuple(
                 sorted(found, key=lambda p: (p.object, p.path, p.message))
             )
@@ -210,6 +218,21 @@ class Engine:
         """Return whether this node could be the gateway of any policy."""
         return self._book.is_candidate
 
+    @property
+    def xdp_rule(self) -> XdpRule:
+        """Return what says which uplinks have an XDP program; as of ``settle``."""
+        return XdpRule(self._hook, bool(self._egress_ips))
+
+    @property
+    def facts(self) -> NodeFacts:
+        """Return what this node has; as of ``observe``."""
+        return self._facts
+
+    @property
+    def uplinks(self) -> tuple[Link, ...]:
+        """Return the links of this node that lead out; as of ``observe``."""
+        return uplinks(self._facts, self._addresses_of_node, self._tunnel.name)
+
     def local_policies(self) -> tuple[LocalPolicy, ...]:
         """
         Return the policies that select pods of this node, or whose gateway it is.
@@ -256,15 +279,21 @@ class Engine:
             return fates[0].covered
         return min(fates, key=lambda fate: fate.seniority).covered
 
+    @property
+    def _addresses_of_node(self) -> frozenset[Address]:
+        node = self._nodes.get(self._node)
+        return frozenset(node.addresses if node is not None else ())
+
     def _settle_own(self) -> None:
         """Find this node's own addresses and attachments again."""
         self._is_own_stale = False
-        node = self._nodes.get(self._node)
-        of_node = frozenset(node.addresses if node is not None else ())
+        of_node = self._addresses_of_node
         own = of_node | link_addresses(self._facts)
         self._addresses |= own ^ self._own
         self._own = own
-        wanted = attachment_entries(self._facts, of_node, self._tunnel.name)
+        wanted = attachment_entries(
+            self._facts, of_node, self._tunnel.name, self.xdp_rule
+        )
         for key in (*self._attached, *wanted):
             self._put(key, wanted.get(key))
         self._attached = tuple(wanted)
@@ -273,6 +302,7 @@ class Engine:
         self._are_egress_ips_stale = False
         egress_ips = self._book.egress_ips
         self._addresses |= egress_ips ^ self._egress_ips
+        self._is_own_stale |= bool(egress_ips) != bool(self._egress_ips)
         self._egress_ips = egress_ips
 
     def _settle_address(self, address: Address) -> None:

@@ -318,7 +318,11 @@ class Attachment(Enum):
     """How a hook is attached, as far as a plan cares."""
 
     CURRENT = "current"
-    """For both IP families by links that live, running what this agent loaded."""
+    """
+    For both IP families by links that live, running what this agent loaded.
+
+    An interface has one XDP program: there IPv4's, which calls the one for IPv6.
+    """
 
     STALE = "stale"
     """Otherwise: for one family, by another program, or its interface is gone."""

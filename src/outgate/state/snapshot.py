@@ -80,6 +80,7 @@ Programs are attached last, when what they read is complete.
 
 
 ATTACH_ORDER = (
+    Hook.XDP_NETDEV,
     Hook.TO_NETDEV,
     Hook.FROM_NETDEV,
     Hook.FROM_OVERLAY,
@@ -90,7 +91,9 @@ ATTACH_ORDER = (
 """
 Hooks, in the order in which they are attached.
 
-The guard at the wire first; then the ways back, and the memory of flows that begin
+XDP first, which repeats what the others decided: a new program that finds new maps
+empty leaves all to those that still have the former ones, never the other way round.
+Then the guard at the wire; then the ways back, and the memory of flows that begin
 outside; last the hook that captures what pods send, which counts on all of them.  The
 guard of the forwarding path drops what that hook did not mark, so it comes just before.
 """

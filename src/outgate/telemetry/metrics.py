@@ -44,6 +44,9 @@ COLLECTED = "outgate_datapath_collected_flows"
 COLLECTING = "outgate_datapath_collecting"
 """1 where the kernel drops such entries by a timer, 0 where packets alone do."""
 
+HOOKS = "outgate_uplink_hook"
+"""1 for the hook (xdp, tc) that meets packets of an uplink first, by ``interface``."""
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -63,7 +66,8 @@ class Statistics:
     """
     Everything that is counted, at one moment.
 
-    Shape: *entries* is by (kind, family, state), *source_objects* by kind.
+    Shape: *entries* is by (kind, family, state), *source_objects* by kind, *hooks* by
+    interface.
     """
 
     rounds: int = 0
@@ -76,6 +80,7 @@ class Statistics:
     packets: tuple[PacketCount, ...] = ()
     is_collecting: bool = False
     collected: Mapping[str, int] = field(default_factory=dict)
+    hooks: Mapping[str, str] = field(default_factory=dict)
 
 
 class _StatisticsCollector(Collector):
@@ -114,13 +119,19 @@ class _StatisticsCollector(Collector):
             sizes.add_metric(labels, count.byte_count)
         collected = CounterMetricFamily(COLLECTED, "Flows dropped.", labels=["family"])
         yield _fill(collected, {(f,): count for f, count in now.collected.items()})
+        hooks = GaugeMetricFamily(
+            HOOKS, "First hook of an uplink.", labels=["interface", "hook"]
+        )
+        yield _fill(hooks, dict.fromkeys(now.hooks.items(), 1))
         yield packets
         yield sizes
 
 
 def _fill(
     family: CounterMetricFamily | GaugeMetricFamily,
-    values: Mapping[tuple[str], int] | Mapping[tuple[str, str, str], int],
+    values: Mapping[tuple[str], int]
+    | Mapping[tuple[str, str], int]
+    | Mapping[tuple[str, str, str], int],
 ) -> Metric:
     for key, value in sorted(values.items()):
         family.add_metric(key, value)

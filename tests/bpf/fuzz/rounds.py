@@ -4,8 +4,9 @@ Rounds of the fuzzer: each starts with empty tables, and ends with comparing the
 A round has a seed of its own, so that a difference is repeated by its number alone.
 Both families are in each; IPv6's tunnel has an outer header of either family, in turns.
 Even rounds are played with the settings that nodes have unless told otherwise, odd ones
-with all others; four rounds each with one way through the tunnel and the other.  Time
-only passes where the round says so.  :mod:`bpf.fuzz.run` is the command.
+with all others; four rounds each with tc, with the kernel's tunnel device, and with XDP
+before tc, which path ``stack`` has not.  Time only passes where the round says so.
+:mod:`bpf.fuzz.run` is the command.
 """
 
 import time
@@ -40,13 +41,14 @@ AGES = (7, 14, 63, 301, 7441)
 BETWEEN = 2000
 """Frames between two leaps of time, and two looks at all tables."""
 
-SETUPS = tuple(
-    replace(setup, tunnel_way=way)
-    for way in TunnelWay
-    for setup in (
-        Setup(),
-        Setup(GatewayPath.STACK, ExistingFlows.REDECIDE, OtherFamily.DROP),
-    )
+ALL_OTHERS = Setup(GatewayPath.STACK, ExistingFlows.REDECIDE, OtherFamily.DROP)
+SETUPS = (
+    *(Setup(), ALL_OTHERS),
+    *(replace(at, tunnel_way=TunnelWay.DEVICE) for at in (Setup(), ALL_OTHERS)),
+    *(
+        replace(at, has_xdp=True, gateway_path=GatewayPath.DIRECT)
+        for at in (Setup(), ALL_OTHERS)
+    ),
 )
 WORLDS = ((IPV4, IPV6), (IPV4, IPV6_OVER_IPV4))
 
@@ -126,7 +128,7 @@ def work(job: Job, report: Callable[[str], None]) -> Ends:
         seats = [stack.enter_context(seat(setup)) for setup in SETUPS]
         for number in job.rounds:
             try:
-                _round(job, number, seats[number % 2 + number // 4 % 2 * 2])
+                _round(job, number, seats[number % 2 + number // 4 % 3 * 2])
             except DifferenceError as error:
                 again = f"--seed {job.seed} --round {number}"
                 raise DifferenceError(f"{again}: {error}") from error

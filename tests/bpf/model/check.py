@@ -52,7 +52,10 @@ class Checker:
 
     def step(self, arrival: Arrival) -> tuple[int, bytes]:
         """Run *arrival* on both sides; return the kernel's verdict and frame."""
+        taken = self.runner.taken
         verdict, frame, mark = self.runner.run(arrival)
+        if self.runner.taken > taken:
+            self.ends[Hook.XDP_NETDEV, family(arrival.frame), VERDICTS[verdict]] += 1
         expected = self.datapath.expect(arrival)
         difference = _difference(arrival, expected, (verdict, frame, mark))
         if difference:

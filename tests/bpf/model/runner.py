@@ -14,12 +14,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from bpf import outer
+from bpf.gateway_xdp import ROUTER, UPLINK
 from bpf.harness import (
     CB,
     CONTEXT_SIZE,
     FLOW_TABLES,
     IFINDEX,
     MARK,
+    MARK_MASK,
+    MARK_TRANSLATED,
     NAT_TABLES,
     PASS,
     REDIRECT,
@@ -49,6 +52,9 @@ from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig, TunnelWay
 from outgate.state.entries import Family, Hook
 
 ROOM = 4096
+SHORTEST = 14
+"""Bytes of a frame that XDP may be tested with."""
+
 KEYS = {Family.V4: Struct("!4s4sHHBBxx"), Family.V6: Struct("!16s16sHHBBxx")}
 SIZES = {4: Family.V4, 16: Family.V6}
 FAMILIES = {b"\x08\x00": (Family.V4,), b"\x86\xdd": (Family.V6,)}
@@ -102,11 +108,13 @@ class Runner:
         self._held: list[UnpinnedMap] = []
         self._programs: dict[tuple[Hook, Family, bool], int] = {}
         self._count = 0
+        self._contexts = (
+            ctypes.addressof(self._context),
+            ctypes.addressof(self._context_out),
+        )
         self._run = syscall.TestRun(
             data_in=ctypes.addressof(self._given),
             data_out=ctypes.addressof(self._out),
-            ctx_in=ctypes.addressof(self._context),
-            ctx_out=ctypes.addressof(self._context_out),
             repeat=1,
         )
         self.find_programs()
@@ -129,6 +137,11 @@ class Runner:
         ]
         self._answerers = unpinned(plain_ones, ANSWERERS)
         self._held = [UnpinnedMap(fd) for fd in unpinned(plain_ones, HELD_PARTS)]
+
+    @property
+    def taken(self) -> int:
+        """Return how many frames XDP sent."""
+        return self._node.xdp.taken if self._node.xdp else 0
 
     def _close_unpinned(self) -> None:
         for fd in self._answerers:
@@ -161,9 +174,12 @@ class Runner:
                 arrival.frame, address(arrival.tunnel), arrival.vni, self._tos()
             )
             arrived = PASS, frame, arrival.mark
-            ended = self._pass(Hook.FROM_NETDEV, families, frame, arrival.mark)
+            ended = self._arrive(families, frame, arrival.mark)
             if ended != arrived:
                 return self._of_device(ended, arrival.mark)
+        elif arrival.hook is Hook.FROM_NETDEV:
+            ended = self._arrive(families, arrival.frame, arrival.mark)
+            return self._of_device(ended, arrival.mark)
         is_tunnelled = bool(arrival.tunnel)
         source = self._source(arrival)
         ctypes.memmove(ctypes.addressof(self._context) + CB, source, len(source))
@@ -171,6 +187,18 @@ class Runner:
             arrival.hook, families, arrival.frame, arrival.mark, is_tunnelled
         )
         return self._of_device(ended, arrival.mark)
+
+    def _arrive(
+        self, families: tuple[Family, ...], frame: bytes, mark: int
+    ) -> tuple[int, bytes, int]:
+        """Show a frame from the wire to XDP, and to tc if that passed it."""
+        xdp = self._node.xdp
+        if xdp and len(frame) >= SHORTEST:
+            verdict, seen, _ = self._run_one(xdp.program, frame, None)
+            sent = xdp.judge(frame, verdict, seen)
+            if sent is not None:
+                return REDIRECT, sent, mark & ~MARK_MASK | MARK_TRANSLATED
+        return self._pass(Hook.FROM_NETDEV, families, frame, mark)
 
     def _of_device(
         self, ended: tuple[int, bytes, int], mark: int
@@ -208,13 +236,18 @@ class Runner:
             self._sources[key] = tunnel_source(address(key[0]), key[1])
         return self._sources[key]
 
-    def _run_one(self, program: int, frame: bytes, mark: int) -> tuple[int, bytes, int]:
+    def _run_one(
+        self, program: int, frame: bytes, mark: int | None
+    ) -> tuple[int, bytes, int]:
+        """Run a program; *mark* None: one of XDP, which has no such context."""
         run = self._run
         ctypes.memmove(self._given, frame, len(frame))
-        pack_into("=I", self._context, MARK, mark)
+        pack_into("=I", self._context, MARK, mark or 0)
         run.prog_fd = program
         run.data_size_in, run.data_size_out = len(frame), ROOM
-        run.ctx_size_in = run.ctx_size_out = CONTEXT_SIZE
+        run.ctx_size_in = 0 if mark is None else CONTEXT_SIZE
+        run.ctx_size_out = run.ctx_size_in
+        run.ctx_in, run.ctx_out = self._contexts if run.ctx_size_in else (0, 0)
         syscall.bpf(syscall.Command.PROG_TEST_RUN, run)
         out = ctypes.string_at(run.data_out, run.data_size_out)
         (mark_after,) = unpack_from("=I", self._context_out, MARK)
@@ -235,8 +268,10 @@ class Runner:
         for family, table in self._nats.items():
             for raw, value in table.rows():
                 *key, direction = KEYS[family].unpack(raw)
-                found = forward if direction == FORWARD else backward
-                found[tuple(key)] = half_row(value, family)
+                if direction == FORWARD:
+                    forward[tuple(key)] = forward_row(value, family)
+                else:
+                    backward[tuple(key)] = half_row(value, family)
         return forward, backward
 
     def datagrams(self) -> dict[Datagram, DatagramRow]:
@@ -349,6 +384,13 @@ def half_row(value: bytes, family: Family) -> HalfRow:
     becomes, port, tcp, flags, endpoint, policy, *_, mac, host_mac, _ = fields
     to = _some(becomes), int.from_bytes(port, "big"), _some(endpoint)
     return *to, mac + host_mac, policy, tcp, bool(flags & NAT_HOST_SOCKET)
+
+
+def forward_row(value: bytes, family: Family) -> HalfRow:
+    """Decode a forward half without XDP's MACs, which must be those of the way."""
+    address, port, endpoint, macs, policy, tcp, is_host = half_row(value, family)
+    assert macs in (bytes(12), ROUTER + bytes(6), ROUTER + UPLINK), macs.hex(":")
+    return address, port, endpoint, bytes(12), policy, tcp, is_host
 
 
 def _some(packed: bytes) -> bytes:

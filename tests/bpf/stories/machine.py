@@ -49,7 +49,7 @@ protocols = st.sampled_from(("udp", "tcp", "tcp", "echo", "sctp"))
 flags = st.sampled_from(("ack", "syn", "syn", "fin", "rst", "accept"))
 own_ports = st.sampled_from((40000, 40001, 39999))
 host_ports = st.integers(*PORTS)
-hooks = st.sampled_from(sorted(set(Hook) - {Hook.FORWARD_GUARD}))
+hooks = st.sampled_from(sorted(set(Hook) - {Hook.FORWARD_GUARD, Hook.XDP_NETDEV}))
 
 Seat = Callable[[], tuple[Node, Checker]]
 

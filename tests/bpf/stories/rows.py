@@ -14,7 +14,7 @@ from bpf.model.check import (
 )
 from bpf.model.outcome import Arrival, Seen
 from bpf.model.packet import Tuple, reverse
-from bpf.model.runner import FORWARD, SIZES, aged, flow_row, half_row
+from bpf.model.runner import FORWARD, SIZES, aged, flow_row, forward_row, half_row
 
 FLOW, BACKWARD = 0, 2
 
@@ -39,7 +39,7 @@ class Rows:
         table = self._checker.datapath.table
         flows = {k: flow_row(v, SIZES[len(k[0])]) for k, v in self._rows(FLOW)}
         compare("flows", flow_rows(table), flows)
-        forward = {k: half_row(v, SIZES[len(k[0])]) for k, v in self._rows(FORWARD)}
+        forward = {k: forward_row(v, SIZES[len(k[0])]) for k, v in self._rows(FORWARD)}
         compare("forward halves", forward_rows(table), forward)
         backward = {k: half_row(v, SIZES[len(k[0])]) for k, v in self._rows(BACKWARD)}
         compare("reverse halves", backward_rows(table), backward)

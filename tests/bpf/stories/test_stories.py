@@ -1,8 +1,8 @@
 """
 Made-up stories of one node, in kernel and model; the same ones each time.
 
-Each setting is played in one world.  ``make stories STORIES=500`` plays each in all,
-and tells other stories each time.
+Each setting is played in one world, and XDP in all.  ``make stories STORIES=500``
+plays each in all, and tells other stories each time.
 """
 
 import os
@@ -33,9 +33,13 @@ SETTINGS = {
     "direct": Setup(),
     "stack": Setup(GatewayPath.STACK),
     "redecide": Setup(existing_flows=ExistingFlows.REDECIDE),
+    "xdp": Setup(has_xdp=True),
 }
-FEW_PLAYS = zip(SETTINGS, WORLDS, strict=True)
-PLAYS = list(product(SETTINGS, WORLDS) if MANY else FEW_PLAYS)
+FEW_PLAYS = [
+    *zip(("direct", "stack", "redecide"), WORLDS, strict=True),
+    *(("xdp", world) for world in WORLDS),
+]
+PLAYS = list(product(SETTINGS, WORLDS)) if MANY else FEW_PLAYS
 
 
 def _name(play: tuple[str, World]) -> str:

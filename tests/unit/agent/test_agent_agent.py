@@ -1,6 +1,7 @@
 """The agent whole, over a fake kernel and a source in memory."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +16,7 @@ from outgate.agent.agent import Agent
 from outgate.agent.ask import AgentAbsentError, ask
 from outgate.agent.config import AgentConfig, load_config
 from outgate.cli.monitor import policy_names
-from outgate.errors import ConfigError
+from outgate.errors import ConfigError, KernelError
 from outgate.kernel.fake import FakeKernel
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection, MetricRecord
@@ -46,7 +47,7 @@ from outgate.state.entries import (
     PolicyKey,
     TunnelKey,
 )
-from outgate.state.facts import Link, NodeFacts
+from outgate.state.facts import Link, NodeFacts, XdpFeature
 from outgate.state.snapshot import policy_rows
 
 NODE = NodeName("k8s-guide-worker2")
@@ -152,6 +153,14 @@ class Bench:
 
     async def ask(self, path: str) -> Any:
         return await asyncio.to_thread(ask, self.config.status_socket, path)
+
+    async def get(self, path: str) -> str:
+        """Return the whole answer, with its status line."""
+        reader, writer = await asyncio.open_unix_connection(self.config.status_socket)
+        writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer.decode()
 
     async def after_round(self, number: int) -> Any:
         """Return the status once round *number* is over."""
@@ -379,6 +388,29 @@ async def test_status_tells_drops_from_what_is_left_alone(tmp_path: Path) -> Non
         "byte_count": 60,
     } in status["packets"]
     assert (status["existingFlows"], status["otherFamily"]) == ("keep", "pass")
+
+
+async def test_refused_xdp_is_told_but_leaves_the_node_ready(tmp_path: Path) -> None:
+    """The tc programs do all the work."""
+    able = XdpFeature.BASIC | XdpFeature.REDIRECT
+    refusing = Bench(load_config({"node": NODE}, {}))
+    eth0, tunnel = refusing.kernel.facts.links
+    facts = replace(FACTS, links=(replace(eth0, xdp_features=able), tunnel))
+    refusing.kernel.set_facts(facts)
+    on_uplink = AttachmentKey("eth0", Hook.XDP_NETDEV)
+    refusing.kernel.refuse(
+        on_uplink, KernelError("attach xdp_netdev_v4", errno.EOPNOTSUPP)
+    )
+    async with running(tmp_path, refusing) as bench:
+        status = await bench.after_round(1)
+        ready, metrics = await bench.get("/readyz"), await bench.get("/metrics")
+
+    (uplink,) = status["uplinks"]
+    assert (status["gatewayHook"], uplink["hook"]) == ("auto", "tc")
+    assert "attach xdp_netdev_v4" in uplink["reason"]
+    assert [one["key"] for one in status["failures"]] == ["xdp_netdev on eth0"]
+    assert 'outgate_uplink_hook{hook="tc",interface="eth0"} 1.0' in metrics
+    assert " 200 " in ready.splitlines()[0]
 
 
 async def test_status_tells_that_the_report_cannot_be_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from outgate.agent.config import load_config
 from outgate.errors import ConfigError
 from outgate.kernel.settings import ExistingFlows, GatewayPath, OtherFamily
+from outgate.policy.xdp import GatewayHook
 from outgate.settings import HostPort
 
 
@@ -57,6 +58,36 @@ def test_choices_reach_the_datapath() -> None:
     assert settings.other_family is OtherFamily.DROP
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("gateway-path", "stack"), ("tunnel-way", "device")]
+)
+def test_xdp_is_refused_beside_settings_that_rule_it_out(
+    setting: str, value: str
+) -> None:
+    flags = {"node": "n", "gateway-hook": "xdp", setting: value}
+    with pytest.raises(ConfigError) as raised:
+        load_config(flags, {})
+
+    assert str(raised.value).startswith(f"gateway-hook: xdp needs {setting} ")
+    assert str(raised.value).endswith(f", not {value}; choose auto or tc")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, GatewayHook.AUTO),
+        ({"gateway-hook": "xdp"}, GatewayHook.XDP),
+        ({"gateway-hook": "tc"}, GatewayHook.TC),
+        ({"gateway-path": "stack"}, GatewayHook.TC),
+        ({"tunnel-way": "device"}, GatewayHook.TC),
+    ],
+)
+def test_auto_leaves_all_to_tc_where_other_settings_rule_out_xdp(
+    flags: dict[str, str], expected: GatewayHook
+) -> None:
+    assert load_config({"node": "n", **flags}, {}).xdp_setting is expected
+
+
 def test_metrics_address_may_leave_out_the_host() -> None:
     config = load_config({"node": "n", "metrics-address": ":9100"}, {})
 
@@ -69,6 +100,7 @@ def test_metrics_address_may_leave_out_the_host() -> None:
         ("tunnel-port", "99999", "--tunnel-port: '99999' is not from 1 to 65535"),
         ("tunnel-vni", "x", "--tunnel-vni: 'x' is not a number from 1 to 16777215"),
         ("gateway-path", "fast", "--gateway-path: 'fast' is none of direct, stack"),
+        ("gateway-hook", "fast", "--gateway-hook: 'fast' is none of auto, xdp, tc"),
         ("existing-flows", "x", "--existing-flows: 'x' is none of keep, redecide"),
         ("other-family", "leak", "--other-family: 'leak' is none of pass, drop"),
         (

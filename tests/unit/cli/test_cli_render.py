@@ -109,6 +109,24 @@ def test_a_flow_of_a_newer_datapath_is_shown_as_bytes() -> None:
     )
 
 
+def test_a_source_is_shown_with_its_set() -> None:
+    pod = "0a00012a"
+
+    assert map_rows(
+        MapName.SOURCE_V4,
+        [(bytes.fromhex(pod), bytes.fromhex(f"{pod} 05000000"))],
+    ) == [MapRow("10.0.1.42", "set 5")]
+
+
+def test_a_row_of_a_set_is_shown_as_the_row_of_a_pod() -> None:
+    key = bytes.fromhex("38000000 05000000 cb007100")
+    value = bytes.fromhex("ac120005 ac120004 07000000 01 000000")
+
+    assert map_rows(MapName.SET_V4, [(key, value)]) == [
+        MapRow("set 5 -> 203.0.113.0/24", "172.18.0.5 172.18.0.4 policy 0x00000007")
+    ]
+
+
 def test_snat_row_says_what_becomes_of_the_source() -> None:
     key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 01 0000")
     value = bytes.fromhex(
@@ -217,6 +235,8 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "gatewayPath": "direct",
         "existingFlows": "keep",
         "otherFamily": "pass",
+        "gatewayHook": "auto",
+        "uplinks": [{"interface": "eth0", "hook": "tc", "reason": "it is a veth"}],
         "source": {"listed": True, "complete": False, "errors": {"pods": "refused"}},
         "egressNode": {"written": 1, "failed": 2, "error": "forbidden"},
         "lastRound": None,
@@ -250,6 +270,8 @@ def test_status_text_says_that_a_failing_source_removes_nothing() -> None:
         "gateway path     direct",
         "existing flows   keep",
         "other family     pass",
+        "gateway hook     auto",
+        "uplink           eth0 by tc: it is a veth",
         "source           failing: entries are added, none is removed",
         "                 pods: refused",
         "EgressNode       not written: forbidden",

@@ -7,6 +7,7 @@ from outgate.lab.network import (
     host_sysctls,
     masquerade_rules,
     pod_sysctls,
+    xdp_port_commands,
 )
 from outgate.lab.settings import IpFamily
 from outgate.lab.topology import DEFAULT, draw, topology_of
@@ -36,6 +37,13 @@ def test_bridge_commands_cable_each_host_from_the_wires_namespace() -> None:
         "link add port1 mtu 1500 type veth peer name eth0 mtu 1500"
         " address 02:42:ac:12:00:04 netns 101\nlink set port1 master docker0 up\n"
     ) in text
+
+
+def test_each_port_takes_from_xdp_and_hands_finished_checksums_to_it() -> None:
+    commands = [" ".join(command) for command in xdp_port_commands(DEFAULT)]
+
+    assert len(commands) == len(DEFAULT.hosts)
+    assert commands[1] == "ethtool -K port1 gro on tx off"
 
 
 def test_host_commands_route_to_the_pods_of_other_nodes() -> None:

@@ -101,6 +101,7 @@ def test_agent_pod_carries_the_gateway_path_and_the_pin_folder() -> None:
 
     environment = {item["name"]: item["value"] for item in container["env"]}
     assert environment["OUTGATE_GATEWAY_PATH"] == "stack"
+    assert environment["OUTGATE_CONFIG"] == str(FOLDER.agent_settings)
     assert environment["OUTGATE_PIN_DIR"] == "/sys/fs/bpf/tc/globals"
     assert container["command"][:2] == ["outgate", "agent"]
 

@@ -3,7 +3,8 @@
 import pytest
 
 from outgate.lab.errors import LabError
-from outgate.lab.settings import IpFamily, LabSettings
+from outgate.lab.settings import GatewayPath, IpFamily, LabSettings
+from outgate.policy.xdp import GatewayHook
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,8 @@ def test_mtu_below_what_ipv6_needs_is_refused() -> None:
 
 def test_mtu_of_an_ipv4_lab_may_be_small() -> None:
     assert LabSettings(mtu=576).pod_mtu == 576
+
+
+def test_xdp_beside_the_hosts_stack_is_refused() -> None:
+    with pytest.raises(LabError, match="--gateway-hook: xdp needs --gateway-path dir"):
+        LabSettings(gateway_path=GatewayPath.STACK, gateway_hook=GatewayHook.XDP)

@@ -25,3 +25,9 @@ def test_exposition_tells_what_was_collected() -> None:
 
     assert "outgate_datapath_collecting 1.0" in lines
     assert 'outgate_datapath_collected_flows_total{family="ipv6"} 7.0' in lines
+
+
+def test_exposition_tells_where_packets_are_met_first() -> None:
+    lines = exposition(Statistics(hooks={"eth0": "xdp"})).decode().splitlines()
+
+    assert 'outgate_uplink_hook{hook="xdp",interface="eth0"} 1.0' in lines

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * XDP gateway, towards the world: out of the tunnel, translated by the flow's entry, to the
+ * next hop. As overlay.h and nat.h do it for a packet whose flow needs no decision.
+ */
+#ifndef OUTGATE_XDP_FORWARD_H
+#define OUTGATE_XDP_FORWARD_H
+
+#include "route.h"
+#include "xdp.h"
+
+/* The link's addresses, and by whose entry they are. */
+struct next_hop {
+	__u32 ifindex;
+	struct ip_address address;
+};
+
+/*
+ * When a packet last went to a next hop by the kernel. Not pinned: what is not known is taken
+ * for long ago.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(key_size, sizeof(struct next_hop));
+	__uint(value_size, sizeof(__u64)); /* jiffies */
+	__uint(max_entries, 4096);
+} next_hops SEC(".maps");
+
+/*
+ * The kernel asks after a neighbour only while it sends to it: once a second it sends, and
+ * this packet is the one.
+ */
+static __always_inline _Bool is_kernels_turn(const struct nat_entry *forward,
+					     const struct ip_address *destination, __u64 now)
+{
+	struct next_hop key = { .ifindex = forward->ifindex, .address = forward->next_hop };
+	__u64 *last;
+
+	if (address_is_none(&key.address))
+		key.address = *destination;
+	last = bpf_map_lookup_elem(&next_hops, &key);
+	if (last && !is_stale(*last, now))
+		return 0;
+	if (last)
+		*last = now;
+	else
+		bpf_map_update_elem(&next_hops, &key, &now, BPF_ANY);
+	return 1;
+}
+
+static __always_inline _Bool are_macs_known(const struct nat_entry *forward)
+{
+	const volatile __u16 *part = (const void *)forward->from_mac;
+
+	return part[0] | part[1] | part[2];
+}
+
+/*
+ * Look the MACs of a flow up, where the kernel has a neighbour and its route is still the
+ * flow's. from_mac is written last: another CPU that sees it sees the other too.
+ * Not inlined, to have a stack of its own. Return: are they known, and is it not the kernel's
+ * turn?
+ */
+static __noinline _Bool find_macs(struct context *context, struct nat_entry *forward,
+				  const struct ip_address *destination, __u64 now)
+{
+	const struct runtime_config *config = runtime_config();
+	struct ip_address next_hop;
+	struct bpf_fib_lookup fib;
+
+	if (!config)
+		return 0;
+	fib = route_query(forward, destination, config->tunnel_ifindex);
+	if (bpf_fib_lookup(context->xdp, &fib, sizeof(fib), 0))
+		return 0;
+	next_hop = route_next_hop(&fib);
+	if (fib.ifindex != forward->ifindex || !address_equal(&next_hop, &forward->next_hop))
+		return 0;
+	__builtin_memcpy(forward->to_mac, fib.dmac, ETH_ALEN);
+	barrier();
+	__builtin_memcpy(forward->from_mac, fib.smac, ETH_ALEN);
+	return !is_kernels_turn(forward, destination, now);
+}
+
+/* The entry of a packet from @node whose flow goes on as it was decided; or NULL. */
+static __always_inline struct nat_entry *forward_entry(const struct packet *packet,
+						       const struct ip_address *node, __u64 now)
+{
+	const struct runtime_config *config = runtime_config();
+	struct tuple key = forward_key(&packet->tuple);
+	struct nat_entry *forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &key);
+
+	if (!forward || !config || !forward->ifindex ||
+	    forward->route_generation != config->route_generation ||
+	    !address_equal(&forward->tunnel_endpoint, node) ||
+	    !is_live(forward->last_seen, key.protocol, forward->tcp, now) ||
+	    is_outdated(forward->policy_generation) ||
+	    is_decided_anew(packet, forward->tcp, forward->last_seen, now))
+		return 0;
+	return forward;
+}
+
+/* As nat_touch_forward(), of a flow from @node. Not inlined: seldom. */
+static __noinline int refresh_forward(struct nat_entry *forward, const struct packet *packet,
+				      const struct ip_address *node, __u64 now)
+{
+	struct work *work = work_begin();
+
+	if (!work)
+		return -1;
+	work->origin = (struct origin){ .tunnel_endpoint = *node };
+	return nat_touch_forward(work, forward, packet, now);
+}
+
+/**
+ * xdp_forward - translate and send what @node tunnelled here
+ * @outer_size: bytes of outer header
+ * Return: what the kernel is told.
+ */
+static __always_inline int xdp_forward(struct context *context, const struct ip_address *node,
+				       __u32 outer_size)
+{
+	__u64 now = bpf_jiffies64();
+	struct nat_entry *forward;
+	struct ip_address address;
+	__u8 to[ETH_ALEN], from[ETH_ALEN];
+	__u32 ifindex, policy;
+	struct packet packet;
+	__be16 port;
+
+	context->offset = outer_size;
+	if (!parse_plain(context_start(context), context_end(context), &packet) ||
+	    has_last_hop(context) ||
+	    is_pod_address(&packet.tuple.destination))
+		return XDP_PASS;
+	forward = forward_entry(&packet, node, now);
+	if (!forward || !is_way(context, forward->ifindex, context_size(context) - ETH_HLEN) ||
+	    !context_is_whole(context))
+		return XDP_PASS;
+	if ((is_refresh_due(forward, tcp_bits(&packet, 0), now) &&
+	     refresh_forward(forward, &packet, node, now)) ||
+	    (!are_macs_known(forward) &&
+	     !find_macs(context, forward, &packet.tuple.destination, now)))
+		return XDP_PASS;
+	address = forward->address;
+	port = forward->port;
+	policy = forward->policy;
+	ifindex = forward->ifindex;
+	__builtin_memcpy(to, forward->to_mac, ETH_ALEN);
+	__builtin_memcpy(from, forward->from_mac, ETH_ALEN);
+	if (bpf_xdp_adjust_head(context->xdp, outer_size))
+		return XDP_PASS;
+	context->offset = 0;
+	if (nat_write(context, &packet, NAT_FORWARD, &address, port, 1) ||
+	    write_link(context, to, from, OUR_ETH_P))
+		return xdp_failed(context, DIRECTION_TO_WORLD, policy);
+	count(FORWARDED, DIRECTION_TO_WORLD, policy, context_size(context));
+	return context_send(context, ifindex);
+}
+
+#endif

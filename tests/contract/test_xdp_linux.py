@@ -1,0 +1,435 @@
+"""The XDP program on a node's uplinks: attached, adopted, mended, kept off."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from contract.isolation import skip_without_root
+from contract.kernel_sides import PIN_DIR, SETTINGS, held_by, ip, isolated, start
+from outgate.kernel import netdev, syscall, xdp
+from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY, XDP_PROGRAM
+from outgate.kernel.links import FOLDER, pin_name
+from outgate.kernel.linux import LinuxKernel
+from outgate.kernel.maps import MapName
+from outgate.kernel.objects import load_program
+from outgate.kernel.pinned import PinnedMap
+from outgate.state.entries import Attachment, AttachmentKey, Family, Hook
+from outgate.state.facts import Link, XdpFeature, XdpProgram
+from outgate.state.plan import Put, Remove
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("tiny_datapath")]
+
+UPLINK = AttachmentKey("v0", Hook.XDP_NETDEV)
+CURRENT, STALE = Attachment.CURRENT, Attachment.STALE
+PIN = PIN_DIR / FOLDER / pin_name(UPLINK, Family.V4)
+
+
+@pytest.fixture(autouse=True)
+def _needs_driver_facts() -> None:
+    skip_without_root()
+    if netdev.xdp_features() is None:
+        pytest.skip("needs what drivers can do in XDP: Linux 6.3")
+
+
+def test_xdp_runs_the_program_for_ipv4_natively_and_leads_to_the_one_for_ipv6() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+
+        assert await held_by(kernel) == {UPLINK: CURRENT}
+        assert mode_of("v0") == "native"
+        assert joined() not in (0, program_of("v0"))
+        assert len(list((PIN_DIR / FOLDER).iterdir())) == 1
+
+    isolated(body)
+
+
+def test_a_link_says_what_its_driver_can_and_whose_program_it_has() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        before = link_of(kernel)
+        await attach(kernel)
+        await kernel.observe()
+
+        able = XdpFeature.BASIC | XdpFeature.REDIRECT
+        assert (before.xdp_features, before.xdp_program) == (able, XdpProgram.NONE)
+        assert link_of(kernel).xdp_program is XdpProgram.OURS
+        assert link_of(kernel, "br0").xdp_features == XdpFeature(0)
+
+    isolated(body)
+
+
+def test_a_new_agent_replaces_the_program_in_place() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        first, link = program_of("v0"), PIN.stat().st_ino
+        kernel.close()
+        kernel = await start(is_xdp_used=True)
+        before = await held_by(kernel)
+        program_between = program_of("v0")
+        whose = link_of(kernel).xdp_program
+        await attach(kernel)
+
+        assert before == {UPLINK: STALE}
+        assert whose is XdpProgram.FORMER
+        assert program_between == first
+        assert program_of("v0") not in (0, first)
+        assert PIN.stat().st_ino == link
+        assert await held_by(kernel) == {UPLINK: CURRENT}
+
+    isolated(body)
+
+
+def test_xdp_sends_out_of_an_interface_only_while_it_has_a_program() -> None:
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        none = devices()
+        await attach(kernel)
+        mtu = {link_of(kernel).index: 1500}
+        during = devices()
+        await kernel.apply([Remove(UPLINK)])
+
+        assert (none, during, devices()) == ({}, mtu, {})
+        assert mode_of("v0") == ""
+        assert list((PIN_DIR / FOLDER).iterdir()) == []
+
+    isolated(body)
+
+
+def test_xdp_does_not_send_out_of_a_veth_whose_peer_would_lose_it() -> None:
+    async def body() -> None:
+        kernel = await with_link(can_send=False)
+        await attach(kernel)
+
+        assert await held_by(kernel) == {UPLINK: CURRENT}
+        assert devices() == {}
+
+    isolated(body)
+
+
+def test_a_changed_mtu_is_told_to_the_programs() -> None:
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        ip("link", "set", "v0", "mtu", "1400")
+        await kernel.observe()
+
+        assert devices() == {link_of(kernel).index: 1400}
+
+    isolated(body)
+
+
+def test_xdp_does_not_send_out_of_an_interface_that_is_down() -> None:
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        ip("link", "set", "v0", "down")
+        await kernel.observe()
+
+        assert devices() == {}
+
+    isolated(body)
+
+
+def test_an_interface_that_went_leaves_a_stale_hook_and_no_device() -> None:
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        ip("link", "del", "v0")
+        lost = await held_by(kernel)
+        without = devices()
+        add_link(can_send=True)
+        await attach(kernel)
+
+        assert (lost, without) == ({UPLINK: STALE}, {})
+        assert await held_by(kernel) == {UPLINK: CURRENT}
+        assert devices() == {link_of(kernel).index: 1500}
+
+    isolated(body)
+
+
+def test_a_link_that_somebody_detached_is_stale_until_it_is_mended() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        link = syscall.obj_get(PIN)
+        syscall.link_detach(link)
+        os.close(link)
+        lost = await held_by(kernel)
+        await attach(kernel)
+
+        assert lost == {UPLINK: STALE}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
+
+    isolated(body)
+
+
+def test_another_way_to_ipv6_is_stale_until_it_is_mended() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        program = load_program(UPLINK.hook, Family.V6, PIN_DIR, SETTINGS.encode())
+        with PinnedMap(PIN_DIR / MapName.XDP) as table:
+            table.put(bytes(4), XDP_PROGRAM.pack(program.fd))
+        os.close(program.fd)
+        lost = await held_by(kernel)
+        await attach(kernel)
+
+        assert lost == {UPLINK: STALE}
+        assert await held_by(kernel) == {UPLINK: CURRENT}
+
+    isolated(body)
+
+
+def test_a_renamed_interface_keeps_its_program() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        ip("link", "set", "v0", "name", "wan0")
+        renamed = AttachmentKey("wan0", Hook.XDP_NETDEV)
+        lost = await held_by(kernel)
+        before = program_of("wan0")
+        failures = await kernel.apply([Put(renamed, CURRENT), Remove(UPLINK)])
+
+        assert lost == {UPLINK: STALE}
+        assert failures == {}
+        assert await held_by(kernel) == {renamed: CURRENT}
+        assert program_of("wan0") == before
+
+    isolated(body)
+
+
+def test_an_interface_renamed_between_two_agents_runs_the_new_program() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        kernel.close()
+        ip("link", "set", "v0", "name", "wan0")
+        kernel = await start(is_xdp_used=True)
+        await kernel.observe()
+        before = program_of("wan0")
+        renamed = AttachmentKey("wan0", Hook.XDP_NETDEV)
+        failures = await kernel.apply([Put(renamed, CURRENT), Remove(UPLINK)])
+
+        assert failures == {}
+        assert await held_by(kernel) == {renamed: CURRENT}
+        assert program_of("wan0") != before
+
+    isolated(body)
+
+
+def test_xdp_stops_sending_out_of_an_interface_before_its_program_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A driver lets go of what it sends by together with the program."""
+    seen: list[Mapping[int, int]] = []
+    detach = syscall.link_detach
+
+    def noting(link: int) -> None:
+        seen.append(devices())
+        detach(link)
+
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        monkeypatch.setattr(syscall, "link_detach", noting)
+        await kernel.apply([Remove(UPLINK)])
+
+        assert seen == [{}]
+
+    isolated(body)
+
+
+@pytest.mark.parametrize("mode", ["xdp", "xdpgeneric"])
+def test_the_xdp_program_of_somebody_else_stays(mode: str) -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        foreign = put_foreign(mode)
+        await kernel.observe()
+        whose = link_of(kernel).xdp_program
+        failures = await kernel.apply([Put(UPLINK, CURRENT)])
+
+        assert whose is XdpProgram.FOREIGN
+        assert "an XDP program of somebody else is there" in str(failures[UPLINK])
+        assert "gateway-hook" in str(failures[UPLINK])
+        assert program_of("v0") == foreign
+        assert await held_by(kernel) == {}
+
+    isolated(body)
+
+
+def test_a_driver_without_xdp_refuses_and_the_mend_is_told() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        bridge = AttachmentKey("br0", Hook.XDP_NETDEV)
+        failures = await kernel.apply([Put(bridge, CURRENT)])
+
+        assert "its driver has no native XDP" in str(failures[bridge])
+        assert await held_by(kernel) == {}
+
+    isolated(body)
+
+
+def test_a_driver_that_refuses_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any change brings a round, and each try may cost a card its queues."""
+    tries: list[int] = []
+    create = syscall.link_create_xdp
+
+    def counting(program: int, ifindex: int) -> int:
+        tries.append(ifindex)
+        return create(program, ifindex)
+
+    async def body() -> None:
+        kernel = await with_link()
+        monkeypatch.setattr(syscall, "link_create_xdp", counting)
+        bridge = AttachmentKey("br0", Hook.XDP_NETDEV)
+        told = [
+            str((await kernel.apply([Put(bridge, CURRENT)]))[bridge]) for _ in "123"
+        ]
+        counts = [len(tries)]
+        monkeypatch.setattr(xdp, "REFUSAL_SECONDS", 0)
+        await kernel.apply([Put(bridge, CURRENT)])
+
+        assert len(set(told)) == 1
+        assert [*counts, len(tries)] == [1, 2]
+
+    isolated(body)
+
+
+def test_what_is_refused_wakes_no_round() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await kernel.apply([Put(AttachmentKey("br0", Hook.XDP_NETDEV), CURRENT)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await kernel.wait_changed()
+        await attach(kernel)
+        async with asyncio.timeout(5):
+            await kernel.wait_changed()
+
+    isolated(body)
+
+
+def test_without_xdp_an_agent_takes_away_what_a_former_one_attached() -> None:
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        kernel.close()
+        kernel = await start(is_xdp_used=False)
+
+        assert await held_by(kernel) == {}
+        assert mode_of("v0") == ""
+        assert devices() == {}
+        assert list((PIN_DIR / FOLDER).iterdir()) == []
+
+    isolated(body)
+
+
+def test_a_refused_program_leaves_nothing_of_a_former_agents(
+    tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former one would go on by maps that the new tc programs may not share."""
+    for path in tiny_objects.iterdir():
+        if not path.name.startswith("xdp_netdev"):
+            (tmp_path / path.name).symlink_to(path)
+
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        kernel.close()
+        monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
+        kernel = await start(is_xdp_used=True)
+        failures = await kernel.apply([Put(UPLINK, CURRENT)])
+
+        assert mode_of("v0") == ""
+        assert await held_by(kernel) == {}
+        assert "load xdp_netdev_v4" in str(failures[UPLINK])
+
+    isolated(body)
+
+
+def add_link(*, can_send: bool) -> None:
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    if can_send:
+        subprocess.run(("ethtool", "-K", "v1", "gro", "on"), check=True)
+    for name in ("v0", "v1"):
+        ip("link", "set", name, "up")
+
+
+async def with_link(*, can_send: bool = False) -> LinuxKernel:
+    """Start an agent's kernel side in a namespace with a veth and a bridge."""
+    add_link(can_send=can_send)
+    ip("link", "add", "br0", "type", "bridge")
+    kernel = await start(is_xdp_used=True)
+    await kernel.observe()
+    return kernel
+
+
+async def attach(kernel: LinuxKernel) -> None:
+    await kernel.observe()
+
+    assert await kernel.apply([Put(UPLINK, CURRENT)]) == {}
+
+
+def put_foreign(mode: str) -> int:
+    """Attach a program by ``ip``, as a network plugin does; return its id."""
+    program = load_program(Hook.XDP_NETDEV, Family.V6, PIN_DIR, SETTINGS.encode())
+    path = PIN_DIR / "foreign"
+    syscall.obj_pin(program.fd, path)
+    os.close(program.fd)
+    ip("link", "set", "dev", "v0", mode, "pinned", str(path))
+    return program.number
+
+
+def link_of(kernel: LinuxKernel, name: str = "v0") -> Link:
+    (link,) = (link for link in kernel.facts.links if link.name == name)
+    return link
+
+
+def shown(name: str) -> str:
+    """Return what ``ip`` says of an interface."""
+    done = subprocess.run(
+        ("ip", "-details", "link", "show", "dev", name),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def mode_of(name: str) -> str:
+    text = shown(name)
+    if "prog/xdp" not in text:
+        return ""
+    return "generic" if "xdpgeneric" in text else "native"
+
+
+def program_of(name: str) -> int:
+    """Return the id of the XDP program of an interface."""
+    words = shown(name).split()
+    return int(words[words.index("id", words.index("prog/xdp")) + 1])
+
+
+def joined() -> int:
+    """Return the id of the program that IPv4's goes on with."""
+    with PinnedMap(PIN_DIR / MapName.XDP) as table:
+        (number,) = XDP_PROGRAM.unpack(table.get(bytes(4)))
+    return int(number)
+
+
+def devices() -> Mapping[int, int]:
+    """Return the MTU of each interface that XDP may send out of, which are veths."""
+    with PinnedMap(PIN_DIR / MapName.XDP_DEVICE) as table:
+        rows = {
+            XDP_DEVICE_KEY.unpack(key)[0]: XDP_DEVICE.unpack(value)
+            for key, value in table.rows()
+        }
+    assert all(is_veth for _, is_veth in rows.values())
+    return {index: mtu for index, (mtu, _) in rows.items()}
