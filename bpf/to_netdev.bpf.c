@@ -135,20 +135,21 @@ static __always_inline int keep_host_port(struct work *work, const struct packet
 	return VERDICT_PASS;
 }
 
+static __always_inline _Bool has_mark(const struct __sk_buff *skb, __u32 mark)
+{
+	return (skb->mark & settings.mark_mask) == mark;
+}
+
 static __always_inline int handle(struct context *context, struct packet *packet, __u32 *policy)
 {
-	__u32 mark = context->skb->mark & settings.mark_mask;
 	const struct endpoint *endpoint;
 	const struct egress_value *row;
 
-	if (mark == settings.mark_translated)
-		/* From-overlay or from-container did it. */
-		return VERDICT_PASS;
 	context_parse(context, packet);
 	if (packet->class == PACKET_OTHER_FAMILY)
 		return VERDICT_PASS;
 	fragment_resolve(context, packet);
-	if (mark == settings.mark_overlay) {
+	if (has_mark(context->skb, settings.mark_overlay)) {
 		if (packet->class == PACKET_OTHER)
 			return -DROP_INVALID;
 		return packet->class == PACKET_ICMP_ERROR ? translate_error(context, packet, policy)
@@ -183,20 +184,21 @@ static __always_inline int handle(struct context *context, struct packet *packet
 SEC("tc")
 int FAMILY(to_netdev)(struct __sk_buff *skb)
 {
-	struct context context = { .skb = skb, .work = work_begin() };
+	struct context context = { .skb = skb };
 	struct packet *packet;
 	__u32 policy = 0;
 	int verdict;
 
+	if (has_mark(skb, settings.mark_translated))
+		/* From-netdev, from-overlay or from-container did it. */
+		return VERDICT_NEXT;
+	context.work = work_begin();
 	if (!context.work)
 		return VERDICT_DROP;
 	packet = &context.work->packet;
 	verdict = handle(&context, packet, &policy);
 
-	if (verdict == VERDICT_PASS && !policy)
-		return VERDICT_NEXT;
-	if (verdict == VERDICT_PASS &&
-	    (skb->mark & settings.mark_mask) != settings.mark_translated)
+	if (verdict == VERDICT_PASS && !(policy && has_mark(skb, settings.mark_translated)))
 		return VERDICT_NEXT;
 	settle(&context, packet, verdict, DIRECTION_TO_WORLD, policy);
 	return verdict < 0 ? VERDICT_DROP : VERDICT_NEXT;

@@ -193,7 +193,8 @@ static __always_inline int context_replace_l4(struct context *context, __u8 prot
 	/* ICMP has no pseudo header, ICMPv6 has. */
 	if (OUTGATE_FAMILY == 6 || protocol != OUR_ICMP)
 		error = context_replace_pseudo(context, offset, from, to, flags);
-	if (error)
+	if (error || from_port == to_port)
+		/* Most flows keep their port. */
 		return error;
 	return bpf_l4_csum_replace(context->skb, offset, from_port, to_port, flags | 2);
 }

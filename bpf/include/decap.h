@@ -45,6 +45,75 @@ static __always_inline int decap_strip(struct context *context, __u32 size, __u6
 	return 1;
 }
 
+/*
+ * Super-packets reach the device's receiver a little later than they reach us. What follows
+ * one of the same flow waits behind it there, until so many jiffies are over.
+ */
+#define BURST_JIFFIES 2
+#define BURSTS 256
+
+/* When the device last got a super-packet, by UDP source port. Each CPU has its own flows. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
+	__uint(max_entries, BURSTS);
+} bursts SEC(".maps");
+
+/* Is it a super-packet, or one right behind it? */
+static __always_inline _Bool is_of_burst(struct context *context, __be16 source_port)
+{
+	__u32 number = bpf_ntohs(source_port) % BURSTS;
+	__u64 now = bpf_jiffies64(), *last = bpf_map_lookup_elem(&bursts, &number);
+
+	if (!last)
+		return 1;
+	if (context->skb->gso_size) {
+		*last = now;
+		return 1;
+	}
+	return now - *last <= BURST_JIFFIES;
+}
+
+/* The UDP header of what comes to the tunnel's port, or NULL; who sent it is not known yet. */
+static __always_inline const struct udphdr *tunnel_udp(struct context *context)
+{
+	const struct ethhdr *eth = context_start(context);
+	const struct udphdr *udp = (const void *)(eth + 1) + sizeof(struct iphdr);
+
+	if ((const void *)(udp + 1) > context_end(context))
+		return 0;
+#if OUTGATE_FAMILY == 6
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		udp = (const void *)(eth + 1) + sizeof(struct ipv6hdr);
+		if ((const void *)(udp + 1) > context_end(context))
+			return 0;
+	} else
+#endif
+	if (eth->h_proto != bpf_htons(ETH_P_IP))
+		return 0;
+	return udp->dest == bpf_htons(settings.tunnel_port) ? udp : 0;
+}
+
+/* Of the packet's own family or not; see decap(). */
+static __always_inline int decap_any(struct context *context, struct ip_address *node)
+{
+	const struct ethhdr *eth = context_start(context);
+	__u32 size;
+
+	if ((const void *)(eth + 1) > context_end(context))
+		return 0;
+#if OUTGATE_FAMILY == 6
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		size = decap_match_v6(context, node);
+		return size ? decap_strip(context, sizeof(struct outer_v6), 0) : 0;
+	}
+#endif
+	size = decap_match_v4(context, node);
+	return size ? decap_strip(context, sizeof(struct outer_v4),
+				  OUTGATE_FAMILY == 6 ? ADJ_ROOM_DECAP_L3_IPV6 : 0) : 0;
+}
+
 /**
  * decap - take the outer header off a packet that another node tunnelled to this one
  * @node: set to the address of the node
@@ -55,33 +124,23 @@ static __always_inline int decap_strip(struct context *context, __u32 size, __u6
 static __noinline int decap(struct context *context, struct ip_address *node)
 {
 	const struct runtime_config *config = runtime_config();
-	const struct ethhdr *eth = context_start(context);
-	__u32 size;
+	const struct udphdr *udp;
+	int result;
 
 	if (settings.tunnel_way != TUNNEL_AUTO || !settings.tunnel_port || !config ||
 	    settings.gateway_path == GATEWAY_STACK)
 		return 0;
-	if (context->skb->gso_size || context->skb->vlan_present ||
-	    (void *)(eth + 1) > context_end(context))
-		/* The device cuts super-packets right; a tag leads to another interface. */
+	udp = tunnel_udp(context);
+	if (!udp || context->skb->vlan_present)
+		/* A tag leads to another interface. */
 		return 0;
-	context->came_by = config->tunnel_ifindex;
-	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
-		size = decap_match_v4(context, node);
-		if (!size)
-			return 0;
-		return decap_strip(context, sizeof(struct outer_v4),
-				   OUTGATE_FAMILY == 6 ? ADJ_ROOM_DECAP_L3_IPV6 : 0);
-	}
-#if OUTGATE_FAMILY == 6
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		size = decap_match_v6(context, node);
-		if (!size)
-			return 0;
-		return decap_strip(context, sizeof(struct outer_v6), 0);
-	}
-#endif
-	return 0;
+	if (is_of_burst(context, udp->source))
+		/* The device cuts super-packets right. */
+		return 0;
+	result = decap_any(context, node);
+	if (result > 0)
+		context->came_by = config->tunnel_ifindex;
+	return result;
 }
 
 #endif

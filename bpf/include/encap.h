@@ -52,6 +52,8 @@ static __always_inline int encap_redirect(struct context *context,
 		return -DROP_NO_TUNNEL;
 	if (context_untag(context))
 		return -DROP_REWRITE;
+	/* The device makes the source port of it, as we do, and links choose their queues. */
+	bpf_set_hash(context->skb, flow_hash(&context->work->packet.tuple));
 	verdict = outer_send(context, endpoint);
 	if (verdict)
 		return verdict;

@@ -54,12 +54,6 @@ tunnel_route(struct context *context, const struct runtime_config *config,
 	return bpf_map_lookup_elem(&tunnel_routes, endpoint);
 }
 
-/* The source port that the kernel's device takes: of one flow the same by either way. */
-static __always_inline __be16 outer_port(struct context *context)
-{
-	return outer_port_of(bpf_get_hash_recalc(context->skb));
-}
-
 /* Make room for @outer behind the link's header, and put it there. */
 static __always_inline int outer_put(struct context *context, const void *outer, __u32 size,
 				     __be16 protocol, __u64 flags)
@@ -88,7 +82,8 @@ static __always_inline int outer_put_v4(struct context *context, const struct in
 	__u32 size = context_size(context) - ETH_HLEN + sizeof(struct outer_v4);
 	struct outer_v4 outer;
 
-	outer_fill_v4(&outer, view, route->source.word[0], destination, outer_port(context), size);
+	outer_fill_v4(&outer, view, route->source.word[0], destination,
+		      outer_port_of(flow_hash(&context->work->packet.tuple)), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IP),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 }
@@ -101,7 +96,8 @@ static __always_inline int outer_put_v6(struct context *context, const struct in
 	__u32 size = context_size(context) - ETH_HLEN + sizeof(struct outer_v6);
 	struct outer_v6 outer;
 
-	outer_fill_v6(&outer, view, source, destination, outer_port(context), size);
+	outer_fill_v6(&outer, view, source, destination,
+		      outer_port_of(flow_hash(&context->work->packet.tuple)), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IPV6),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
 }

@@ -1,5 +1,7 @@
 """from-overlay: what comes out of the tunnel, on the gateway and on the pod's node."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from bpf.harness import (
@@ -25,11 +27,12 @@ from bpf.packets import (
     outbound,
     source_port_of,
 )
-from bpf.world import POLICY, Rows, World
+from bpf.uplink import UPLINK
+from bpf.world import IPV4, POLICY, Rows, World
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowDecision, MetricDirection, NatDirection
 from outgate.kernel.settings import GatewayPath
-from outgate.state.entries import Address, Hook
+from outgate.state.entries import Address, Family, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
@@ -223,6 +226,23 @@ def test_from_overlay_without_a_route_drops(world: World, make_node: MakeNode) -
 
     assert {(Reason.DROP_NO_ROUTE, OUT, POLICY): 1} == node.counts()
     assert {} == node.nats()
+
+
+@pytest.mark.parametrize("world", [IPV4], ids=lambda world: world.name)
+def test_from_overlay_sends_nothing_to_a_networks_broadcast_address(
+    node: Node, world: World
+) -> None:
+    at = UPLINK[Family.V4]
+    network = ip_network((at.address, at.prefix_length), strict=False)
+    node.put({world.row(world.REMOTE_POD, str(network)): world.via(world.HERE)})
+    lowest, broadcast = network[0], network[-1]
+    receive(node, world, outbound(UDP_NAME, world.REMOTE_POD, str(broadcast)))
+
+    assert {(Reason.DROP_NO_ROUTE, OUT, POLICY): 1} == node.counts()
+
+    packet = outbound(UDP_NAME, world.REMOTE_POD, str(lowest))
+
+    assert REDIRECT == receive(node, world, packet).verdict
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

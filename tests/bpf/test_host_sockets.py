@@ -25,6 +25,7 @@ from bpf.packets import (
     source_of,
     source_port_of,
 )
+from bpf.uplink import PEER_MAC
 from bpf.wire import attached, is_tested, tap
 from bpf.world import World
 from outgate.kernel import syscall
@@ -47,10 +48,11 @@ KINDS = {TCP_NAME: socket.SOCK_STREAM, UDP_NAME: socket.SOCK_DGRAM}
 
 @pytest.fixture
 def node(own_node: Node, world: World) -> Node:
-    """A gateway that knows its router's MAC address."""
+    """A gateway that knows the MAC addresses of its router and of the other node."""
     own_node.ip("link", "set", "uplink", "address", UPLINK_MAC)
-    router = (world.ROUTER, "lladdr", ROUTER_MAC)
-    own_node.ip("neighbour", "add", *router, "dev", "uplink")
+    # A link with a new address has forgotten its neighbours.
+    for peer, mac in ((world.ROUTER, ROUTER_MAC), (str(world.worker), PEER_MAC)):
+        own_node.ip("neighbour", "add", peer, "lladdr", mac, "dev", "uplink")
     return own_node
 
 
@@ -220,7 +222,8 @@ def test_a_socket_does_not_get_the_port_of_a_pods_flow(
         frame = next_frame(wire)
         reply = outbound(UDP_NAME, world.HERE, world.SERVER, PORT).reply().but(**MACS)
         to_pod = reply.but(destination=world.REMOTE_POD, ttl=63).build()
-        received = arrive(node, wire, reply.build(), lambda: next_frame(wire))
+        sent = arrive(node, wire, reply.build(), lambda: next_frame(wire))
+        received = node.untunnelled(sent)
 
         assert {REFUSED: 1} == {k: v for k, v in node.counts().items() if k == REFUSED}
         assert (world.OTHER_COVERED_SERVER, PORT) == (

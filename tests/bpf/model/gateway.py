@@ -8,7 +8,7 @@ one that was taken.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from bpf.harness import MARK_TRANSLATED, PASS
 from bpf.model.answers import time_exceeded
@@ -24,20 +24,20 @@ from outgate.kernel.reasons import Reason
 from outgate.state.entries import Family, NoEgressIP, NoGateway, PolicyEntry, ViaGateway
 
 
-def _of_everybody(at: UplinkAddress) -> tuple[bytes, bytes]:
-    network = ip_network((at.address, at.prefix_length), strict=False)
-    return network.network_address.packed, network.broadcast_address.packed
+def _network(at: UplinkAddress) -> IPv4Network | IPv6Network:
+    return ip_network((at.address, at.prefix_length), strict=False)
 
 
 HERE_TOO = frozenset(
     (
-        _of_everybody(UPLINK[Family.V6])[0],
-        *_of_everybody(UPLINK[Family.V4]),
+        _network(UPLINK[Family.V6]).network_address.packed,
+        _network(UPLINK[Family.V4]).broadcast_address.packed,
     )
 )
 """
 Whom every router of the uplink's network answers to, this node too: IPv6's anycast
-address of the subnet's routers (RFC 4291, 2.6.1), IPv4's broadcasts.
+address of the subnet's routers (RFC 4291, 2.6.1), IPv4's broadcast.  IPv4's lowest
+address is one like any other (Linux since 5.14).
 """
 
 
