@@ -31,12 +31,7 @@ from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.datapath import load_programs
 from outgate.kernel.events import Event
 from outgate.kernel.free import WORD_BITS, WORDS, bit_of
-from outgate.kernel.layouts import (
-    FREE_KEY,
-    FREE_VALUE,
-    XDP_DEVICE,
-    XDP_DEVICE_KEY,
-)
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import COUNTERS, MapName, encode_key, encode_value
 from outgate.kernel.objects import Pair, load_program
 from outgate.kernel.pinned import PinnedMap
@@ -212,7 +207,8 @@ class Node:
 
     def _build_xdp(self, pair: Pair) -> None:
         """Let the XDP programs find each other, and neighbours."""
-        join_families(self.pins, pair)
+        with PinnedMap(self.pins / MapName.XDP) as programs:
+            join_families(programs, pair)
         self.xdp = GatewayXdp(pair[Family.V4].fd)
         for at in UPLINK.values():
             way = ("lladdr", ROUTER_MAC, "dev", "uplink")

@@ -124,10 +124,10 @@ def test_nothing_is_looked_at_again_without_an_event(
     looks = 0
     look = devices.observe
 
-    def counted(name: str) -> devices.Observed:
+    def counted(name: str, xdp: devices.XdpKnown) -> devices.Observed:
         nonlocal looks
         looks += 1
-        return look(name)
+        return look(name, xdp)
 
     async def body() -> None:
         monkeypatch.setattr(devices, "observe", counted)

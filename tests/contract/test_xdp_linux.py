@@ -1,15 +1,16 @@
 """The XDP program on a node's uplinks: attached, adopted, mended, kept off."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from contract.isolation import skip_without_root
 from contract.kernel_sides import PIN_DIR, SETTINGS, held_by, ip, isolated, start
-from outgate.kernel import netdev, syscall
+from outgate.kernel import netdev, syscall, xdp
 from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY, XDP_PROGRAM
 from outgate.kernel.links import FOLDER, pin_name
 from outgate.kernel.linux import LinuxKernel
@@ -203,6 +204,47 @@ def test_a_renamed_interface_keeps_its_program() -> None:
     isolated(body)
 
 
+def test_an_interface_renamed_between_two_agents_runs_the_new_program() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await attach(kernel)
+        kernel.close()
+        ip("link", "set", "v0", "name", "wan0")
+        kernel = await start(is_xdp_used=True)
+        await kernel.observe()
+        before = program_of("wan0")
+        renamed = AttachmentKey("wan0", Hook.XDP_NETDEV)
+        failures = await kernel.apply([Put(renamed, CURRENT), Remove(UPLINK)])
+
+        assert failures == {}
+        assert await held_by(kernel) == {renamed: CURRENT}
+        assert program_of("wan0") != before
+
+    isolated(body)
+
+
+def test_xdp_stops_sending_out_of_an_interface_before_its_program_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A driver lets go of what it sends by together with the program."""
+    seen: list[Mapping[int, int]] = []
+    detach = syscall.link_detach
+
+    def noting(link: int) -> None:
+        seen.append(devices())
+        detach(link)
+
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        monkeypatch.setattr(syscall, "link_detach", noting)
+        await kernel.apply([Remove(UPLINK)])
+
+        assert seen == [{}]
+
+    isolated(body)
+
+
 @pytest.mark.parametrize("mode", ["xdp", "xdpgeneric"])
 def test_the_xdp_program_of_somebody_else_stays(mode: str) -> None:
     async def body() -> None:
@@ -233,6 +275,48 @@ def test_a_driver_without_xdp_refuses_and_the_mend_is_told() -> None:
     isolated(body)
 
 
+def test_a_driver_that_refuses_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any change brings a round, and each try may cost a card its queues."""
+    tries: list[int] = []
+    create = syscall.link_create_xdp
+
+    def counting(program: int, ifindex: int) -> int:
+        tries.append(ifindex)
+        return create(program, ifindex)
+
+    async def body() -> None:
+        kernel = await with_link()
+        monkeypatch.setattr(syscall, "link_create_xdp", counting)
+        bridge = AttachmentKey("br0", Hook.XDP_NETDEV)
+        told = [
+            str((await kernel.apply([Put(bridge, CURRENT)]))[bridge]) for _ in "123"
+        ]
+        counts = [len(tries)]
+        monkeypatch.setattr(xdp, "REFUSAL_SECONDS", 0)
+        await kernel.apply([Put(bridge, CURRENT)])
+
+        assert len(set(told)) == 1
+        assert [*counts, len(tries)] == [1, 2]
+
+    isolated(body)
+
+
+def test_what_is_refused_wakes_no_round() -> None:
+    async def body() -> None:
+        kernel = await with_link()
+        await kernel.apply([Put(AttachmentKey("br0", Hook.XDP_NETDEV), CURRENT)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await kernel.wait_changed()
+        await attach(kernel)
+        async with asyncio.timeout(5):
+            await kernel.wait_changed()
+
+    isolated(body)
+
+
 def test_without_xdp_an_agent_takes_away_what_a_former_one_attached() -> None:
     async def body() -> None:
         kernel = await with_link(can_send=True)
@@ -248,20 +332,25 @@ def test_without_xdp_an_agent_takes_away_what_a_former_one_attached() -> None:
     isolated(body)
 
 
-def test_a_packet_passes_while_a_new_agent_takes_over() -> None:
-    """The former program stays at work until the new one takes its place."""
+def test_a_refused_program_leaves_nothing_of_a_former_agents(
+    tiny_objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former one would go on by maps that the new tc programs may not share."""
+    for path in tiny_objects.iterdir():
+        if not path.name.startswith("xdp_netdev"):
+            (tmp_path / path.name).symlink_to(path)
 
     async def body() -> None:
         kernel = await with_link()
         await attach(kernel)
         kernel.close()
-        kernel = await start(
-            settings=replace(SETTINGS, tunnel_vni=4711), is_xdp_used=True
-        )
-        seen = {mode_of("v0")}
-        await attach(kernel)
+        monkeypatch.setenv("OUTGATE_BPF_OBJECTS", str(tmp_path))
+        kernel = await start(is_xdp_used=True)
+        failures = await kernel.apply([Put(UPLINK, CURRENT)])
 
-        assert seen | {mode_of("v0")} == {"native"}
+        assert mode_of("v0") == ""
+        assert await held_by(kernel) == {}
+        assert "load xdp_netdev_v4" in str(failures[UPLINK])
 
     isolated(body)
 

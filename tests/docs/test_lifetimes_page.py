@@ -8,7 +8,7 @@ PAGE = (ROOT / "docs" / "reference" / "lifetimes.md").read_text()
 
 
 def test_lifetimes_are_those_of_the_source() -> None:
-    source = (ROOT / "bpf" / "include" / "flow.h").read_text()
+    source = (ROOT / "bpf" / "include" / "lifetime.h").read_text()
     found = re.findall(r"^#define (LIFETIME_\w+) (\d+)", source, re.MULTILINE)
 
     assert dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", PAGE, re.MULTILINE)) == dict(

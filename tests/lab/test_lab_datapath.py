@@ -178,6 +178,13 @@ def test_policy_rows_are_in_the_gateways_kernel(covered: Scene) -> None:
     )
 
 
+def test_gateway_on_a_veth_leaves_its_packets_to_tc(covered: Scene) -> None:
+    agent = covered.lab.agent_on(GATEWAY)
+    status = covered.lab.kubectl(f"-n cilium exec {agent} -- outgate status")
+
+    assert "eth0 by tc: it is no network card but a veth" in status
+
+
 def test_pods_that_no_policy_selects_leave_as_their_node(covered: Scene) -> None:
     ask = f"wget -T 5 -qO- {covered.side.server}; sleep 1000"
     other = "-n kube-public"

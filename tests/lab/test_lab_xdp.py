@@ -103,7 +103,7 @@ def digest_of(scene: Scene, size: int) -> list[str]:
 def test_killed_agent_leaves_xdp_at_work_and_the_next_one_adopts_it(
     scenes: Scenes,
 ) -> None:
-    scene, size = scenes[0], 256 * MIB
+    scene, size = scenes[0], 128 * MIB
     download = start_download(scene, size)
     before = sent_by_xdp(scene)
     restart_agent(scene, BY_XDP)

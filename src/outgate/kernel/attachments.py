@@ -16,9 +16,14 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel import clsact, links, syscall, xdp
+from outgate.kernel.devices import XdpKnown
 from outgate.kernel.hooks import Attached, AttachWay
+from outgate.kernel.maps import MapName
+from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
+from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import (
+    FORWARD_GUARD,
     Attachment,
     AttachmentKey,
     Family,
@@ -45,16 +50,23 @@ def has_tcx() -> bool:
 
 
 class Attachments:
-    """The attachments of one agent; ``choose`` first, where *way* may be AUTO."""
+    """The attachments of one agent; ``choose`` first, and ``use`` its maps."""
 
-    def __init__(self, pin_dir: Path, way: AttachWay) -> None:
+    def __init__(self, pin_dir: Path, way: AttachWay, *, is_xdp_used: bool) -> None:
         self._pin_dir = pin_dir
         self._way = way
+        self._is_xdp_used = is_xdp_used
+        self._refusals = xdp.Refusals()
 
     def choose(self) -> None:
         """Make AUTO the better way that the kernel has; KernelError."""
         if self._way is AttachWay.AUTO:
             self._way = AttachWay.TCX if has_tcx() else AttachWay.CLSACT
+
+    def use(self, maps: Mapping[MapName, PinnedMap]) -> None:
+        """Take the maps around XDP from *maps*, which are open, pinned or not."""
+        self._joined = maps[MapName.XDP]
+        self._devices = maps[MapName.XDP_DEVICE]
 
     def observe(
         self, programs: Mapping[Hook, Pair], indexes: Mapping[str, InterfaceIndex]
@@ -75,7 +87,7 @@ class Attachments:
         """Tell whether both families' programs are reached from *key*."""
         hook = key.hook
         return hook is not Hook.XDP_NETDEV or xdp.are_joined(
-            self._pin_dir, programs[hook]
+            self._joined, programs[hook]
         )
 
     def _wanted(
@@ -97,8 +109,10 @@ class Attachments:
     def put(self, key: AttachmentKey, index: InterfaceIndex, programs: Pair) -> None:
         """Make *programs* run at *key*, and nothing else of ours; KernelError."""
         if key.hook is Hook.XDP_NETDEV:
-            xdp.join_families(self._pin_dir, programs)
-        if key.hook in ALWAYS_LINKS:
+            xdp.join_families(self._joined, programs)
+            with self._refusals.respected(index):
+                links.attach(self._pin_dir, key, index, programs)
+        elif key == FORWARD_GUARD:
             links.attach(self._pin_dir, key, index, programs)
         elif self._way is AttachWay.CLSACT:
             clsact.attach(key, index, programs)
@@ -111,7 +125,7 @@ class Attachments:
         """Leave nothing of ours at *key*, whose interface is *index*; KernelError."""
         if key.hook is Hook.XDP_NETDEV:
             # A driver may let go of what it sends by as soon as the program goes.
-            xdp.remove_device(self._pin_dir, index)
+            xdp.remove_device(self._devices, index)
         links.detach(self._pin_dir, key)
         if key.hook not in ALWAYS_LINKS:
             clsact.detach(key)
@@ -121,17 +135,21 @@ class Attachments:
         for link in links.observe_links(self._pin_dir, Hook.XDP_NETDEV):
             links.detach(self._pin_dir, link.key)
 
-    def xdp_programs(self, programs: Mapping[Hook, Pair]) -> Mapping[int, XdpProgram]:
-        """Return whose each pinned XDP program is, by its id; *programs* are ours."""
+    def xdp_known(self, programs: Mapping[Hook, Pair]) -> XdpKnown:
+        """Return what links do not say of XDP themselves; *programs* are ours."""
+        if not self._is_xdp_used:
+            return XdpKnown()
         pair = programs.get(Hook.XDP_NETDEV)
         ours = pair[Family.V4].number if pair else 0
-        return {
-            link.program_id: XdpProgram.OURS
-            if link.program_id == ours
-            else XdpProgram.FORMER
+        pinned = {
+            link.program_id
             for link in links.observe_links(self._pin_dir, Hook.XDP_NETDEV)
         }
+        whose = dict.fromkeys(pinned, XdpProgram.FORMER)
+        if ours in pinned:
+            whose[ours] = XdpProgram.OURS
+        return XdpKnown(whose, xdp_features())
 
     def follow_xdp(self, facts: NodeFacts) -> None:
         """Tell XDP programs what they may send out of; KernelError."""
-        xdp.put_devices(self._pin_dir, facts.xdp_senders)
+        xdp.put_devices(self._devices, facts.xdp_senders)

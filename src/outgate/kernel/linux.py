@@ -33,7 +33,6 @@ from outgate.kernel.guard import guard, withheld_error
 from outgate.kernel.held import Held
 from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import COUNTERS, EGRESS, ENTRY_MAPS, MapName
-from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricRecord, read_counts
@@ -97,7 +96,9 @@ class LinuxKernel:
     def __init__(self, config: KernelConfig) -> None:
         self._config = config
         self._programs: dict[Hook, Pair] = {}
-        self._attachments = Attachments(config.pin_dir, config.attach)
+        self._attachments = Attachments(
+            config.pin_dir, config.attach, is_xdp_used=config.is_xdp_used
+        )
         self._maps: dict[MapName, PinnedMap] = {}
         self._held = Held()
         self._attached: Mapping[AttachmentKey, Attachment] = {}
@@ -112,12 +113,14 @@ class LinuxKernel:
         """Load the programs, adopt or create the maps; KernelError when refused."""
         pin_dir, settings = self._config.pin_dir, self._config.settings
         self._attachments.choose()
-        if not self._config.is_xdp_used:
-            self._attachments.remove_xdp()
         self._programs = take_over(pin_dir, settings, self._config.hooks)
+        if Hook.XDP_NETDEV not in self._programs:
+            # Unwanted, or refused; a former agent's must not go on by former maps.
+            self._attachments.remove_xdp()
         self._uncollected = start_collectors(pin_dir, settings)
         names = set(MapName) - set(COLLECTORS.values())
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
+        self._attachments.use(self._maps)
         egress = {family: self._maps[name] for family, name in EGRESS.items()}
         self._rows = RowTable(egress, self._held)
         entries = {name: self._maps[name] for name in ENTRY_MAPS}
@@ -206,7 +209,8 @@ class LinuxKernel:
 
     def _look(self) -> None:
         """Look at links, addresses, the tunnel device and what is attached."""
-        seen = devices.observe(self._config.tunnel_name, self._xdp_known())
+        known = self._attachments.xdp_known(self._programs)
+        seen = devices.observe(self._config.tunnel_name, known)
         if seen.facts != self.facts:
             self.facts = seen.facts
         self._attachments.follow_xdp(self.facts)
@@ -215,12 +219,6 @@ class LinuxKernel:
             self._held.correct(TunnelKey(), seen.tunnel)
         self._look_at_attachments()
         self._is_stale = False
-
-    def _xdp_known(self) -> devices.XdpKnown:
-        if not self._config.is_xdp_used:
-            return devices.XdpKnown()
-        programs = self._attachments.xdp_programs(self._programs)
-        return devices.XdpKnown(programs, xdp_features())
 
     def _look_at_attachments(self) -> None:
         before = self._attached
@@ -232,8 +230,8 @@ class LinuxKernel:
 
     def _indexes(self) -> dict[str, InterfaceIndex]:
         """Return interfaces by name; that of the node-wide hook counts as 0."""
-        links = {link.name: link.index for link in self.facts.links}
-        return {FORWARD_GUARD.interface: InterfaceIndex(0), **links}
+        found = {link.name: link.index for link in self.facts.links}
+        return {FORWARD_GUARD.interface: InterfaceIndex(0), **found}
 
     def _follow_uplinks(self) -> None:
         names = {key.interface for key in self._attached if key.hook is Hook.TO_NETDEV}
@@ -332,10 +330,12 @@ class LinuxKernel:
                     self._attachments.remove(key, index)
             except KernelError as error:
                 failures[key] = error
-        if any(_is_xdp(operation) for operation in batch):
+        if any(getattr(one.key, "hook", None) is Hook.XDP_NETDEV for one in batch):
             # Who has a program, and what its driver can now, are facts.
+            before = self.facts
             self._look()
-            self._changed.set()
+            if self.facts != before:
+                self._changed.set()
         else:
             self._look_at_attachments()
         return failures
@@ -359,8 +359,3 @@ class LinuxKernel:
 
 def _sort_of(operation: Operation) -> tuple[bool, type[Key]]:
     return isinstance(operation, Put), type(operation.key)
-
-
-def _is_xdp(operation: Operation) -> bool:
-    key = operation.key
-    return isinstance(key, AttachmentKey) and key.hook is Hook.XDP_NETDEV

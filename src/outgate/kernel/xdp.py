@@ -10,56 +10,82 @@ late, costs speed.
 The links are ``kernel.links``' business.  Called by ``kernel.attachments``.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from outgate.errors import KernelError
 from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY, XDP_PROGRAM
-from outgate.kernel.maps import MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import Family, InterfaceIndex
 from outgate.state.facts import Link
 
+REFUSAL_SECONDS = 25.0
+"""How long a driver is left alone; shorter than the longest wait of a round."""
+
 IPV6 = 0
 """``XDP_PROGRAM_IPV6``."""
 
 
-def join_families(pin_dir: Path, pair: Pair) -> None:
+def join_families(programs: PinnedMap, pair: Pair) -> None:
     """
     Let the IPv4 program of *pair* go on with the IPv6 one; KernelError where refused.
 
     One that is attached goes on with it from now on too.
     """
-    program = pair[Family.V6].fd
-    with PinnedMap(pin_dir / MapName.XDP) as table:
-        table.put(XDP_PROGRAM.pack(IPV6), XDP_PROGRAM.pack(program))
+    descriptor = XDP_PROGRAM.pack(pair[Family.V6].fd)
+    programs.put(XDP_PROGRAM.pack(IPV6), descriptor)
 
 
-def are_joined(pin_dir: Path, pair: Pair) -> bool:
+def are_joined(programs: PinnedMap, pair: Pair) -> bool:
     """Tell whether it does: the kernel shows the ids of programs; KernelError."""
     number = XDP_PROGRAM.pack(pair[Family.V6].number)
-    with PinnedMap(pin_dir / MapName.XDP) as table:
-        return table.find(XDP_PROGRAM.pack(IPV6)) == number
+    return programs.find(XDP_PROGRAM.pack(IPV6)) == number
 
 
-def put_devices(pin_dir: Path, senders: Iterable[Link]) -> None:
+def put_devices(devices: PinnedMap, senders: Iterable[Link]) -> None:
     """Let programs send out of *senders*, and of no other interface; KernelError."""
     wanted = {
         XDP_DEVICE_KEY.pack(link.index): XDP_DEVICE.pack(link.mtu, link.kind == "veth")
         for link in senders
     }
-    with PinnedMap(pin_dir / MapName.XDP_DEVICE) as table:
-        held = dict(table.rows())
-        failures = table.remove_many([key for key in held if key not in wanted])
-        changed = {key: row for key, row in wanted.items() if held.get(key) != row}
-        _raise_for({**failures, **table.put_many(changed)})
+    held = dict(devices.rows())
+    failures = devices.remove_many([key for key in held if key not in wanted])
+    changed = {key: row for key, row in wanted.items() if held.get(key) != row}
+    _raise_for({**failures, **devices.put_many(changed)})
 
 
-def remove_device(pin_dir: Path, index: InterfaceIndex) -> None:
+def remove_device(devices: PinnedMap, index: InterfaceIndex) -> None:
     """Let programs send out of an interface no more; KernelError."""
-    with PinnedMap(pin_dir / MapName.XDP_DEVICE) as table:
-        _raise_for(table.remove_many([XDP_DEVICE_KEY.pack(index)]))
+    _raise_for(devices.remove_many([XDP_DEVICE_KEY.pack(index)]))
+
+
+class Refusals:
+    """
+    Drivers that refused a program, and are left alone for a while.
+
+    Each round tries what is not there, and some drivers set their queues up anew
+    before they find that they cannot.
+    """
+
+    def __init__(self) -> None:
+        self._refused: dict[InterfaceIndex, tuple[KernelError, float]] = {}
+
+    @contextmanager
+    def respected(self, index: InterfaceIndex) -> Iterator[None]:
+        """Attach inside; or be told again why that was refused a moment ago."""
+        now = time.monotonic()
+        if index in self._refused:
+            error, at = self._refused.pop(index)
+            if now - at < REFUSAL_SECONDS:
+                self._refused[index] = error, at
+                raise KernelError(error.operation, error.errno, error.detail)
+        try:
+            yield
+        except KernelError as error:
+            self._refused[index] = error, now
+            raise
 
 
 def _raise_for(failures: Mapping[bytes, KernelError]) -> None:
