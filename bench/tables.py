@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 from bench.driver import PORT_FIRST
 from bpf.harness import FLOW_TABLES, NAT_TABLES, STAMP, Node
 from bpf.packets import TCP_NAME, Packet, outbound
+from bpf.sharing import share_rows
 from bpf.world import World
 from outgate.kernel.maps import MapName, encode_key, encode_value
 from outgate.kernel.records import NatDirection
@@ -75,6 +76,7 @@ def put_rows(node: Node, world: World, rows: int) -> int:
     packed = {encode_key(key)[1]: encode_value(key, value) for key in keys}
     with node.table(EGRESS_TABLES[world.family]) as table:
         assert not table.put_many(packed)
+    node.inside(lambda: share_rows(node.pins))
     return pods
 
 

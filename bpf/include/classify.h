@@ -135,8 +135,22 @@ static __always_inline _Bool is_pod_of_node(const struct ip_address *address,
 	return !address_is_none(&endpoint) && is_same_node(&endpoint, node);
 }
 
-/* The row of (source, destination), or NULL where no policy covers the pair. */
-static __always_inline const struct egress_value *policy_lookup(const struct tuple *tuple)
+/* The set of rows that @source has; 0 where none is known. */
+static __always_inline __u32 set_lookup(const struct ip_address *source)
+{
+	const struct source_value *found = bpf_map_lookup_elem(&FAMILY(outgate_source), source);
+	__u32 set;
+
+	if (!found)
+		return 0;
+	set = *(const volatile __u32 *)&found->set;
+	barrier();
+	/* Removed meanwhile, and given to another address: whose it is was written first. */
+	return address_equal(&found->address, source) ? set : 0;
+}
+
+/* As policy_lookup(), by the rows of single pods. */
+static __always_inline const struct egress_value *row_lookup(const struct tuple *tuple)
 {
 	struct egress_key key = {
 		.prefix_len = 2 * ADDRESS_BITS,
@@ -145,6 +159,31 @@ static __always_inline const struct egress_value *policy_lookup(const struct tup
 	};
 
 	return bpf_map_lookup_elem(&FAMILY(cilium_egress), &key);
+}
+
+/*
+ * The row of (source, destination), or NULL where no policy covers the pair.
+ *
+ * By the source's set: a trie of all pods' rows is slow when they are many. A set never
+ * changes. It is whole before a source has it, and goes after the last one has another: so
+ * what it has is right, and what it lacks is right while the source has it still. Otherwise,
+ * and without a set, the rows of the pod itself decide, which are always there.
+ */
+static __always_inline const struct egress_value *policy_lookup(const struct tuple *tuple)
+{
+	const struct egress_value *row;
+	struct set_key key = {
+		.prefix_len = 32 + ADDRESS_BITS,
+		.set = set_lookup(&tuple->source),
+		.destination = tuple->destination,
+	};
+
+	if (!key.set)
+		return row_lookup(tuple);
+	row = bpf_map_lookup_elem(&FAMILY(outgate_set), &key);
+	if (row || set_lookup(&tuple->source) == key.set)
+		return row;
+	return row_lookup(tuple);
 }
 
 /* As policy_lookup(), and NULL also for excluded networks and cluster destinations. */

@@ -21,6 +21,26 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } FAMILY(cilium_egress) SEC(".maps");
 
+/* Pod address -> its set of rows, which is one number for all pods of the same fate. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(key_size, sizeof(struct ip_address));
+	__uint(value_size, sizeof(struct source_value));
+	__uint(max_entries, 1 << 17);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} FAMILY(outgate_source) SEC(".maps");
+
+/* (set, destination network) -> what cilium_egress says for each pod of the set. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(key_size, sizeof(struct set_key));
+	__uint(value_size, sizeof(struct egress_value));
+	__uint(max_entries, 1 << 20);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} FAMILY(outgate_set) SEC(".maps");
+
 /* Networks that any policy covers: there, a pod that is not known yet is dropped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

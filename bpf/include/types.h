@@ -60,6 +60,21 @@ struct egress_value {
 	__u8 pad[3];
 };
 
+/* ---- outgate_source: hash, and outgate_set: LPM trie; the same rows, by sets ------------ */
+
+/* address is the key again: an entry that is removed may become another address's at once. */
+struct source_value {
+	struct ip_address address;
+	__u32 set; /* never 0 */
+};
+
+/* prefix_len counts the 32 bits of set too; the value is a struct egress_value. */
+struct set_key {
+	__u32 prefix_len;
+	__u32 set;
+	struct ip_address destination;
+};
+
 /* ---- outgate_covered: LPM trie of the networks that any policy covers ------------- */
 
 struct network_key {

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
-from bpf import outer
+from bpf import outer, sharing
 from bpf.collecting import collect_all, take_events, take_garbage
 from bpf.gateway_xdp import GatewayXdp
 from bpf.uplink import ROUTER_MAC, UPLINK, build_uplink, command
@@ -128,6 +128,8 @@ class Setup:
     other_family: OtherFamily = OtherFamily.PASS
     ports: tuple[int, int] = (1024, 65535)
     has_route: bool = True
+    has_sets: bool = True
+    """Pods have their rows by sets; else only one by one, as where there is no room."""
     flow_table_size: int | None = None
     jiffies_per_second: int = JIFFIES_PER_SECOND
     tunnel_way: TunnelWay = TunnelWay.AUTO
@@ -317,6 +319,7 @@ class Node:
             name, raw = encode_key(key)
             with self.table(name) as table:
                 table.put(raw, encode_value(key, value))
+        self._share_rows(entries)
 
     def remove(self, *keys: Key | PolicyKey) -> None:
         """Remove *keys* from their maps."""
@@ -324,6 +327,11 @@ class Node:
             name, raw = encode_key(key)
             with self.table(name) as table:
                 assert not table.remove_many([raw])
+        self._share_rows(keys)
+
+    def _share_rows(self, changed: Iterable[object]) -> None:
+        if self._setup.has_sets and any(isinstance(key, PolicyKey) for key in changed):
+            self.inside(lambda: sharing.share_rows(self.pins))
 
     def restart(self, hook: Hook, family: Family) -> None:
         """Replace a program by a fresh one over the same maps, as a new agent does."""

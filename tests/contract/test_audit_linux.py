@@ -141,7 +141,7 @@ def test_the_kernel_hands_rows_out_in_the_order_of_packed_ones() -> None:
         with PinnedMap(PIN_DIR / MapName.EGRESS_V4) as opened:
             keys = b"".join(keys for keys, _ in opened.packed_rows())
 
-        assert keys == bytes(pack(rows).keys_of(POD))
+        assert keys == pack(rows).keys_of([POD.packed])
 
     isolated(body)
 

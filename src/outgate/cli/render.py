@@ -13,7 +13,14 @@ from typing import Any
 
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, XDP_DEVICE, XDP_DEVICE_KEY
-from outgate.kernel.maps import PLANNED_MAPS, MapName, decode_row
+from outgate.kernel.maps import (
+    PLANNED_MAPS,
+    SETS,
+    SOURCES,
+    MapName,
+    decode_policy_value,
+    decode_row,
+)
 from outgate.kernel.reasons import Reason, reason_name
 from outgate.kernel.records import (
     CollectorRecord,
@@ -28,6 +35,7 @@ from outgate.kernel.records import (
     PortsRecord,
     read_counts,
 )
+from outgate.kernel.rows import decode_set_key, decode_source
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import (
     Address,
@@ -249,6 +257,17 @@ def _config_row(key: bytes, value: bytes) -> MapRow:
     )
 
 
+def _source_row(key: bytes, value: bytes) -> MapRow:
+    source, number = decode_source(key, value)
+    return MapRow(str(source), f"set {number}")
+
+
+def _set_row(key: bytes, value: bytes) -> MapRow:
+    number, destination = decode_set_key(key)
+    text = _entry_text(decode_policy_value(value))
+    return MapRow(f"set {number} -> {destination}", text)
+
+
 def _collector_row(key: bytes, value: bytes) -> MapRow:
     done = CollectorRecord.decode(value)
     return MapRow(
@@ -265,6 +284,8 @@ def _xdp_device_row(key: bytes, value: bytes) -> MapRow:
 
 _RENDERERS: dict[MapName, Callable[[bytes, bytes], MapRow]] = {
     MapName.CONFIG: _config_row,
+    **dict.fromkeys(SOURCES.values(), _source_row),
+    **dict.fromkeys(SETS.values(), _set_row),
     **dict.fromkeys((MapName.FLOW_V4, MapName.FLOW_V6), _flow_row),
     **dict.fromkeys((MapName.SNAT_V4, MapName.SNAT_V6), _snat_row),
     **dict.fromkeys((MapName.PORTS_V4, MapName.PORTS_V6), _ports_row),

@@ -6,8 +6,10 @@ the kernel carried out (``hold``), and a look at the kernel that found something
 (``correct``), which also makes the key one to be looked at.  Pure.
 """
 
+from collections.abc import Sequence
+
 from outgate.kernel.uplinks import Peers
-from outgate.state.entries import IpcacheKey, Key, Value
+from outgate.state.entries import IpcacheKey, Key, RowSet, RowsKey, Value
 
 
 class Held:
@@ -29,6 +31,16 @@ class Held:
             self.entries.pop(key, None)
         else:
             self.entries[key] = value
+
+    def hold_rows(self, keys: Sequence[RowsKey], rows: RowSet | None) -> None:
+        """Remember that pods have *rows* now, as ``hold`` does, for many at once."""
+        if self._written is not None:
+            self._written.update(keys)
+        if rows is None:
+            for key in keys:
+                self.entries.pop(key, None)
+        else:
+            self.entries.update(dict.fromkeys(keys, rows))
 
     def correct(self, key: Key, value: Value | None) -> None:
         """Learn that *key* holds *value*, which is not what was remembered."""

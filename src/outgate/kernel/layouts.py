@@ -30,6 +30,10 @@ def _both(form: str) -> Layout:
 
 EGRESS_KEY = _both("I A A")
 EGRESS_VALUE = _both("A A I B 3x")
+SOURCE_KEY = _both("A")
+SOURCE_VALUE = _both("A I")
+SET_KEY = _both("I I A")
+SET_NUMBER = Struct("=I")
 NETWORK_KEY = _both("I A")
 COVERED_VALUE = Struct("=I")
 NODE_KEY = _both("A")

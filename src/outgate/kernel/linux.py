@@ -35,6 +35,7 @@ from outgate.kernel.hooks import AttachWay
 from outgate.kernel.maps import COUNTERS, EGRESS, ENTRY_MAPS, MapName
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.policysets import policy_sets
 from outgate.kernel.records import MetricRecord, read_counts
 from outgate.kernel.rowtable import RowTable
 from outgate.kernel.runtime import Runtime
@@ -122,7 +123,7 @@ class LinuxKernel:
         self._maps = {name: PinnedMap(pin_dir / name) for name in names}
         self._attachments.use(self._maps)
         egress = {family: self._maps[name] for family, name in EGRESS.items()}
-        self._rows = RowTable(egress, self._held)
+        self._rows = RowTable(egress, policy_sets(self._maps), self._held)
         entries = {name: self._maps[name] for name in ENTRY_MAPS}
         self._entries = EntryTables(entries, self._held)
         self._runtime = Runtime(self._maps[MapName.CONFIG])

@@ -79,6 +79,10 @@ class MapName(StrEnum):
 
     EGRESS_V4 = "cilium_egress_v4"
     EGRESS_V6 = "cilium_egress_v6"
+    SOURCE_V4 = "outgate_source_v4"
+    SOURCE_V6 = "outgate_source_v6"
+    SET_V4 = "outgate_set_v4"
+    SET_V6 = "outgate_set_v6"
     ENDPOINT = "cilium_lxc"
     IPCACHE = "cilium_ipcache"
     COVERED_V4 = "outgate_covered_v4"
@@ -111,6 +115,8 @@ FLOWS = {Family.V4: MapName.FLOW_V4, Family.V6: MapName.FLOW_V6}
 COUNTERS = MapName.METRICS, MapName.FORWARDED
 _COVERED = {Family.V4: MapName.COVERED_V4, Family.V6: MapName.COVERED_V6}
 _NODE = {Family.V4: MapName.NODE_V4, Family.V6: MapName.NODE_V6}
+SOURCES = {Family.V4: MapName.SOURCE_V4, Family.V6: MapName.SOURCE_V6}
+SETS = {Family.V4: MapName.SET_V4, Family.V6: MapName.SET_V6}
 
 
 def encode_policy_key(key: PolicyKey) -> bytes:

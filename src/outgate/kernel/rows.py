@@ -5,17 +5,28 @@ A packed set has its keys in the order in which the kernel hands them out (child
 the trie before their parents), with zeroes where the source belongs.  So the keys of
 one pod are a copy with four (or sixteen) strides filled in, and an audit compares all
 rows of a pod at once.  A thousand pods of a thousand rows are packed in milliseconds
-instead of seconds.
+instead of seconds.  The same holds for the keys under which a set has these rows by
+itself (``kernel.policysets``).
 
 Pure.  ``kernel.rowtable`` moves the bytes, ``kernel.maps`` knows single rows.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from weakref import ref
 
-from outgate.kernel.layouts import ADDRESS_SIZES, EGRESS_KEY, EGRESS_VALUE
+from outgate.kernel.layouts import (
+    ADDRESS_SIZES,
+    EGRESS_KEY,
+    EGRESS_VALUE,
+    SET_KEY,
+    SET_NUMBER,
+    SOURCE_VALUE,
+    address,
+    network_of,
+    pick,
+)
 from outgate.kernel.maps import (
     decode_destination,
     decode_policy_value,
@@ -31,8 +42,11 @@ from outgate.state.entries import (
     family_of,
 )
 
-SOURCE_AT = 4
-"""Where the source stands in a key, behind the prefix length."""
+START_AT = 4
+"""Where the source, or the number of the set, stands: behind the prefix length."""
+
+SET_BITS = 32
+"""How many bits the number of a set adds to a prefix length."""
 
 NO_ROWS = RowSet({})
 
@@ -42,31 +56,45 @@ class PackedRows:
     """
     Rows of no pod yet, all of one family.
 
-    Shape: *keys* and *values* are those of *destinations*, in their order; *values* is
-    empty where rows are to be removed.
+    Shape: *keys* (of pods), *set_keys* and *values* are those of *destinations*, in
+    their order; *values* is empty where rows are to be removed.
     """
 
     family: Family
     destinations: tuple[Network, ...]
     keys: bytes
+    set_keys: bytes
     values: bytes
 
     def __len__(self) -> int:
         return len(self.destinations)
 
-    def keys_of(self, source: Address) -> bytearray:
-        """Return the keys of these rows for one pod address."""
-        return fill_source(self.keys, self.family, source.packed)
+    def keys_of(self, sources: Sequence[bytes]) -> bytes:
+        """Return the keys of these rows for each of *sources*, packed addresses."""
+        return fill(self.keys, EGRESS_KEY[self.family].size, sources)
+
+    def keys_in(self, number: int) -> bytes:
+        """Return the keys of these rows in the set that has this *number*."""
+        size = SET_KEY[self.family].size
+        return fill(self.set_keys, size, (SET_NUMBER.pack(number),))
 
 
-def fill_source(keys: bytes, family: Family, packed: bytes) -> bytearray:
-    """Return *keys* with *packed* in the place of each source."""
-    filled = bytearray(keys)
-    size = EGRESS_KEY[family].size
-    count = len(keys) // size
-    for i, value in enumerate(packed, SOURCE_AT):
-        filled[i::size] = bytes((value,)) * count
-    return filled
+def fill(keys: bytes, size: int, starts: Sequence[bytes]) -> bytes:
+    """Return all *keys*, of *size* bytes each, once for each of *starts*."""
+    count, width = len(keys) // size, len(starts[0])
+    filled = bytearray(keys * len(starts))
+    if count > len(starts):
+        for pod, start in enumerate(starts):
+            first, end = pod * len(keys) + START_AT, (pod + 1) * len(keys)
+            for i, value in enumerate(start, first):
+                filled[i:end:size] = bytes((value,)) * count
+        return bytes(filled)
+    # Few rows each: byte by byte of all addresses, row by row.
+    columns = b"".join(starts)
+    for i in range(width):
+        for first in range(START_AT + i, len(keys), size):
+            filled[first :: len(keys)] = columns[i::width]
+    return bytes(filled)
 
 
 _packed: dict[int, tuple[ref[RowSet], PackedRows]] = {}
@@ -89,27 +117,31 @@ def pack_rows(rows: Mapping[Network, PolicyEntry]) -> PackedRows:
         if id(entry) not in encoded:
             encoded[id(entry)] = encode_policy_value(entry, keys.family)
     values = b"".join(encoded[id(rows[one])] for one in keys.destinations)
-    return PackedRows(keys.family, keys.destinations, keys.keys, values)
+    return replace(keys, values=values)
 
 
 def pack_keys(destinations: Iterable[Network]) -> PackedRows:
     """Return the keys alone, of one *destination* at least."""
     placed = sorted((*_placed(one), one) for one in destinations)
     ordered = tuple(one for *_, one in placed)
-    keys = b"".join(key for _, _, key, _ in placed)
-    return PackedRows(family_of(ordered[0]), ordered, keys, b"")
+    keys = b"".join(key for _, _, key, _, _ in placed)
+    set_keys = b"".join(key for *_, key, _ in placed)
+    return PackedRows(family_of(ordered[0]), ordered, keys, set_keys, b"")
 
 
 @lru_cache(maxsize=1 << 14)
-def _placed(network: Network) -> tuple[int, int, bytes]:
+def _placed(network: Network) -> tuple[int, int, bytes, bytes]:
     """
-    Return where *network* stands, and its key without source.
+    Return where *network* stands, and its keys without source and number.
 
     The kernel's trie is walked so that the parts of a network come before the whole.
     """
     host_bits = (1 << network.max_prefixlen - network.prefixlen) - 1
     last = int(network.network_address) | host_bits
-    return last, -network.prefixlen, encode_destination(network)
+    set_key = SET_KEY[family_of(network)].pack(
+        SET_BITS + network.prefixlen, 0, network.network_address.packed
+    )
+    return last, -network.prefixlen, encode_destination(network), set_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +167,29 @@ def change(before: RowSet, after: RowSet) -> Change:
     )
 
 
+def encode_source(packed: bytes, number: int) -> bytes:
+    """Encode a value of ``outgate_source_v*``: the source again, and its set."""
+    return packed + SET_NUMBER.pack(number)
+
+
+def decode_source(key: bytes, value: bytes) -> tuple[Address, int]:
+    """
+    Return a source and the number of its set.
+
+    ValueError for a row that programs take for none: of no set, or another source's.
+    """
+    packed, number = pick(SOURCE_VALUE, value).unpack(value)
+    if packed != key or not number:
+        raise ValueError("a source without a set")
+    return address(key), number
+
+
+def decode_set_key(key: bytes) -> tuple[int, Network]:
+    """Return set and destination of a key of ``outgate_set_v*``; or ValueError."""
+    prefix_len, number, packed = pick(SET_KEY, key).unpack(key)
+    return number, network_of(prefix_len - SET_BITS, address(packed))
+
+
 class RowReader:
     """
     Decodes the rows of one family, pod by pod; equal rows become one object.
@@ -151,14 +206,9 @@ class RowReader:
         self._entries: dict[bytes, PolicyEntry | None] = {}
         self._sets: dict[tuple[bytes, bytes], RowSet] = {}
 
-    def source(self, keys: bytes, row: int) -> bytes:
-        """Return the source of one of *keys*."""
-        start = row * self._key_size + SOURCE_AT
-        return keys[start : start + self._source_size]
-
     def read(self, keys: bytes, values: bytes) -> RowSet:
         """Return the rows of one pod."""
-        bare = bytes(fill_source(keys, self._family, bytes(self._source_size)))
+        bare = fill(keys, self._key_size, (bytes(self._source_size),))
         if (bare, values) not in self._sets:
             self._sets[bare, values] = self._decode(bare, values)
         return self._sets[bare, values]

@@ -11,49 +11,60 @@ Called by ``kernel.linux``; ``kernel.audit`` paces the checks.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from struct import Struct
 
 from outgate.errors import KernelError
+from outgate.kernel.groups import Group, Shape, groups
 from outgate.kernel.guard import refused_rows
 from outgate.kernel.held import Held
 from outgate.kernel.layouts import ADDRESS_SIZES, EGRESS_KEY, EGRESS_VALUE, address
 from outgate.kernel.pinned import CHUNK, PinnedMap
+from outgate.kernel.policysets import PolicySets
 from outgate.kernel.rows import NO_ROWS, Change, PackedRows, RowReader, change, pack
-from outgate.state.entries import Family, Key, Network, RowSet, RowsKey, family_of
+from outgate.state.entries import (
+    Family,
+    Key,
+    Network,
+    RowSet,
+    RowsKey,
+    family_of,
+)
 from outgate.state.plan import Operation, Put
-
-SOURCE = {f: Struct(f"=4x {size}s {size}x") for f, size in ADDRESS_SIZES.items()}
 
 Failures = dict[Key, KernelError]
 Refused = dict[RowsKey, dict[Network, KernelError]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What one pod has, shall have, and the difference."""
+class _Move:
+    """Pods of one family that have the same rows, and shall have the same others."""
 
-    key: RowsKey
     before: RowSet
     after: RowSet
     change: Change
+    pods: list[RowsKey]
+    packed: list[bytes]
+    """The pods' addresses."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """All rows of one pod, as a map has them; not *is_whole*: read in two goes."""
-
-    source: bytes
-    keys: bytes
-    values: bytes
-    is_whole: bool
+    def pods_but(self, refused: Refused) -> tuple[list[RowsKey], list[bytes]]:
+        """Return those of whom nothing was refused, and their addresses."""
+        if not refused:
+            return self.pods, self.packed
+        both = zip(self.pods, self.packed, strict=True)
+        kept = [(pod, packed) for pod, packed in both if pod not in refused]
+        return [pod for pod, _ in kept], [packed for _, packed in kept]
 
 
 class RowTable:
     """The rows of all pods of a node, of both families."""
 
-    def __init__(self, maps: Mapping[Family, PinnedMap], held: Held) -> None:
+    def __init__(
+        self,
+        maps: Mapping[Family, PinnedMap],
+        sets: Mapping[Family, PolicySets],
+        held: Held,
+    ) -> None:
         self._maps = maps
+        self._sets = sets
         self._held = held
 
     async def change(
@@ -66,22 +77,19 @@ class RowTable:
 
         *before_removal* is told of rows that could not be written, before any goes.
         """
-        steps = self._steps(operations)
+        moves = self._moves(operations)
         refused: Refused = {}
-        await self._write(steps, refused)
-        before_removal(
-            {step.key: _error(step, refused) for step in steps if step.key in refused}
-        )
-        await self._remove(steps, refused)
-        for step in steps:
-            self._settle(step, refused.get(step.key, {}))
-        return {
-            step.key: _error(step, refused) for step in steps if step.key in refused
-        }
+        await self._write(moves, refused)
+        before_removal(self._failures(moves, refused))
+        unplaced = await self._place(moves, refused)
+        await self._remove(moves, refused)
+        self._release(moves, refused, unplaced)
+        for move in moves:
+            self._settle(move, refused)
+        return self._failures(moves, refused)
 
-    def _steps(self, operations: Sequence[Operation]) -> list[_Step]:
-        changes: dict[tuple[int, int], Change] = {}
-        steps = []
+    def _moves(self, operations: Sequence[Operation]) -> list[_Move]:
+        moves: dict[tuple[int, int, int], _Move] = {}
         for operation in operations:
             key = operation.key
             if not isinstance(key, RowsKey):
@@ -90,54 +98,106 @@ class RowTable:
             after = NO_ROWS
             if isinstance(operation, Put) and isinstance(operation.value, RowSet):
                 after = operation.value
-            pair = id(before), id(after)
-            if pair not in changes:
-                changes[pair] = change(before, after)
-            steps.append(_Step(key, before, after, changes[pair]))
-        return steps
+            alike = id(before), id(after), key.source.version
+            if alike not in moves:
+                moves[alike] = _Move(before, after, change(before, after), [], [])
+            moves[alike].pods.append(key)
+            moves[alike].packed.append(key.source.packed)
+        return list(moves.values())
+
+    def _failures(self, moves: Iterable[_Move], refused: Refused) -> Failures:
+        if not refused:
+            return {}
+        return {
+            pod: refused_rows(refused[pod], len(move.after) or len(move.before))
+            for move in moves
+            for pod in move.pods
+            if pod in refused
+        }
 
     def _rows(self, key: RowsKey) -> RowSet:
         held = self._held.entries.get(key)
-        return held if isinstance(held, RowSet) else NO_ROWS
+        # None first: what is no RowSet takes long to be told from one.
+        return NO_ROWS if held is None or not isinstance(held, RowSet) else held
 
-    async def _write(self, steps: Iterable[_Step], refused: Refused) -> None:
+    async def _write(self, moves: Iterable[_Move], refused: Refused) -> None:
         batches = {f: _Batch(table.put_packed) for f, table in self._maps.items()}
-        for step in steps:
-            if step.change.puts:
-                await batches[step.change.puts.family].add(
-                    step.key, step.change.puts, refused
-                )
+        for move in moves:
+            if puts := move.change.puts:
+                await batches[puts.family].add(move, puts, refused)
         for batch in batches.values():
             batch.flush(refused)
 
-    async def _remove(self, steps: Iterable[_Step], refused: Refused) -> None:
+    async def _remove(self, moves: Iterable[_Move], refused: Refused) -> None:
         batches = {f: _Batch(_remover(table)) for f, table in self._maps.items()}
-        for step in steps:
-            if step.change.removes:
-                await batches[step.change.removes.family].add(
-                    step.key, step.change.removes, refused
-                )
+        for move in moves:
+            if removes := move.change.removes:
+                await batches[removes.family].add(move, removes, refused)
         for batch in batches.values():
             batch.flush(refused)
 
-    def _settle(self, step: _Step, refused: Mapping[Network, KernelError]) -> None:
+    async def _place(self, moves: Iterable[_Move], refused: Refused) -> set[bytes]:
+        """
+        Let pods have the sets of their new rows; return those without room.
+
+        From then on these are in force, all at once.
+        """
+        unplaced: set[bytes] = set()
+        for family, sets in self._sets.items():
+            pods = [
+                (move.after, move.pods_but(refused)[1])
+                for move in moves
+                if move.after and family_of(move.pods[0].source) is family
+            ]
+            unplaced |= await sets.place(pods)
+        return unplaced
+
+    def _release(
+        self, moves: Iterable[_Move], refused: Refused, unplaced: set[bytes]
+    ) -> None:
+        """
+        Let pods without rows have no set: all their rows are gone at once then.
+
+        Nor those with a refusal: their rows are not what was planned, and they decide.
+        """
+        lacking = unplaced | {pod.source.packed for pod in refused}
+        for move in moves:
+            sets = self._sets[family_of(move.pods[0].source)]
+            if not move.after:
+                sets.release(move.packed)
+            elif lacking:
+                sets.release(packed for packed in move.packed if packed in lacking)
+        for sets in self._sets.values():
+            sets.sweep()
+
+    def _settle(self, move: _Move, refused: Refused) -> None:
         """Remember what is there now: where it was refused, what was there before."""
-        if not refused:
-            self._held.hold(step.key, step.after or None)
-            return
-        rows = {d: entry for d, entry in step.after.items() if d not in refused}
-        rows |= {d: step.before[d] for d in refused if d in step.before}
-        self._held.correct(step.key, RowSet(rows) if rows else None)
+        self._held.hold_rows(move.pods_but(refused)[0], move.after or None)
+        for pod in move.pods if refused else ():
+            if failures := refused.get(pod):
+                rows = {d: e for d, e in move.after.items() if d not in failures}
+                rows |= {d: move.before[d] for d in failures if d in move.before}
+                self._held.correct(pod, RowSet(rows) if rows else None)
 
     async def read(self) -> None:
         """Learn all rows; pods with equal rows share one set."""
         for family in self._maps:
             reader = RowReader(family)
-            for pods in self._pods(family, CHUNK):
+            for pods in groups(self._maps[family], _shape(family)):
                 for pod in pods:
                     rows = reader.read(pod.keys, pod.values)
-                    self._held.hold(RowsKey(address(pod.source)), rows or None)
+                    self._held.hold(RowsKey(address(pod.start)), rows or None)
                 await asyncio.sleep(0)
+            await self._sets[family].adopt(self._rows_of(family))
+
+    def _rows_of(self, family: Family) -> dict[bytes, RowSet]:
+        return {
+            key.source.packed: rows
+            for key, rows in self._held.entries.items()
+            if isinstance(key, RowsKey)
+            and isinstance(rows, RowSet)
+            and family_of(key.source) is family
+        }
 
     def audit(self, family: Family, rows_at_once: int) -> Iterator[None]:
         """
@@ -148,15 +208,31 @@ class RowTable:
         """
         reader = RowReader(family)
         seen: set[bytes] = set()
-        for pods in self._pods(family, rows_at_once):
+        for pods in groups(self._maps[family], _shape(family), rows_at_once):
             for pod in pods:
-                seen.add(pod.source)
+                seen.add(pod.start)
                 self._check(pod, reader)
             yield
         yield from self._find_vanished(family, seen, rows_at_once)
+        yield from self._sets[family].audit(rows_at_once)
+        yield from self._place_again(family, rows_at_once)
 
-    def _check(self, pod: _Found, reader: RowReader) -> None:
-        key = RowsKey(address(pod.source))
+    def _place_again(self, family: Family, at_once: int) -> Iterator[None]:
+        """Let pods have a set for whom there was no room."""
+        sets, keys = self._sets[family], list(self._held.entries)
+        for start in range(0, len(keys), at_once):
+            for key in keys[start : start + at_once]:
+                if (
+                    isinstance(key, RowsKey)
+                    and family_of(key.source) is family
+                    and not sets.has(key.source.packed)
+                    and (rows := self._rows(key))
+                ):
+                    sets.place_now(key.source.packed, rows)
+            yield
+
+    def _check(self, pod: Group, reader: RowReader) -> None:
+        key = RowsKey(address(pod.start))
         remembered = self._rows(key)
         if remembered and _is_alike(pack(remembered), pod):
             return
@@ -181,34 +257,6 @@ class RowTable:
                     self._held.lose(key)
             yield
 
-    def _pods(self, family: Family, chunk: int) -> Iterator[list[_Found]]:
-        """Yield the rows of pods by the slice; the map has those of one together."""
-        key_size, value_size = EGRESS_KEY[family].size, EGRESS_VALUE[family].size
-        table = self._maps[family]
-        keys = values = b""
-        for more_keys, more_values in table.packed_rows(chunk):
-            carried = len(keys) // key_size
-            keys, values = keys + more_keys, values + more_values
-            found, start = [], 0
-            for (source,), rows in groupby(SOURCE[family].iter_unpack(keys)):
-                end = start + sum(1 for _ in rows)
-                found.append(
-                    _Found(
-                        source,
-                        keys[start * key_size : end * key_size],
-                        values[start * value_size : end * value_size],
-                        is_whole=start >= carried,
-                    )
-                )
-                start = end
-            # More rows of the last one may follow.
-            last = found.pop() if found else None
-            keys, values = (last.keys, last.values) if last else (b"", b"")
-            yield found
-        if keys:
-            (source,) = SOURCE[family].unpack(keys[:key_size])
-            yield [_Found(source, keys, values, is_whole=False)]
-
 
 class _Batch:
     """Rows of many pods, on their way to one map."""
@@ -217,42 +265,48 @@ class _Batch:
         self, change: Callable[[bytes, bytes], dict[int, KernelError]]
     ) -> None:
         self._change = change
-        self._parts: list[tuple[RowsKey, PackedRows]] = []
+        self._parts: list[tuple[list[RowsKey], list[bytes], PackedRows]] = []
         self._count = 0
 
-    async def add(self, key: RowsKey, rows: PackedRows, refused: Refused) -> None:
+    async def add(self, move: _Move, rows: PackedRows, refused: Refused) -> None:
         """Take *rows* along; what is enough for a call goes, and others get a turn."""
-        self._parts.append((key, rows))
-        self._count += len(rows)
-        if self._count >= CHUNK:
-            self.flush(refused)
-            await asyncio.sleep(0)
+        start = 0
+        while start < len(move.pods):
+            end = start + max((CHUNK - self._count) // len(rows), 1)
+            pods = move.pods[start:end]
+            self._parts.append((pods, move.packed[start:end], rows))
+            self._count += len(pods) * len(rows)
+            start = end
+            if self._count >= CHUNK or start < len(move.pods):
+                self.flush(refused)
+                await asyncio.sleep(0)
 
     def flush(self, refused: Refused) -> None:
         """Carry out what was taken; add what was refused to *refused*."""
         parts, self._parts, self._count = self._parts, [], 0
         failures = self._change(
-            b"".join(rows.keys_of(key.source) for key, rows in parts),
-            b"".join(rows.values for _, rows in parts),
+            b"".join(rows.keys_of(packed) for _, packed, rows in parts),
+            b"".join(rows.values * len(pods) for pods, _, rows in parts),
         )
         start = 0
-        for key, rows in parts if failures else ():
-            for row, destination in enumerate(rows.destinations, start):
-                if row in failures:
-                    refused.setdefault(key, {})[destination] = failures[row]
-            start += len(rows)
+        for pods, _, rows in parts if failures else ():
+            for number in range(start, start + len(pods) * len(rows)):
+                if number in failures:
+                    pod, row = divmod(number - start, len(rows))
+                    of_pod = refused.setdefault(pods[pod], {})
+                    of_pod[rows.destinations[row]] = failures[number]
+            start += len(pods) * len(rows)
+
+
+def _shape(family: Family) -> Shape:
+    return Shape.of(EGRESS_KEY, EGRESS_VALUE, family, ADDRESS_SIZES[family])
 
 
 def _remover(table: PinnedMap) -> Callable[[bytes, bytes], dict[int, KernelError]]:
     return lambda keys, _: table.remove_packed(keys)
 
 
-def _is_alike(packed: PackedRows, pod: _Found) -> bool:
+def _is_alike(packed: PackedRows, pod: Group) -> bool:
     if packed.values != pod.values:
         return False
-    return packed.keys_of(address(pod.source)) == pod.keys
-
-
-def _error(step: _Step, refused: Refused) -> KernelError:
-    rows = len(step.after) or len(step.before)
-    return refused_rows(refused[step.key], rows)
+    return packed.keys_of((pod.start,)) == pod.keys

@@ -10,7 +10,8 @@ is the order of each plan.
 ``cilium_ipcache`` goes with any such map: an agent that finds this node's addresses
 there takes the maps for filled, and attaches programs before its source is listed
 (``policy.compile.compile_unlisted``).  Where nothing but the room for rows is another,
-the rows that a plan wrote are copied, those of ipcache last.
+the rows that a plan wrote are copied, those of ipcache last.  Sets of rows are made
+anew from them, in maps that no program of the former version reads.
 
 Only a pin directory that has a map by which agents know their own is touched: Cilium
 has maps of the same names.  Called by ``kernel.linux``; ``outgate datapath load`` never
@@ -23,14 +24,17 @@ from pathlib import Path
 
 from outgate.errors import KernelError
 from outgate.kernel.datapath import load_programs
-from outgate.kernel.maps import PLANNED_MAPS, MapName
+from outgate.kernel.maps import EGRESS, PLANNED_MAPS, SETS, SOURCES, MapName
 from outgate.kernel.objects import Pair, UnfitMapError
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.settings import DatapathSettings
-from outgate.state.entries import Hook
+from outgate.state.entries import Family, Hook
 
 OURS = MapName.CONFIG
 """Every version of the datapath pins it, and nobody else does."""
+
+TOGETHER = tuple({EGRESS[family], SOURCES[family], SETS[family]} for family in Family)
+"""Maps of which all are set aside, or none: numbers of sets mean what they do there."""
 
 ASIDE = "former_"
 """What stands before the name of a map until new programs are loaded."""
@@ -55,7 +59,9 @@ def take_over(
                 name = error.path.name
                 if name in aside or not is_ours:
                     raise
-                aside |= _set_aside(pin_dir, {name, MapName.IPCACHE} - aside)
+                also = set().union(*(maps for maps in TOGETHER if name in maps))
+                names = {name, MapName.IPCACHE} | also
+                aside |= _set_aside(pin_dir, names - aside)
     except KernelError:
         _put_back(pin_dir, aside)
         raise

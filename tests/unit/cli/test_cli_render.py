@@ -109,6 +109,24 @@ def test_a_flow_of_a_newer_datapath_is_shown_as_bytes() -> None:
     )
 
 
+def test_a_source_is_shown_with_its_set() -> None:
+    pod = "0a00012a"
+
+    assert map_rows(
+        MapName.SOURCE_V4,
+        [(bytes.fromhex(pod), bytes.fromhex(f"{pod} 05000000"))],
+    ) == [MapRow("10.0.1.42", "set 5")]
+
+
+def test_a_row_of_a_set_is_shown_as_the_row_of_a_pod() -> None:
+    key = bytes.fromhex("38000000 05000000 cb007100")
+    value = bytes.fromhex("ac120005 ac120004 07000000 01 000000")
+
+    assert map_rows(MapName.SET_V4, [(key, value)]) == [
+        MapRow("set 5 -> 203.0.113.0/24", "172.18.0.5 172.18.0.4 policy 0x00000007")
+    ]
+
+
 def test_snat_row_says_what_becomes_of_the_source() -> None:
     key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 01 0000")
     value = bytes.fromhex(

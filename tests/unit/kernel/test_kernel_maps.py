@@ -66,6 +66,8 @@ ECHO_6 = IPv6Network("fc00:f853:ccd:e793::/64")
 LAYOUTS: dict[str, Struct | layouts.Layout] = {
     "egress_key": layouts.EGRESS_KEY,
     "egress_value": layouts.EGRESS_VALUE,
+    "source_value": layouts.SOURCE_VALUE,
+    "set_key": layouts.SET_KEY,
     "network_key": layouts.NETWORK_KEY,
     "covered_value": layouts.COVERED_VALUE,
     "endpoint_key": layouts.ENDPOINT_KEY,
