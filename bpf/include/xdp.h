@@ -22,15 +22,52 @@ static __always_inline _Bool has_last_hop(struct context *context)
 	return (const void *)(ip + 1) > context_end(context) || ip_hops(ip) <= 1;
 }
 
-/* May XDP send an IP packet of @size bytes out of @ifindex? context_send() is told how. */
-static __always_inline _Bool is_way(struct context *context, __u32 ifindex, __u32 size)
+#define DEVICE_SLOTS 64
+
+/* What outgate_xdp_device says of one interface. */
+struct device_slot {
+	__u64 asked; /* jiffies */
+	__u32 ifindex;
+	__u32 mtu; /* 0: XDP may not send there */
+	__u16 generation; /* of routes */
+	_Bool is_veth;
+};
+
+/* Not pinned: asked anew by each program, each second, and when interfaces change. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct device_slot));
+	__uint(max_entries, DEVICE_SLOTS);
+} device_slots SEC(".maps");
+
+/* Not inlined: seldom. */
+static __noinline void ask_device(struct device_slot *slot, __u32 ifindex, __u16 generation,
+				  __u64 now)
 {
 	const struct xdp_device *device = bpf_map_lookup_elem(&outgate_xdp_device, &ifindex);
 
-	if (!device || size > device->mtu)
+	slot->asked = now;
+	slot->ifindex = ifindex;
+	slot->generation = generation;
+	slot->mtu = device ? device->mtu : 0;
+	slot->is_veth = device && device->is_veth;
+}
+
+/* May XDP send an IP packet of @size bytes out of @ifindex? context_send() is told how. */
+static __always_inline _Bool is_way(struct context *context, const struct runtime_config *config,
+				    __u32 ifindex, __u32 size, __u64 now)
+{
+	__u32 number = ifindex % DEVICE_SLOTS;
+	struct device_slot *slot = bpf_map_lookup_elem(&device_slots, &number);
+
+	if (!slot)
 		return 0;
-	context->is_veth = device->is_veth;
-	return 1;
+	if (slot->ifindex != ifindex || slot->generation != config->route_generation ||
+	    is_stale(slot->asked, now))
+		ask_device(slot, ifindex, config->route_generation, now);
+	context->is_veth = slot->is_veth;
+	return size <= slot->mtu;
 }
 
 /* The kernel refused what cannot be undone: the packet must die. */

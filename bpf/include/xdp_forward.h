@@ -83,14 +83,14 @@ static __noinline _Bool find_macs(struct context *context, struct nat_entry *for
 }
 
 /* The entry of a packet from @node whose flow goes on as it was decided; or NULL. */
-static __always_inline struct nat_entry *forward_entry(const struct packet *packet,
-						       const struct ip_address *node, __u64 now)
+static __always_inline struct nat_entry *
+forward_entry(const struct packet *packet, const struct runtime_config *config,
+	      const struct ip_address *node, __u64 now)
 {
-	const struct runtime_config *config = runtime_config();
 	struct tuple key = forward_key(&packet->tuple);
 	struct nat_entry *forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &key);
 
-	if (!forward || !config || !forward->ifindex ||
+	if (!forward || !forward->ifindex ||
 	    forward->route_generation != config->route_generation ||
 	    !address_equal(&forward->tunnel_endpoint, node) ||
 	    !is_live(forward->last_seen, key.protocol, forward->tcp, now) ||
@@ -120,6 +120,7 @@ static __noinline int refresh_forward(struct nat_entry *forward, const struct pa
 static __always_inline int xdp_forward(struct context *context, const struct ip_address *node,
 				       __u32 outer_size)
 {
+	const struct runtime_config *config = runtime_config();
 	__u64 now = bpf_jiffies64();
 	struct nat_entry *forward;
 	struct ip_address address;
@@ -129,13 +130,12 @@ static __always_inline int xdp_forward(struct context *context, const struct ip_
 	__be16 port;
 
 	context->offset = outer_size;
-	if (!parse_plain(context_start(context), context_end(context), &packet) ||
-	    has_last_hop(context) ||
-	    is_pod_address(&packet.tuple.destination))
+	if (!config || !parse_plain(context_start(context), context_end(context), &packet) ||
+	    has_last_hop(context) || is_pod_address(&packet.tuple.destination))
 		return XDP_PASS;
-	forward = forward_entry(&packet, node, now);
-	if (!forward || !is_way(context, forward->ifindex, context_size(context) - ETH_HLEN) ||
-	    !context_is_whole(context))
+	forward = forward_entry(&packet, config, node, now);
+	if (!forward || !context_is_whole(context) ||
+	    !is_way(context, config, forward->ifindex, context_size(context) - ETH_HLEN, now))
 		return XDP_PASS;
 	if ((is_refresh_due(forward, tcp_bits(&packet, 0), now) &&
 	     refresh_forward(forward, &packet, node, now)) ||

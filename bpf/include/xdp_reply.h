@@ -172,14 +172,15 @@ static __always_inline int xdp_reply(struct context *context)
 		return XDP_PASS;
 #if OUTGATE_FAMILY == 6
 	if (!is_outer_v4(&reverse->tunnel_endpoint)) {
-		if (view.sum < 0 || !is_way(context, route->ifindex, size + sizeof(struct outer_v6)))
+		if (view.sum < 0 || !is_way(context, config, route->ifindex,
+					    size + sizeof(struct outer_v6), now))
 			return XDP_PASS;
 		return reply_send(context, &packet, reverse, route,
 				  outer_source(config, &route->source), sizeof(struct outer_v6),
 				  now);
 	}
 #endif
-	if (!is_way(context, route->ifindex, size + sizeof(struct outer_v4)))
+	if (!is_way(context, config, route->ifindex, size + sizeof(struct outer_v4), now))
 		return XDP_PASS;
 	return reply_send(context, &packet, reverse, route, &route->source,
 			  sizeof(struct outer_v4), now);

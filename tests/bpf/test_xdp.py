@@ -5,6 +5,7 @@ That what becomes of them is the same, the other tests here say: they run with i
 """
 
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 
@@ -20,6 +21,7 @@ from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
+GENERATIONS = count(1)
 PADDING = b"\0"
 FIRST_BUFFER = 3520
 """Bytes that BPF_PROG_TEST_RUN puts into it."""
@@ -104,29 +106,30 @@ def without_policy(node: Node, world: World) -> None:
 def moved(node: Node, world: World) -> None:
     """Routes changed: the flow's way must be looked up anew."""
     del world
-    node.configure(route_generation=1)
+    node.configure(route_generation=next(GENERATIONS))
 
 
 def without_device(node: Node, world: World) -> None:
     """XDP may not send out of the uplink any more."""
-    del world
+    moved(node, world)
     with node.table(MapName.XDP_DEVICE) as table:
         assert not table.remove_many([XDP_DEVICE_KEY.pack(node.uplink)])
 
 
 def with_small_device(node: Node, world: World) -> None:
-    """The packet does not fit the uplink."""
-    del world
+    """The packet does not fit the uplink any more."""
+    moved(node, world)
     with node.table(MapName.XDP_DEVICE) as table:
         table.put(XDP_DEVICE_KEY.pack(node.uplink), XDP_DEVICE.pack(30, True))
 
 
-CHANGES: dict[Callable[[Node, World], None], bool] = {
-    without_policy: True,
-    moved: False,
-    without_device: False,
-    with_small_device: False,
+CHANGES: dict[Callable[[Node, World], None], tuple[bool, bool]] = {
+    without_policy: (True, True),
+    moved: (False, True),
+    without_device: (False, False),
+    with_small_device: (False, False),
 }
+"""Are a flow's first packets after it taken, and its later ones?"""
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -135,13 +138,19 @@ def test_after_a_change_a_flow_is_taken_only_where_nothing_is_to_be_decided(
 ) -> None:
     packet = established(TCP_NAME, world)
     reply = packet.but(source=world.HERE).reply()
-    for _ in range(3):
-        is_taken(node, world, packet)
-        is_taken(node, world, reply, to_pod=True)
-    change(node, world)
 
-    assert is_taken(node, world, packet) is CHANGES[change]
-    assert is_taken(node, world, reply, to_pod=True) is CHANGES[change]
+    def both_ways() -> tuple[bool, bool]:
+        out = is_taken(node, world, packet)
+        return out, is_taken(node, world, reply, to_pod=True)
+
+    for _ in range(3):
+        both_ways()
+    change(node, world)
+    first = both_ways()
+    both_ways()
+    later = both_ways()
+
+    assert (first, later) == tuple((taken, taken) for taken in CHANGES[change])
 
 
 @pytest.mark.parametrize("flags", ["S", "SA"])
@@ -160,6 +169,7 @@ def test_what_opens_a_connection_is_left_to_tc(
 def test_a_frame_in_several_buffers_is_left_to_tc(node: Node, world: World) -> None:
     """Even where its header says that it ends with the first of them."""
     small = outbound(UDP_NAME, world.REMOTE_POD, world.SERVER)
+    moved(node, world)
     with node.table(MapName.XDP_DEVICE) as table:
         table.put(XDP_DEVICE_KEY.pack(node.uplink), XDP_DEVICE.pack(9000, True))
     for _ in range(3):
