@@ -32,7 +32,7 @@ def shared_node() -> Iterator[MakeNode]:
         yield cache(lambda setup: stack.enter_context(Node(setup)))
 
 
-class Gateway(StrEnum):
+class Way(StrEnum):
     """Who does a gateway's work: what becomes of packets must be the same."""
 
     XDP = "xdp"
@@ -42,25 +42,25 @@ class Gateway(StrEnum):
     """The kernel's VXLAN device handles outer headers, not tc."""
 
 
-@pytest.fixture(params=Gateway)
-def gateway(request: pytest.FixtureRequest) -> Gateway:
+@pytest.fixture(params=Way)
+def way(request: pytest.FixtureRequest) -> Way:
     """Who does the work, one after the other."""
-    who: Gateway = request.param
+    who: Way = request.param
     return who
 
 
 @pytest.fixture
-def tunnel_way(gateway: Gateway) -> TunnelWay:
+def tunnel_way(way: Way) -> TunnelWay:
     """Who handles outer headers."""
-    return TunnelWay.DEVICE if gateway is Gateway.DEVICE else TunnelWay.AUTO
+    return TunnelWay.DEVICE if way is Way.DEVICE else TunnelWay.AUTO
 
 
 @pytest.fixture
 def make_node(
-    shared_node: MakeNode, world: World, tunnel_way: TunnelWay, gateway: Gateway
+    shared_node: MakeNode, world: World, tunnel_way: TunnelWay, way: Way
 ) -> MakeNode:
     """The node that is the gateway, with settings of the test's choice."""
-    has_xdp = gateway is Gateway.XDP
+    has_xdp = way is Way.XDP
 
     def make(setup: Setup) -> Node:
         node = shared_node(replace(setup, tunnel_way=tunnel_way, has_xdp=has_xdp))
@@ -78,9 +78,9 @@ def node(make_node: MakeNode) -> Node:
 
 
 @pytest.fixture
-def own_node(world: World, tunnel_way: TunnelWay, gateway: Gateway) -> Iterator[Node]:
+def own_node(world: World, tunnel_way: TunnelWay, way: Way) -> Iterator[Node]:
     """The same, for a test that changes more than rows."""
-    has_xdp = gateway is Gateway.XDP
+    has_xdp = way is Way.XDP
     with Node(Setup(tunnel_way=tunnel_way, has_xdp=has_xdp)) as node:
         node.put(gateway_entries(world))
         yield node
