@@ -316,7 +316,9 @@ def test_a_driver_that_refuses_is_left_alone_for_a_while(
 def test_what_is_refused_wakes_no_round() -> None:
     async def body() -> None:
         kernel = await with_link()
+        before = route_generation()
         await kernel.apply([Put(AttachmentKey("br0", Hook.XDP_NETDEV), CURRENT)])
+        assert route_generation() == before
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await kernel.wait_changed()

@@ -133,9 +133,9 @@ class Attachments:
 
     def remove(self, key: AttachmentKey, index: InterfaceIndex) -> None:
         """Leave nothing of ours at *key*, whose interface is *index*; KernelError."""
-        if key.hook is Hook.XDP_NETDEV:
-            # A driver may let go of what it sends by as soon as the program goes.
-            xdp.remove_device(self._devices, index)
+        is_xdp = key.hook is Hook.XDP_NETDEV
+        # Before: a driver may let go of what it sends by as soon as the program goes.
+        if is_xdp and xdp.remove_device(self._devices, index):
             self._tell_devices()
         links.detach(self._pin_dir, key)
         if key.hook not in ALWAYS_LINKS:

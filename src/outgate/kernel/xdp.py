@@ -61,9 +61,16 @@ def put_devices(devices: PinnedMap, senders: Iterable[Link]) -> bool:
     return bool(gone or changed)
 
 
-def remove_device(devices: PinnedMap, index: InterfaceIndex) -> None:
-    """Let programs send out of an interface no more; KernelError."""
-    _raise_for(devices.remove_many([XDP_DEVICE_KEY.pack(index)]))
+def remove_device(devices: PinnedMap, index: InterfaceIndex) -> bool:
+    """
+    Let programs send out of an interface no more; KernelError.
+
+    Return whether they might before.
+    """
+    key = XDP_DEVICE_KEY.pack(index)
+    was_there = devices.find(key) is not None
+    _raise_for(devices.remove_many([key]))
+    return was_there
 
 
 class Refusals:
