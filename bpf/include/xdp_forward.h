@@ -48,11 +48,31 @@ static __always_inline _Bool is_kernels_turn(const struct nat_entry *forward,
 	return 1;
 }
 
-static __always_inline _Bool are_macs_known(const struct nat_entry *forward)
+/* What a packet is to become. */
+struct forwarding {
+	struct ip_address address;
+	__be16 port;
+	__u32 policy;
+	__u32 ifindex;
+	__u8 to_mac[ETH_ALEN];
+	__u8 from_mac[ETH_ALEN];
+};
+
+/*
+ * Copy the MACs of a flow. Another CPU may forget them meanwhile: no frame leaves with half of
+ * one. Return: are they known, and whole?
+ */
+static __always_inline _Bool copy_macs(struct forwarding *to, const struct nat_entry *forward)
 {
 	const volatile __u16 *part = (const void *)forward->from_mac;
+	__u16 first = part[0], second = part[1], third = part[2];
+	__u16 from[ETH_ALEN / 2] = { first, second, third };
 
-	return part[0] | part[1] | part[2];
+	__builtin_memcpy(to->from_mac, from, ETH_ALEN);
+	__builtin_memcpy(to->to_mac, forward->to_mac, ETH_ALEN);
+	barrier();
+	return (first | second | third) && part[0] == first && part[1] == second &&
+	       part[2] == third;
 }
 
 /*
@@ -82,15 +102,25 @@ static __noinline _Bool find_macs(struct context *context, struct nat_entry *for
 	return !is_kernels_turn(forward, destination, now);
 }
 
-/* The entry of a packet from @node whose flow goes on as it was decided; or NULL. */
+/*
+ * The entry of a packet from @node whose flow goes on as it was decided; or NULL. What the
+ * packet becomes is copied at once: as soon as an entry is removed it may be another flow's.
+ */
 static __always_inline struct nat_entry *
 forward_entry(const struct packet *packet, const struct runtime_config *config,
-	      const struct ip_address *node, __u64 now)
+	      const struct ip_address *node, __u64 now, struct forwarding *to)
 {
 	struct tuple key = forward_key(&packet->tuple);
 	struct nat_entry *forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &key);
 
-	if (!forward || !forward->ifindex ||
+	if (!forward)
+		return 0;
+	to->address = forward->address;
+	to->port = forward->port;
+	to->policy = forward->policy;
+	to->ifindex = forward->ifindex;
+	barrier();
+	if (!to->ifindex ||
 	    forward->route_generation != config->route_generation ||
 	    !address_equal(&forward->tunnel_endpoint, node) ||
 	    !is_live(forward->last_seen, key.protocol, forward->tcp, now) ||
@@ -123,39 +153,32 @@ static __always_inline int xdp_forward(struct context *context, const struct ip_
 	const struct runtime_config *config = runtime_config();
 	__u64 now = bpf_jiffies64();
 	struct nat_entry *forward;
-	struct ip_address address;
-	__u8 to[ETH_ALEN], from[ETH_ALEN];
-	__u32 ifindex, policy;
 	struct packet packet;
-	__be16 port;
+	struct forwarding to;
 
 	context->offset = outer_size;
 	if (!config || !parse_plain(context_start(context), context_end(context), &packet) ||
 	    has_last_hop(context) || is_pod_address(&packet.tuple.destination))
 		return XDP_PASS;
-	forward = forward_entry(&packet, config, node, now);
+	forward = forward_entry(&packet, config, node, now, &to);
 	if (!forward || !context_is_whole(context) ||
-	    !is_way(context, config, forward->ifindex, context_size(context) - ETH_HLEN, now))
+	    !is_way(context, config, to.ifindex, context_size(context) - ETH_HLEN, now))
 		return XDP_PASS;
-	if ((is_refresh_due(forward, tcp_bits(&packet, 0), now) &&
-	     refresh_forward(forward, &packet, node, now)) ||
-	    (!are_macs_known(forward) &&
-	     !find_macs(context, forward, &packet.tuple.destination, now)))
+	if (is_refresh_due(forward, tcp_bits(&packet, 0), now) &&
+	    refresh_forward(forward, &packet, node, now))
 		return XDP_PASS;
-	address = forward->address;
-	port = forward->port;
-	policy = forward->policy;
-	ifindex = forward->ifindex;
-	__builtin_memcpy(to, forward->to_mac, ETH_ALEN);
-	__builtin_memcpy(from, forward->from_mac, ETH_ALEN);
+	if (!copy_macs(&to, forward) &&
+	    (!find_macs(context, forward, &packet.tuple.destination, now) ||
+	     !copy_macs(&to, forward)))
+		return XDP_PASS;
 	if (bpf_xdp_adjust_head(context->xdp, outer_size))
 		return XDP_PASS;
 	context->offset = 0;
-	if (nat_write(context, &packet, NAT_FORWARD, &address, port, 1) ||
-	    write_link(context, to, from, OUR_ETH_P))
-		return xdp_failed(context, DIRECTION_TO_WORLD, policy);
-	count(FORWARDED, DIRECTION_TO_WORLD, policy, context_size(context));
-	return context_send(context, ifindex);
+	if (nat_write(context, &packet, NAT_FORWARD, &to.address, to.port, 1) ||
+	    write_link(context, to.to_mac, to.from_mac, OUR_ETH_P))
+		return xdp_failed(context, DIRECTION_TO_WORLD, to.policy);
+	count(FORWARDED, DIRECTION_TO_WORLD, to.policy, context_size(context));
+	return context_send(context, to.ifindex);
 }
 
 #endif

@@ -71,16 +71,34 @@ link_route(struct context *context, const struct runtime_config *config,
 	return 0;
 }
 
-/* The entry of a packet that goes back to a pod of another node; or NULL. */
-static __always_inline struct nat_entry *reply_entry(const struct packet *packet, __u64 now)
+/* What a packet is to become. */
+struct replying {
+	struct ip_address address;
+	struct ip_address tunnel_endpoint;
+	__be16 port;
+	__u32 policy;
+};
+
+/*
+ * The entry of a packet that goes back to a pod of another node; or NULL. What the packet
+ * becomes is copied at once, see forward_entry(), and since another CPU may move the pod.
+ */
+static __always_inline struct nat_entry *reply_entry(const struct packet *packet, __u64 now,
+						     struct replying *to)
 {
 	struct nat_entry *reverse;
 	struct tuple key = packet->tuple;
 
 	key.direction = NAT_REVERSE;
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &key);
-	if (!reverse || (reverse->flags & NAT_HOST_SOCKET) ||
-	    address_is_none(&reverse->tunnel_endpoint) ||
+	if (!reverse)
+		return 0;
+	to->address = reverse->address;
+	to->tunnel_endpoint = reverse->tunnel_endpoint;
+	to->port = reverse->port;
+	to->policy = reverse->policy;
+	barrier();
+	if ((reverse->flags & NAT_HOST_SOCKET) || address_is_none(&to->tunnel_endpoint) ||
 	    !is_live(reverse->last_seen, key.protocol, reverse->tcp, now))
 		return 0;
 	return reverse;
@@ -125,7 +143,8 @@ static __always_inline int reply_wrap(struct context *context, const struct inne
 
 /* Translate, wrap and send. Not a byte was written before this. */
 static __always_inline int reply_send(struct context *context, const struct packet *packet,
-				      struct nat_entry *reverse, const struct link_route *route,
+				      struct nat_entry *reverse, const struct replying *to,
+				      const struct link_route *route,
 				      const struct any_address *source, __u32 outer_size, __u64 now)
 {
 	__be16 port = outer_port_of(flow_hash(&packet->tuple));
@@ -137,12 +156,12 @@ static __always_inline int reply_send(struct context *context, const struct pack
 		/* No room before the frame. */
 		return XDP_PASS;
 	context->offset = outer_size;
-	if (nat_write(context, packet, NAT_REVERSE, &reverse->address, reverse->port, 1) ||
+	if (nat_write(context, packet, NAT_REVERSE, &to->address, to->port, 1) ||
 	    inner_read(context, &view) ||
-	    reply_wrap(context, &view, route, source, &reverse->tunnel_endpoint, port))
-		return xdp_failed(context, DIRECTION_TO_POD, reverse->policy);
+	    reply_wrap(context, &view, route, source, &to->tunnel_endpoint, port))
+		return xdp_failed(context, DIRECTION_TO_POD, to->policy);
 	context->offset = 0;
-	count(FORWARDED, DIRECTION_TO_POD, reverse->policy, context_size(context));
+	count(FORWARDED, DIRECTION_TO_POD, to->policy, context_size(context));
 	return context_send(context, route->ifindex);
 }
 
@@ -159,30 +178,31 @@ static __always_inline int xdp_reply(struct context *context)
 	struct nat_entry *reverse;
 	struct inner_view view;
 	struct packet packet;
+	struct replying to;
 
 	if (!parse_plain(context_start(context), context_end(context), &packet) ||
 	    packet.tcp_syn || packet.tcp_accept || !config || !config->tunnel_ifindex)
 		return XDP_PASS;
-	reverse = reply_entry(&packet, now);
+	reverse = reply_entry(&packet, now, &to);
 	if (!reverse || has_last_hop(context) || inner_read(context, &view) ||
 	    !context_is_whole(context))
 		return XDP_PASS;
-	route = link_route(context, config, &reverse->tunnel_endpoint, now);
-	if (!route || !fits_tunnel(size, config, &reverse->tunnel_endpoint, route->mtu))
+	route = link_route(context, config, &to.tunnel_endpoint, now);
+	if (!route || !fits_tunnel(size, config, &to.tunnel_endpoint, route->mtu))
 		return XDP_PASS;
 #if OUTGATE_FAMILY == 6
-	if (!is_outer_v4(&reverse->tunnel_endpoint)) {
+	if (!is_outer_v4(&to.tunnel_endpoint)) {
 		if (view.sum < 0 || !is_way(context, config, route->ifindex,
 					    size + sizeof(struct outer_v6), now))
 			return XDP_PASS;
-		return reply_send(context, &packet, reverse, route,
+		return reply_send(context, &packet, reverse, &to, route,
 				  outer_source(config, &route->source), sizeof(struct outer_v6),
 				  now);
 	}
 #endif
 	if (!is_way(context, config, route->ifindex, size + sizeof(struct outer_v4), now))
 		return XDP_PASS;
-	return reply_send(context, &packet, reverse, route, &route->source,
+	return reply_send(context, &packet, reverse, &to, route, &route->source,
 			  sizeof(struct outer_v4), now);
 }
 

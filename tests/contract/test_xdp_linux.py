@@ -1,6 +1,7 @@
 """The XDP program on a node's uplinks: attached, adopted, mended, kept off."""
 
 import asyncio
+import errno
 import os
 import subprocess
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from outgate.kernel.linux import LinuxKernel
 from outgate.kernel.maps import MapName
 from outgate.kernel.objects import load_program
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig
 from outgate.state.entries import Attachment, AttachmentKey, Family, Hook
 from outgate.state.facts import Link, XdpFeature, XdpProgram
 from outgate.state.plan import Put, Remove
@@ -116,10 +118,12 @@ def test_a_changed_mtu_is_told_to_the_programs() -> None:
     async def body() -> None:
         kernel = await with_link(can_send=True)
         await attach(kernel)
+        before = route_generation()
         ip("link", "set", "v0", "mtu", "1400")
         await kernel.observe()
 
         assert devices() == {link_of(kernel).index: 1400}
+        assert route_generation() != before
 
     isolated(body)
 
@@ -226,21 +230,27 @@ def test_an_interface_renamed_between_two_agents_runs_the_new_program() -> None:
 def test_xdp_stops_sending_out_of_an_interface_before_its_program_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A driver lets go of what it sends by together with the program."""
-    seen: list[Mapping[int, int]] = []
-    detach = syscall.link_detach
+    """
+    A driver lets go of what it sends by together with the program.
 
-    def noting(link: int) -> None:
-        seen.append(devices())
-        detach(link)
+    Programs look again where they may send when the generation moves.
+    """
+    seen: list[tuple[Mapping[int, int], bool]] = []
+    detach = syscall.link_detach
 
     async def body() -> None:
         kernel = await with_link(can_send=True)
         await attach(kernel)
+        before = route_generation()
+
+        def noting(link: int) -> None:
+            seen.append((devices(), route_generation() != before))
+            detach(link)
+
         monkeypatch.setattr(syscall, "link_detach", noting)
         await kernel.apply([Remove(UPLINK)])
 
-        assert seen == [{}]
+        assert seen == [({}, True)]
 
     isolated(body)
 
@@ -306,13 +316,40 @@ def test_a_driver_that_refuses_is_left_alone_for_a_while(
 def test_what_is_refused_wakes_no_round() -> None:
     async def body() -> None:
         kernel = await with_link()
+        before = route_generation()
         await kernel.apply([Put(AttachmentKey("br0", Hook.XDP_NETDEV), CURRENT)])
+        assert route_generation() == before
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await kernel.wait_changed()
         await attach(kernel)
         async with asyncio.timeout(5):
             await kernel.wait_changed()
+
+    isolated(body)
+
+
+def test_a_driver_that_refuses_the_new_program_keeps_no_former_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That would go on by the settings of the agent that attached it."""
+
+    def refusing(link: int, program: int) -> None:
+        raise OSError(errno.ENOMEM, "no queues")
+
+    async def body() -> None:
+        kernel = await with_link(can_send=True)
+        await attach(kernel)
+        kernel.close()
+        kernel = await start(is_xdp_used=True)
+        await kernel.observe()
+        monkeypatch.setattr(syscall, "link_update", refusing)
+        failures = await kernel.apply([Put(UPLINK, CURRENT)])
+
+        assert list(failures) == [UPLINK]
+        assert mode_of("v0") == ""
+        assert devices() == {}
+        assert await held_by(kernel) == {}
 
     isolated(body)
 
@@ -422,6 +459,11 @@ def joined() -> int:
     with PinnedMap(PIN_DIR / MapName.XDP) as table:
         (number,) = XDP_PROGRAM.unpack(table.get(bytes(4)))
     return int(number)
+
+
+def route_generation() -> int:
+    with PinnedMap(PIN_DIR / MapName.CONFIG) as table:
+        return RuntimeConfig.decode(table.get(CONFIG_KEY.pack(0))).route_generation
 
 
 def devices() -> Mapping[int, int]:

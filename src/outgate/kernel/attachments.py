@@ -22,6 +22,7 @@ from outgate.kernel.maps import MapName
 from outgate.kernel.netdev import xdp_features
 from outgate.kernel.objects import Pair
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.runtime import Runtime
 from outgate.state.entries import (
     FORWARD_GUARD,
     Attachment,
@@ -67,6 +68,7 @@ class Attachments:
         """Take the maps around XDP from *maps*, which are open, pinned or not."""
         self._joined = maps[MapName.XDP]
         self._devices = maps[MapName.XDP_DEVICE]
+        self._runtime = Runtime(maps[MapName.CONFIG])
 
     def observe(
         self, programs: Mapping[Hook, Pair], indexes: Mapping[str, InterfaceIndex]
@@ -111,7 +113,7 @@ class Attachments:
         if key.hook is Hook.XDP_NETDEV:
             xdp.join_families(self._joined, programs)
             with self._refusals.respected(index):
-                links.attach(self._pin_dir, key, index, programs)
+                self._put_xdp(key, index, programs)
         elif key == FORWARD_GUARD:
             links.attach(self._pin_dir, key, index, programs)
         elif self._way is AttachWay.CLSACT:
@@ -121,11 +123,20 @@ class Attachments:
             links.attach(self._pin_dir, key, index, programs)
             clsact.detach(key)
 
+    def _put_xdp(self, key: AttachmentKey, index: InterfaceIndex, pair: Pair) -> None:
+        """Attach *pair*, or leave none: a former agent's has that one's settings."""
+        try:
+            links.attach(self._pin_dir, key, index, pair)
+        except KernelError:
+            self.remove(key, index)
+            raise
+
     def remove(self, key: AttachmentKey, index: InterfaceIndex) -> None:
         """Leave nothing of ours at *key*, whose interface is *index*; KernelError."""
-        if key.hook is Hook.XDP_NETDEV:
-            # A driver may let go of what it sends by as soon as the program goes.
-            xdp.remove_device(self._devices, index)
+        is_xdp = key.hook is Hook.XDP_NETDEV
+        # Before: a driver may let go of what it sends by as soon as the program goes.
+        if is_xdp and xdp.remove_device(self._devices, index):
+            self._tell_devices()
         links.detach(self._pin_dir, key)
         if key.hook not in ALWAYS_LINKS:
             clsact.detach(key)
@@ -152,4 +163,9 @@ class Attachments:
 
     def follow_xdp(self, facts: NodeFacts) -> None:
         """Tell XDP programs what they may send out of; KernelError."""
-        xdp.put_devices(self._devices, facts.xdp_senders)
+        if xdp.put_devices(self._devices, facts.xdp_senders):
+            self._tell_devices()
+
+    def _tell_devices(self) -> None:
+        """Let programs look again, who remember for a second what they may send by."""
+        self._runtime.begin_route_generation()

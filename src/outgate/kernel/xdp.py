@@ -44,21 +44,33 @@ def are_joined(programs: PinnedMap, pair: Pair) -> bool:
     return programs.find(XDP_PROGRAM.pack(IPV6)) == number
 
 
-def put_devices(devices: PinnedMap, senders: Iterable[Link]) -> None:
-    """Let programs send out of *senders*, and of no other interface; KernelError."""
+def put_devices(devices: PinnedMap, senders: Iterable[Link]) -> bool:
+    """
+    Let programs send out of *senders*, and of no other interface; KernelError.
+
+    Return whether that is news.
+    """
     wanted = {
         XDP_DEVICE_KEY.pack(link.index): XDP_DEVICE.pack(link.mtu, link.kind == "veth")
         for link in senders
     }
     held = dict(devices.rows())
-    failures = devices.remove_many([key for key in held if key not in wanted])
+    gone = [key for key in held if key not in wanted]
     changed = {key: row for key, row in wanted.items() if held.get(key) != row}
-    _raise_for({**failures, **devices.put_many(changed)})
+    _raise_for({**devices.remove_many(gone), **devices.put_many(changed)})
+    return bool(gone or changed)
 
 
-def remove_device(devices: PinnedMap, index: InterfaceIndex) -> None:
-    """Let programs send out of an interface no more; KernelError."""
-    _raise_for(devices.remove_many([XDP_DEVICE_KEY.pack(index)]))
+def remove_device(devices: PinnedMap, index: InterfaceIndex) -> bool:
+    """
+    Let programs send out of an interface no more; KernelError.
+
+    Return whether they might before.
+    """
+    key = XDP_DEVICE_KEY.pack(index)
+    was_there = devices.find(key) is not None
+    _raise_for(devices.remove_many([key]))
+    return was_there
 
 
 class Refusals:
