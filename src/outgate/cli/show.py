@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from outgate.agent.ask import AgentAbsentError, ask
-from outgate.cli.render import MapRow, Output, map_rows, status_text, table
+from outgate.cli.maprows import MapRow, map_rows
+from outgate.cli.render import Output, status_text, table
 from outgate.errors import ConfigError, KernelError
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.maps import MapName

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from outgate.cli.render import MapRow, map_rows, status_text, table
+from outgate.cli.maprows import MapRow, map_rows
+from outgate.cli.render import status_text, table
 from outgate.kernel.layouts import FORWARDED_VALUE, FREE_KEY, FREE_VALUE
 from outgate.kernel.maps import MapName, encode_key, encode_value
 from outgate.kernel.settings import RuntimeConfig

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from outgate.cli.render import MapRow
+from outgate.cli.maprows import MapRow
 from outgate.cli.show import MAP_OF_ENTRY, state_of
 from outgate.kernel.maps import encode_key
 from outgate.state.entries import (
