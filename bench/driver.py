@@ -21,6 +21,7 @@ from bpf.harness import CONTEXT_SIZE, IFINDEX, VNI, Node
 from bpf.packets import ETHERNET, IP_SIZE, Packet
 from bpf.uplink import command
 from outgate.kernel import syscall
+from outgate.kernel.testrun import run_program
 from outgate.state.entries import Address, Family, family_of
 
 FRAME_SIZE, PORT_FIRST, PORTS = 256, 16384, 32768
@@ -187,7 +188,7 @@ class Driver:
     def _timed(self, program: int, packet: bytes, packets: int, ifindex: int) -> Run:
         context = self._context(len(packet), ifindex or self._node.uplink)
         begun = time.thread_time_ns()
-        done = syscall.run_program(program, packet, context, packets)
+        done = run_program(program, packet, context, packets)
         spent = time.thread_time_ns() - begun
         return Run(spent / packets, done.verdict)
 

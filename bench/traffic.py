@@ -22,7 +22,8 @@ from bench.network import Namespace
 from bpf.packets import ETHERNET, IP_SIZE, UDP_NAME, Packet
 from bpf.uplink import command
 from outgate.kernel import syscall
-from outgate.kernel.syscall import AttachType, Command, TestRun
+from outgate.kernel.syscall import AttachType, Command
+from outgate.kernel.testrun import TestRun
 from outgate.state.entries import Family
 
 LIVE_FRAMES, BATCH = 1 << 1, 64

@@ -25,8 +25,8 @@ from bpf.harness import (
 from bpf.packets import ECHO_NAME, ETHERNET, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import World
 from bpf.wrapper import tunnel_source
-from outgate.kernel import syscall
 from outgate.kernel.records import NatDirection
+from outgate.kernel.testrun import run_program
 from outgate.state.entries import Hook
 
 PORT_AT = {TCP_NAME: 0, UDP_NAME: 0, ECHO_NAME: 4}
@@ -100,7 +100,7 @@ class Crowd:
         program = self._node.program(
             Hook.FROM_OVERLAY, self._world.family, is_tunnelled=True
         )
-        sent = syscall.run_program(program, self._sent.at(port), bytes(self._context))
+        sent = run_program(program, self._sent.at(port), bytes(self._context))
         becomes = self._expected.port_of(sent.packet)
         assert (REDIRECT, self._expected.at(becomes)) == (sent.verdict, sent.packet)
         return becomes

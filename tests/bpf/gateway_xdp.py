@@ -8,7 +8,7 @@ of the link are put back to what tc leaves there before the kernel writes them.
 
 from bpf import outer
 from bpf.uplink import PEER_MAC, ROUTER_MAC, UPLINK_MAC
-from outgate.kernel import syscall
+from outgate.kernel.testrun import run_program
 
 XDP_PASS, XDP_TX, XDP_REDIRECT = 2, 3, 4
 MACS = 12
@@ -32,7 +32,7 @@ class GatewayXdp:
 
     def run(self, frame: bytes) -> bytes | None:
         """Return what was sent for *frame*, as tc would have made it; None: passed."""
-        after = syscall.run_program(self.program, frame)
+        after = run_program(self.program, frame)
         return self.judge(frame, after.verdict, after.packet)
 
     def judge(self, frame: bytes, verdict: int, sent: bytes) -> bytes | None:

@@ -56,6 +56,7 @@ from outgate.kernel.settings import (
     RuntimeConfig,
     TunnelWay,
 )
+from outgate.kernel.testrun import run_program
 from outgate.kernel.xdp import join_families
 from outgate.state.entries import (
     Address,
@@ -449,9 +450,7 @@ class Node:
 
     def _run(self, program: int, before: Outcome, context: bytearray) -> Outcome:
         pack_into("=I", context, MARK, before.mark)
-        after = self.inside(
-            lambda: syscall.run_program(program, before.packet, bytes(context))
-        )
+        after = self.inside(lambda: run_program(program, before.packet, bytes(context)))
         (mark,) = unpack_from("=I", after.context, MARK)
         return Outcome(after.verdict, after.packet, mark)
 

@@ -24,9 +24,9 @@ from bpf.harness import (
 )
 from bpf.packets import ETHERNET, TCP_NAME, Packet, outbound, source_port_of
 from bpf.world import World
-from outgate.kernel import syscall
 from outgate.kernel.events import EventKind
 from outgate.kernel.records import NatDirection
+from outgate.kernel.testrun import RunOutcome, run_program
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
@@ -56,9 +56,9 @@ class Speaker:
         pack_into("=I", self._context, IFINDEX, node.uplink)
         self._start = ETHERNET + world.ip_size
 
-    def _run(self, hook: Hook, frame: bytes) -> syscall.RunOutcome:
+    def _run(self, hook: Hook, frame: bytes) -> RunOutcome:
         program = self._node.program(hook, self._world.family)
-        return syscall.run_program(program, frame, bytes(self._context))
+        return run_program(program, frame, bytes(self._context))
 
     def open(self, ports: range) -> None:
         """Let one flow of each port begin, and be answered."""

@@ -35,6 +35,7 @@ from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import MetricDirection, MetricRecord
 from outgate.kernel.settings import CONFIG_KEY, GatewayPath, RuntimeConfig
 from outgate.kernel.syscall import AttachType
+from outgate.kernel.testrun import run_program
 from outgate.state.entries import (
     Attachment,
     AttachmentKey,
@@ -64,7 +65,7 @@ def test_settings_reach_the_program() -> None:
     async def body() -> None:
         programs = load_programs(PIN_DIR, replace(SETTINGS, tunnel_vni=4711))
         for program in programs[Hook.TO_NETDEV].values():
-            outcome = syscall.run_program(program.fd, bytes(64))
+            outcome = run_program(program.fd, bytes(64))
 
             assert outcome.verdict == 4711
             assert outcome.packet == bytes(64)

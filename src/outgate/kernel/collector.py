@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import syscall
 from outgate.kernel.maps import MapName
 from outgate.kernel.objects import (
     Program,
@@ -26,6 +25,7 @@ from outgate.kernel.objects import (
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.records import CollectorRecord
 from outgate.kernel.settings import DatapathSettings
+from outgate.kernel.testrun import run_program
 from outgate.state.entries import Family
 
 COLLECT = "collect"
@@ -101,7 +101,7 @@ def _load_over_former(pin_dir: Path, settings: DatapathSettings) -> tuple[Progra
 def _start(program: Program) -> None:
     operation = f"start {program_name(COLLECT, program.family)}"
     try:
-        result = syscall.run_program(program.fd, _FRAME).verdict
+        result = run_program(program.fd, _FRAME).verdict
     except OSError as error:
         raise KernelError(operation, error.errno or 0) from error
     if result:
