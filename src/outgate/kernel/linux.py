@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from outgate.errors import KernelError
-from outgate.kernel import devices, netlink, nft, sysctl
+from outgate.kernel import devices, netlink, stackpath, sysctl
 from outgate.kernel.attachments import Attachments
 from outgate.kernel.audit import PERIOD_SECONDS, ROWS_AT_ONCE, Auditor, Rest, rest
 from outgate.kernel.collector import (
@@ -39,7 +39,7 @@ from outgate.kernel.policysets import policy_sets
 from outgate.kernel.records import MetricRecord, read_counts
 from outgate.kernel.rowtable import RowTable
 from outgate.kernel.runtime import Runtime
-from outgate.kernel.settings import DatapathSettings, GatewayPath
+from outgate.kernel.settings import DatapathSettings
 from outgate.kernel.takeover import take_over
 from outgate.state.entries import (
     FORWARD_GUARD,
@@ -59,9 +59,6 @@ from outgate.state.entries import (
 from outgate.state.facts import NodeFacts
 from outgate.state.plan import Operation, Put
 from outgate.state.snapshot import Observation
-
-STACK_PATH_SECONDS = 30
-"""How often nft table and sysctls are put back: others flush rulesets, reset trees."""
 
 Failures = dict[Key, KernelError]
 
@@ -128,7 +125,7 @@ class LinuxKernel:
         self._entries = EntryTables(entries, self._held)
         self._runtime = Runtime(self._maps[MapName.CONFIG])
         self._free = FreeAddresses(self._maps)
-        await self._apply_firewall()
+        await stackpath.apply(settings)
 
     def close(self) -> None:
         """Let go of programs and maps, without changing either."""
@@ -144,8 +141,7 @@ class LinuxKernel:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
             tasks.create_task(self._audit_regularly())
-            if self._config.settings.gateway_path is GatewayPath.STACK:
-                tasks.create_task(self._keep_stack_path())
+            tasks.create_task(stackpath.keep(self._config.settings, self._tunnel))
 
     async def _follow_events(self) -> None:
         try:
@@ -177,19 +173,10 @@ class LinuxKernel:
         # No event tells when somebody takes away a pin, or what it holds.
         self._look_again()
 
-    async def _keep_stack_path(self) -> None:
-        while True:
-            await asyncio.sleep(STACK_PATH_SECONDS)
-            await self._apply_firewall()
-            if any(link.name == self._config.tunnel_name for link in self.facts.links):
-                sysctl.accept_any_way_back(self._config.tunnel_name)
-
-    async def _apply_firewall(self) -> None:
-        settings = self._config.settings
-        if settings.gateway_path is GatewayPath.STACK:
-            await nft.install_table(settings.mark_mask, settings.mark_overlay)
-        else:
-            await nft.remove_table()
+    def _tunnel(self) -> str | None:
+        """Return the tunnel device's name, None while it is not there."""
+        name = self._config.tunnel_name
+        return name if any(link.name == name for link in self.facts.links) else None
 
     async def wait_changed(self) -> None:
         """Return once something changed since the last return."""
