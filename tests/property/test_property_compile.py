@@ -32,10 +32,9 @@ from outgate.state.entries import (
     TunnelKey,
     Value,
     ViaGateway,
-    key_family,
 )
 from outgate.state.plan import Put, diff
-from outgate.state.snapshot import Snapshot, policy_rows, render
+from outgate.state.snapshot import Snapshot, key_family, policy_rows, render
 from property.worlds import (
     NODE_ADDRESSES,
     NODE_NAMES,

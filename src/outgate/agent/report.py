@@ -28,9 +28,8 @@ from outgate.state.entries import (
     PolicyKey,
     RowsKey,
     Value,
-    key_family,
 )
-from outgate.state.snapshot import lines, render_key, render_value, sort_key
+from outgate.state.snapshot import key_family, lines, render_key, render_value, sort_key
 from outgate.telemetry.health import Vitals
 from outgate.telemetry.metrics import PacketCount, Statistics
 from outgate.telemetry.version import product_version

@@ -59,8 +59,8 @@ from outgate.state.entries import (
     Value,
     ViaGateway,
     family_of,
-    key_family,
 )
+from outgate.state.snapshot import key_family
 
 ROLE_EGRESS_IP = 1
 ROLE_OTHER_FAMILY = 2

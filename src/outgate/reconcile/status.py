@@ -15,9 +15,9 @@ from itertools import chain
 
 from outgate.errors import KernelError
 from outgate.reconcile.retry import delay
-from outgate.state.entries import Family, Key, Seconds, key_family
+from outgate.state.entries import Family, Key, Seconds
 from outgate.state.plan import Operation, Remove
-from outgate.state.snapshot import Snapshot, kind_name, weight
+from outgate.state.snapshot import Snapshot, key_family, kind_name, weight
 
 
 class State(StrEnum):

@@ -10,11 +10,10 @@ alike, and so is an egress IP to its key.  Only a tunnel endpoint may differ, be
 the outer header is of the family of the nodes' addresses.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from operator import attrgetter
 from typing import NewType
 
 NodeName = NewType("NodeName", str)
@@ -346,18 +345,3 @@ Value = (
     | EndpointEntry
     | Attachment
 )
-
-
-_SUBJECTS: dict[type[Key], Callable[[Key], Address | Network]] = {
-    NodeKey: attrgetter("address"),
-    IpcacheKey: attrgetter("network"),
-    CoveredKey: attrgetter("network"),
-    RowsKey: attrgetter("source"),
-    EndpointKey: attrgetter("address"),
-}
-
-
-def key_family(key: Key) -> Family | None:
-    """Return the family of what *key* is about, None for links and the tunnel."""
-    subject = _SUBJECTS.get(type(key))
-    return _FAMILIES[subject(key).version] if subject else None

@@ -13,8 +13,9 @@ A snapshot: every entry of one node, desired or actual alike.
 policy      10.0.1.7 -> 203.0.113.0/24  via 192.0.2.11 as 198.51.100.4
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import assert_never
 
 from outgate.state.entries import (
@@ -27,6 +28,7 @@ from outgate.state.entries import (
     EndpointFlag,
     EndpointKey,
     Excluded,
+    Family,
     Hook,
     IpcacheEntry,
     IpcacheKey,
@@ -44,6 +46,7 @@ from outgate.state.entries import (
     TunnelKey,
     Value,
     ViaGateway,
+    family_of,
 )
 
 Snapshot = Mapping[Key, Value]
@@ -152,6 +155,21 @@ def _address_order(address: Address) -> int:
 
 def _network_order(network: Network) -> int:
     return _address_order(network.network_address) << 8 | network.prefixlen
+
+
+_SUBJECTS: dict[type[Key], Callable[[Key], Address | Network]] = {
+    NodeKey: attrgetter("address"),
+    IpcacheKey: attrgetter("network"),
+    CoveredKey: attrgetter("network"),
+    RowsKey: attrgetter("source"),
+    EndpointKey: attrgetter("address"),
+}
+
+
+def key_family(key: Key) -> Family | None:
+    """Return the family of what *key* is about, None for links and the tunnel."""
+    subject = _SUBJECTS.get(type(key))
+    return family_of(subject(key)) if subject else None
 
 
 def policy_rows(snapshot: Snapshot) -> Iterator[tuple[PolicyKey, PolicyEntry]]:
