@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from outgate.policy.addresses import Inside
 from outgate.policy.endpoints import AddressBook, DoubtfulPod, holds_addresses
+from outgate.policy.model import PodQuery
 from outgate.policy.policies import PolicyBook
 from outgate.policy.rows import Defeat, RowPool
+from outgate.policy.scope import ALL_PODS, pod_queries
 from outgate.policy.selection import Selection
-from outgate.state.entries import Address, NodeName, PolicyId
+from outgate.state.entries import Address, NodeName, PolicyId, family_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,20 @@ def claimed_addresses(
         if pod is not None and holds_addresses(pod) and selection.is_known(key):
             for address in set(pod.addresses):
                 yield key, address
+
+
+def needed_pods(
+    node: NodeName, book: PolicyBook, selection: Selection, inside: Inside
+) -> frozenset[PodQuery]:
+    """Return which pods *node* needs beside its own."""
+    covered = book.families
+    # Also those that other nodes' pods have now: who is asked for must not depend on
+    # who has come, or it changes with each answer.
+    claimed = claimed_addresses(node, selection)
+    own = [pod for _, pod in claimed if family_of(pod) in covered]
+    if inside.strangers(own) or inside.has_unclear_networks(own):
+        return ALL_PODS
+    return pod_queries(book.rules_here)
 
 
 def defeats(pool: RowPool) -> Mapping[Defeat, int]:

@@ -18,14 +18,14 @@ from ipaddress import ip_network
 from outgate.policy.addresses import EVERYTHING, Inside, link_addresses
 from outgate.policy.answers import (
     LocalPolicy,
-    claimed_addresses,
     defeats,
     doubtful_pods,
     local_policies,
+    needed_pods,
     pod_addresses,
 )
 from outgate.policy.attachments import attachment_entries, uplinks
-from outgate.policy.claims import Claims
+from outgate.policy.covering import Covering
 from outgate.policy.endpoints import (
     AddressBook,
     DoubtfulPod,
@@ -33,17 +33,15 @@ from outgate.policy.endpoints import (
     pod_key,
 )
 from outgate.policy.model import ClusterChanges, Endpoint, Node, PodQuery, Problem
-from outgate.policy.nodes import NodeIndex
+from outgate.policy.nodes import NodeIndex, place_of_pods
 from outgate.policy.policies import FateChange, PolicyBook
 from outgate.policy.problems import missing_node, unknown_networks
 from outgate.policy.rows import Lot, RowPool, SharedRows, tell_defeats
-from outgate.policy.scope import ALL_PODS, pod_queries
 from outgate.policy.selection import Selection
+from outgate.policy.wanted import Wanted
 from outgate.policy.xdp import GatewayHook, XdpRule
 from outgate.state.entries import (
     Address,
-    CoveredEntry,
-    CoveredKey,
     EndpointEntry,
     EndpointFlag,
     EndpointKey,
@@ -53,7 +51,6 @@ from outgate.state.entries import (
     NodeKey,
     NodeName,
     PolicyId,
-    RowSet,
     RowsKey,
     TunnelDevice,
     TunnelKey,
@@ -87,12 +84,12 @@ class Engine:
         self._selection = Selection()
         self._holders = AddressBook()
         self._inside = Inside(node, self._nodes)
-        self._covering: Claims[CoveredKey, str] = Claims()
+        self._covering = Covering(self._book.fates)
         self._pool = RowPool(node)
+        self._wanted = Wanted(self.desired, self._pool)
         self._own: frozenset[Address] = frozenset()
         self._attached: tuple[Key, ...] = ()
         self._egress_ips: set[Address] = set()
-        self._touched: set[Key] = {TunnelKey()}
         self._addresses: set[Address] = set()
         self._node_addresses: set[Address] = set()
         self._networks: set[Network] = set(EVERYTHING)
@@ -144,24 +141,24 @@ class Engine:
             self._settle_address(address)
         networks, self._networks = self._networks, set()
         for network in networks:
-            self._put(IpcacheKey(network), self._inside.entry(network))
+            self._wanted.put(IpcacheKey(network), self._inside.entry(network))
         addresses, self._node_addresses = self._node_addresses, set()
         for address in addresses:
-            self._put(NodeKey(address), self._inside.believed(address))
-        touched, self._touched = self._touched, set()
-        return touched
+            self._wanted.put(NodeKey(address), self._inside.believed(address))
+        return self._wanted.take_touched()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """Return what the user should know, sorted; as of the last ``settle``."""
         if self._problems is None:
+            own = list(pod_addresses(self._node, self._selection, self._holders))
             found = {
                 *self._book.problems,
                 *self._holders.problems(),
                 *tell_defeats(defeats(self._pool), self._book.good),
                 *unknown_networks(
                     self._node,
-                    self._inside.strangers(self._own_pods()),
+                    self._inside.strangers(own),
                     self._book.families,
                 ),
             }
@@ -201,16 +198,9 @@ class Engine:
     def pod_queries(self) -> frozenset[PodQuery]:
         """Return which pods this node needs beside its own; as of ``settle``."""
         if self._pod_queries is None:
-            covered = self._book.families
-            # Also those that other nodes' pods have now: who is asked for must not
-            # depend on who has come, or it changes with each answer.
-            claimed = claimed_addresses(self._node, self._selection)
-            own = [pod for _, pod in claimed if family_of(pod) in covered]
-            is_unclear = self._inside.strangers(own) or (
-                self._inside.has_unclear_networks(own)
+            self._pod_queries = needed_pods(
+                self._node, self._book, self._selection, self._inside
             )
-            rules = self._book.rules_here
-            self._pod_queries = ALL_PODS if is_unclear else pod_queries(rules)
         return self._pod_queries
 
     @property
@@ -250,34 +240,17 @@ class Engine:
         self._selection.put_node(name, node.labels if node is not None else None)
         self._networks.update(self._inside.replace_node(old, node))
         self._node_addresses |= addresses
-        if _location(old) != _location(node):
+        if place_of_pods(old) != place_of_pods(node):
             for key in self._selection.pods_on(name):
                 self._addresses |= self._addresses_of(key)
         if name == self._node:
             self._is_own_stale = True
 
     def _settle_policy(self, change: FateChange) -> None:
-        old, new = change.old, change.new
-        if old is None or new is None or not old.covers_like(new):
-            was = {CoveredKey(n) for n in (old.networks if old is not None else ())}
-            now = {CoveredKey(n) for n in (new.networks if new is not None else ())}
-            for network in was:
-                self._covering.drop(network, change.key)
-            for network in now:
-                self._covering.add(network, change.key)
-            for network in was | now:
-                self._put(network, self._covered(network))
+        for network in self._covering.replace(change.key, change.old, change.new):
+            self._wanted.put(network, self._covering.entry(network))
         for key in self._selection.pods_of(change.key):
             self._addresses |= self._addresses_of(key)
-
-    def _covered(self, network: CoveredKey) -> CoveredEntry | None:
-        keys = self._covering.of(network)
-        if not keys:
-            return None
-        fates = [self._book.fates[key] for key in keys]
-        if len(fates) == 1:
-            return fates[0].covered
-        return min(fates, key=lambda fate: fate.seniority).covered
 
     @property
     def _addresses_of_node(self) -> frozenset[Address]:
@@ -295,7 +268,7 @@ class Engine:
             self._facts, of_node, self._tunnel.name, self.xdp_rule
         )
         for key in (*self._attached, *wanted):
-            self._put(key, wanted.get(key))
+            self._wanted.put(key, wanted.get(key))
         self._attached = tuple(wanted)
 
     def _settle_egress_ips(self) -> None:
@@ -311,11 +284,13 @@ class Engine:
         lots = self._lots(pod) if pod is not None else ()
         is_local = pod is not None and pod.node == self._node
         shared = self._pool.take(lots, family_of(address), is_local=is_local)
-        self._put_rows(RowsKey(address), shared.rows or None)
-        self._put(EndpointKey(address), self._endpoint(address, pod, lots, shared))
-        if EndpointKey(address) in self._touched:
+        self._wanted.put_rows(RowsKey(address), shared.rows or None)
+        self._wanted.put(
+            EndpointKey(address), self._endpoint(address, pod, lots, shared)
+        )
+        if EndpointKey(address) in self._wanted.touched:
             # What the former pod left, and partial knowledge kept, is not for this one.
-            self._touched.add(RowsKey(address))
+            self._wanted.touched.add(RowsKey(address))
         if self._inside.place(address, pod.node if pod is not None else None):
             self._networks.add(ip_network(address))
 
@@ -362,29 +337,6 @@ class Engine:
             owner=pod.incarnation,
         )
 
-    def _put_rows(self, key: RowsKey, rows: RowSet | None) -> None:
-        old = self.desired.get(key)
-        if rows is None:
-            if old is not None:
-                self._touched.add(key)
-                del self.desired[key]
-        elif rows is not old:
-            # Rows that only equal the old ones may name other interfaces.
-            self.desired[key] = rows
-            if rows != old:
-                self._touched.add(key)
-        if isinstance(old, RowSet):
-            self._pool.release(old)
-
-    def _put(self, key: Key, value: Value | None) -> None:
-        if self.desired.get(key) == value:
-            return
-        self._touched.add(key)
-        if value is None:
-            del self.desired[key]
-        else:
-            self.desired[key] = value
-
     def _addresses_of(self, key: str) -> set[Address]:
         pod = self._selection.pod(key)
         return set(pod.addresses) if pod and holds_addresses(pod) else set()
@@ -392,11 +344,3 @@ class Engine:
     def _forget_answers(self) -> None:
         self._problems = None
         self._pod_queries = None
-
-    def _own_pods(self) -> list[Address]:
-        return list(pod_addresses(self._node, self._selection, self._holders))
-
-
-def _location(node: Node | None) -> object:
-    """Return what tells of a node's pods where they are."""
-    return (node.pod_networks, node.tunnel_endpoint) if node is not None else None

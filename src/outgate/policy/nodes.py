@@ -93,3 +93,8 @@ class NodeIndex:
         """Return whether the node *name* is there and *selector* matches it."""
         node = self._nodes.get(name)
         return node is not None and selector.matches(node.labels)
+
+
+def place_of_pods(node: Node | None) -> object:
+    """Return what tells of a node's pods where they are."""
+    return (node.pod_networks, node.tunnel_endpoint) if node is not None else None
