@@ -17,7 +17,8 @@ from bench.driver import Driver, Frames
 from bench.results import Result
 from bench.tables import crowd_packet, put_rows
 from bpf.collecting import put_garbage, take_garbage
-from bpf.harness import JIFFIES_PER_SECOND, NAT_TABLES, STAMP, Node, Setup
+from bpf.harness import JIFFIES_PER_SECOND, Node, Setup
+from bpf.nodemaps import NAT_TABLES, STAMP
 from bpf.packets import UDP_NAME
 from bpf.world import IPV4, World, gateway_entries
 from outgate.kernel.collector import read_collectors, start_collectors, stop_collectors

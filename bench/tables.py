@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from bench.driver import PORT_FIRST
-from bpf.harness import FLOW_TABLES, NAT_TABLES, STAMP, Node
+from bpf.harness import Node
+from bpf.nodemaps import FLOW_TABLES, NAT_TABLES, STAMP
 from bpf.packets import TCP_NAME, Packet, outbound
 from bpf.sharing import share_rows
 from bpf.world import World

@@ -23,7 +23,8 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 
-from bpf.harness import CLONE_NEWNET, TUNNEL_PORT, Node, Setup
+from bpf.harness import TUNNEL_PORT, Node, Setup
+from bpf.nodemaps import CLONE_NEWNET
 from bpf.uplink import command
 from bpf.world import IPV4, POLICY, Rows, gateway_entries
 from outgate.kernel import syscall

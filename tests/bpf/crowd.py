@@ -10,18 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from struct import pack_into, unpack_from
 
-from bpf.harness import (
-    CB,
-    CONTEXT_SIZE,
-    HINT_TABLES,
-    IFINDEX,
-    NAT_TABLES,
-    REDIRECT,
-    STAMP,
-    VNI,
-    Node,
-    Outcome,
-)
+from bpf.harness import CB, CONTEXT_SIZE, IFINDEX, REDIRECT, VNI, Node, Outcome
+from bpf.nodemaps import HINT_TABLES, NAT_TABLES, STAMP
 from bpf.packets import ECHO_NAME, ETHERNET, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import World
 from bpf.wrapper import tunnel_source

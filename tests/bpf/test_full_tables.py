@@ -16,10 +16,8 @@ import pytest
 
 from bpf.harness import (
     DROP,
-    FLOW_TABLES,
     MARK_OVERLAY,
     MARK_TRANSLATED,
-    NAT_TABLES,
     PASS,
     REDIRECT,
     MakeNode,
@@ -28,6 +26,7 @@ from bpf.harness import (
     Setup,
     needs_root,
 )
+from bpf.nodemaps import FLOW_TABLES, NAT_TABLES
 from bpf.packets import (
     MOVABLE,
     PROTOCOLS,

@@ -13,7 +13,8 @@ from socket import AF_INET, AF_INET6, SOCK_STREAM, socket
 import pytest
 
 from bpf.crowd import SLOW, Crowd
-from bpf.harness import HINT_TABLES, NAT_TABLES, MakeNode, Node, Setup, needs_root
+from bpf.harness import MakeNode, Node, Setup, needs_root
+from bpf.nodemaps import HINT_TABLES, NAT_TABLES
 from bpf.packets import MOVABLE, TCP_NAME
 from bpf.test_port_range import LIFETIMES, NO_PORT, crowds
 from bpf.world import World

@@ -3,7 +3,8 @@
 import pytest
 
 from bpf.crowd import SLOW, Crowd
-from bpf.harness import NAT_TABLES, MakeNode, Node, Setup, needs_root
+from bpf.harness import MakeNode, Node, Setup, needs_root
+from bpf.nodemaps import NAT_TABLES
 from bpf.packets import ECHO_NAME, MOVABLE, TCP_NAME, UDP_NAME
 from bpf.world import IPV4, IPV6, POLICY, World
 from outgate.kernel.reasons import Reason

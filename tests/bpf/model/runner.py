@@ -18,12 +18,10 @@ from bpf.gateway_xdp import ROUTER, UPLINK
 from bpf.harness import (
     CB,
     CONTEXT_SIZE,
-    FLOW_TABLES,
     IFINDEX,
     MARK,
     MARK_MASK,
     MARK_TRANSLATED,
-    NAT_TABLES,
     PASS,
     REDIRECT,
     Node,
@@ -40,6 +38,7 @@ from bpf.model.unpinned import (
     allow_answers,
     unpinned,
 )
+from bpf.nodemaps import FLOW_TABLES, NAT_TABLES
 from bpf.wrapper import tunnel_source
 from outgate.errors import KernelError
 from outgate.kernel import syscall
