@@ -11,11 +11,11 @@ from ipaddress import ip_address, ip_network
 
 from bench.driver import PORT_FIRST
 from bpf.harness import Node
-from bpf.nodemaps import FLOW_TABLES, NAT_TABLES, STAMP
+from bpf.nodemaps import NAT_TABLES, STAMP
 from bpf.packets import TCP_NAME, Packet, outbound
 from bpf.sharing import share_rows
 from bpf.world import World
-from outgate.kernel.maps import MapName, encode_key, encode_value
+from outgate.kernel.maps import EGRESS, FLOWS, encode_key, encode_value
 from outgate.kernel.records import NatDirection
 from outgate.state.entries import (
     CLUSTER,
@@ -27,8 +27,6 @@ from outgate.state.entries import (
     PolicyKey,
     family_of,
 )
-
-EGRESS_TABLES = {Family.V4: MapName.EGRESS_V4, Family.V6: MapName.EGRESS_V6}
 
 CROWDS = {10: (10, 1), 1000: (250, 4), 100_000: (25_000, 4)}
 """Pods and networks of each that make so many rows."""
@@ -75,7 +73,7 @@ def put_rows(node: Node, world: World, rows: int) -> int:
     )
     node.take(*(first + pod for pod in range(pods)))
     packed = {encode_key(key)[1]: encode_value(key, value) for key in keys}
-    with node.table(EGRESS_TABLES[world.family]) as table:
+    with node.table(EGRESS[world.family]) as table:
         assert not table.put_many(packed)
     node.inside(lambda: share_rows(node.pins))
     return pods
@@ -93,7 +91,7 @@ def talk(pod: str, server: str) -> Packet:
 
 def forget_flows(node: Node, family: Family) -> None:
     """Empty the tables of flows, what the collector waits for, and events."""
-    for name in (FLOW_TABLES[family], NAT_TABLES[family]):
+    for name in (FLOWS[family], NAT_TABLES[family]):
         with node.table(name) as table:
             assert not table.remove_many([key for key, _ in table.rows()])
     node.events()

@@ -22,7 +22,7 @@ from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.events import Event
 from outgate.kernel.free import WORD_BITS, WORDS, bit_of
 from outgate.kernel.layouts import FREE_KEY, FREE_VALUE
-from outgate.kernel.maps import COUNTERS, MapName, encode_key, encode_value
+from outgate.kernel.maps import COUNTERS, FLOWS, MapName, encode_key, encode_value
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import (
@@ -58,11 +58,10 @@ MS_REC_PRIVATE = 0x4000 | 0x40000
 STAMP = 8
 """Size of the time, the last field of entries of flows and their like."""
 
-FLOW_TABLES = {Family.V4: MapName.FLOW_V4, Family.V6: MapName.FLOW_V6}
 NAT_TABLES = {Family.V4: MapName.SNAT_V4, Family.V6: MapName.SNAT_V6}
 HINT_TABLES = {Family.V4: MapName.PORTS_V4, Family.V6: MapName.PORTS_V6}
 AGEING = (
-    *(*FLOW_TABLES.values(), *NAT_TABLES.values()),
+    *(*FLOWS.values(), *NAT_TABLES.values()),
     *(MapName.FRAG_V4, MapName.FRAG_V6),
     *HINT_TABLES.values(),
 )
@@ -167,7 +166,7 @@ class NodeMaps:
         """Return the flow entries."""
         return {
             FlowTuple.decode(key): FlowRecord.decode(value)
-            for name in FLOW_TABLES.values()
+            for name in FLOWS.values()
             for key, value in self._rows(name)
         }
 

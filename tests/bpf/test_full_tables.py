@@ -26,7 +26,7 @@ from bpf.harness import (
     Setup,
     needs_root,
 )
-from bpf.nodemaps import FLOW_TABLES, NAT_TABLES
+from bpf.nodemaps import NAT_TABLES
 from bpf.packets import (
     MOVABLE,
     PROTOCOLS,
@@ -38,7 +38,7 @@ from bpf.packets import (
 )
 from bpf.uplink import command
 from bpf.world import POLICY, World, gateway_entries
-from outgate.kernel.maps import MapName
+from outgate.kernel.maps import FLOWS, MapName
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
 from outgate.kernel.settings import GatewayPath
@@ -230,14 +230,14 @@ def crowd(node: Node, name: MapName, size: int) -> None:
 
 
 def flow_size(node: Node, world: World) -> int:
-    with node.table(FLOW_TABLES[world.family]) as table:
+    with node.table(FLOWS[world.family]) as table:
         return sum(1 for _ in table.rows())
 
 
 def test_a_real_table_makes_room_for_new_flows(own_node: Node, world: World) -> None:
     first = outbound(UDP_NAME, world.TUNNELLED_POD, world.SERVER)
     own_node.run(Hook.FROM_CONTAINER, first.build())
-    crowd(own_node, FLOW_TABLES[world.family], FLOW_ROOM)
+    crowd(own_node, FLOWS[world.family], FLOW_ROOM)
     for port in range(41000, 41200):
         packet = outbound(UDP_NAME, world.TUNNELLED_POD, world.SERVER, port).build()
         sent = own_node.run(Hook.FROM_CONTAINER, packet)
@@ -266,9 +266,9 @@ def test_a_real_table_makes_room_for_new_translations(
 
 
 EVICTIONS: dict[str, Callable[[Node], None]] = {
-    "flow": lambda node: empty(node, *FLOW_TABLES.values()),
+    "flow": lambda node: empty(node, *FLOWS.values()),
     "translation": lambda node: empty(node, *NAT_TABLES.values()),
-    "both": lambda node: empty(node, *FLOW_TABLES.values(), *NAT_TABLES.values()),
+    "both": lambda node: empty(node, *FLOWS.values(), *NAT_TABLES.values()),
 }
 
 
@@ -302,7 +302,7 @@ def test_the_reply_of_a_call_that_was_pushed_out_goes_to_the_gateway(
     """The caller does not get it, but nobody sees another address than the policy's."""
     request = outbound(protocol, world.SERVER, world.TUNNELLED_POD)
     node.run(Hook.TO_CONTAINER, request.build())
-    empty(node, *FLOW_TABLES.values())
+    empty(node, *FLOWS.values())
     reply = request.reply().build()
 
     assert Outcome(REDIRECT, reply, 0) == node.run(Hook.FROM_CONTAINER, reply)

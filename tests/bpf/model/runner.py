@@ -38,12 +38,12 @@ from bpf.model.unpinned import (
     allow_answers,
     unpinned,
 )
-from bpf.nodemaps import FLOW_TABLES, NAT_TABLES
+from bpf.nodemaps import NAT_TABLES
 from bpf.wrapper import tunnel_source
 from outgate.errors import KernelError
 from outgate.kernel import syscall
 from outgate.kernel.layouts import FLOW, NAT
-from outgate.kernel.maps import COUNTERS, MapName
+from outgate.kernel.maps import COUNTERS, FLOWS, MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, read_counts
@@ -93,7 +93,7 @@ class Runner:
         self._node = node
         self._tunnel_way = tunnel_way
         self.jiffies_per_second = jiffies_per_second
-        self._flows = {f: node.table(FLOW_TABLES[f]) for f in Family}
+        self._flows = {f: node.table(FLOWS[f]) for f in Family}
         self._nats = {f: node.table(NAT_TABLES[f]) for f in Family}
         self._parts = {f: node.table(FRAGMENT_TABLES[f]) for f in Family}
         self._counters = [node.table(name) for name in COUNTERS]
