@@ -2,8 +2,7 @@
 The rows of a trie whose keys begin alike: all of one pod, or all of one set.
 
 The kernel hands such rows out together, because what they have in common stands first
-and counts in full.  Called by ``kernel.rowtable`` and
-``kernel.policysets``.
+and counts in full.  Called by ``kernel.rowtable`` and ``kernel.policysets``.
 """
 
 from collections.abc import Iterator

@@ -36,11 +36,14 @@ ATTACH_TYPES = {
 
 MEND = "tcx needs Linux 6.6; set attach to auto or clsact"
 
-XDP_MENDS = {
-    errno.EBUSY: "an XDP program of somebody else is there",
-    errno.EEXIST: "an XDP program of somebody else is there",
+FOREIGN_XDP = "an XDP program of somebody else is there"
+XDP_REFUSALS = {
+    errno.EBUSY: FOREIGN_XDP,
+    errno.EEXIST: FOREIGN_XDP,
     errno.EOPNOTSUPP: "its driver has no native XDP, or not with its MTU and offloads",
 }
+"""Why XDP was refused, by the kernel's errno."""
+
 XDP_MEND = "; tc does the work; see docs/reference/xdp.md, or set gateway-hook to tc"
 
 _PIN = re.compile(r"([a-z_]+?)(?:_v([46]))?(?:-(.+))?", re.DOTALL)
@@ -174,7 +177,7 @@ def _attach(place: _Place, ifindex: int, program: int) -> None:
 
 def _mend(hook: Hook, number: int) -> str:
     if hook is Hook.XDP_NETDEV:
-        return XDP_MENDS.get(number, "its driver refuses") + XDP_MEND
+        return XDP_REFUSALS.get(number, "its driver refuses") + XDP_MEND
     return MEND if number == errno.EINVAL else ""
 
 

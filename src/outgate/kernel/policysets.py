@@ -208,14 +208,10 @@ class PolicySets:
             wanted = rows.get(key)
             if wanted and (number, id(wanted)) not in checked:
                 checked.add((number, id(wanted)))
-                if number in found and self._is_alike(number, wanted, found[number]):
+                if number in found and _is_alike(number, wanted, found[number]):
                     self._rows[number] = wanted
                     self._numbers.setdefault(wanted, number)
         self._source_map.remove_packed(foreign)
-
-    def _is_alike(self, number: int, rows: RowSet, group: Group) -> bool:
-        packed = pack(rows)
-        return packed.values == group.values and packed.keys_in(number) == group.keys
 
     def audit(self, sets_at_once: int) -> Iterator[None]:
         """Compare both maps with what is remembered, a slice at a step, and mend."""
@@ -238,7 +234,7 @@ class PolicySets:
 
     def _mend_set(self, number: int, group: Group | None) -> None:
         rows = self._rows.get(number)
-        if rows and group and self._is_alike(number, rows, group):
+        if rows and group and _is_alike(number, rows, group):
             return
         keys = self._keys(number) if rows else b""
         if rows:
@@ -269,6 +265,11 @@ class PolicySets:
 def policy_sets(maps: Mapping[MapName, PinnedMap]) -> dict[Family, PolicySets]:
     """Return those of both families, over the maps of a node."""
     return {f: PolicySets(f, maps[SOURCES[f]], maps[SETS[f]]) for f in Family}
+
+
+def _is_alike(number: int, rows: RowSet, group: Group) -> bool:
+    packed = pack(rows)
+    return packed.values == group.values and packed.keys_in(number) == group.keys
 
 
 def _number(group: Group) -> int:
