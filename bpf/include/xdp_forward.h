@@ -9,7 +9,7 @@
 #include "route.h"
 #include "xdp.h"
 
-/* The link's addresses, and by whose entry they are. */
+/* Whom packets are sent to: a neighbour, behind an interface. */
 struct next_hop {
 	__u32 ifindex;
 	struct ip_address address;

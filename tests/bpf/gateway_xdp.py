@@ -1,7 +1,7 @@
 """
-The XDP program of a node's uplink, before tc: run on one frame, and held to its word.
+The XDP program of a node's uplink, before tc: run on one frame, and checked.
 
-What it passes on it must leave as it is.  What it sends goes to the neighbour that
+What it passes on must be as it came.  What it sends goes to the neighbour that
 the kernel knows; everything else of it is for the caller to compare, so the addresses
 of the link are put back to what tc leaves there before the kernel writes them.
 """
