@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from bpf.harness import DROP, PASS, REDIRECT
 from bpf.model.datapath import Datapath
+from bpf.model.entries import DatagramRow, FlowRow, HalfRow
 from bpf.model.outcome import Arrival, Expected
 from bpf.model.packet import Kind, Tuple, family, read, read_quote
 from bpf.model.parts import Datagram
 from bpf.model.rewrite import checksums, is_same
-from bpf.model.runner import DatagramRow, FlowRow, HalfRow, Runner
+from bpf.model.runner import Runner
 from bpf.model.table import Half, Table
 from outgate.kernel.reasons import Reason
 from outgate.state.entries import Hook

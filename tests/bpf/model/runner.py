@@ -7,14 +7,12 @@ One buffer and one open map each; the caller runs it inside the node's namespace
 
 import ctypes
 import os
-import sys
 from dataclasses import replace
 from struct import Struct, pack_into, unpack_from
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from bpf import outer
-from bpf.gateway_xdp import ROUTER, UPLINK
 from bpf.harness import (
     CB,
     CONTEXT_SIZE,
@@ -26,11 +24,20 @@ from bpf.harness import (
     REDIRECT,
     Node,
 )
+from bpf.model.entries import (
+    FORWARD,
+    DatagramRow,
+    FlowRow,
+    HalfRow,
+    aged,
+    flow_row,
+    forward_row,
+    half_row,
+)
 from bpf.model.outcome import Arrival
 from bpf.model.packet import Tuple
 from bpf.model.parts import Datagram
-from bpf.model.rules import address, plain
-from bpf.model.table import FROM_TUNNEL, INBOUND, LOCAL_GATEWAY, TO_GATEWAY
+from bpf.model.rules import address
 from bpf.model.unpinned import (
     ANSWERERS,
     HELD_PARTS,
@@ -42,11 +49,10 @@ from bpf.nodemaps import NAT_TABLES
 from bpf.wrapper import tunnel_source
 from outgate.errors import KernelError
 from outgate.kernel import syscall
-from outgate.kernel.layouts import FLOW, NAT
 from outgate.kernel.maps import COUNTERS, FLOWS, MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
-from outgate.kernel.records import NAT_HOST_SOCKET, FragmentRecord, read_counts
+from outgate.kernel.records import FragmentRecord, read_counts
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig, TunnelWay
 from outgate.kernel.testrun import TestRun
 from outgate.state.entries import Family, Hook
@@ -63,20 +69,6 @@ BOTH = (Family.V4, Family.V6)
 
 EVERY = 16
 """So often a frame is shown to the other family's program too, which must pass it."""
-
-DECISIONS = {1: TO_GATEWAY, 2: LOCAL_GATEWAY, 3: INBOUND, 4: FROM_TUNNEL}
-FORWARD = 1
-STAMP = 8
-
-FlowRow = tuple[str, int, bytes, bytes, bytes, int]
-"""Decision, policy, tunnel endpoint, egress IP, MACs, TCP state."""
-
-HalfRow = tuple[bytes, int, bytes, bytes, int, int, bool]
-"""Address, port, tunnel endpoint, MACs, policy, TCP state, of a host socket."""
-
-
-DatagramRow = tuple[int, int, int, int, bool]
-"""Ports, protocol, state, whether parts wait for the first."""
 
 FRAGMENT_TABLES = {Family.V4: MapName.FRAG_V4, Family.V6: MapName.FRAG_V6}
 
@@ -362,37 +354,3 @@ class Runner:
     def _age(self, table: PinnedMap, jiffies: int) -> None:
         rows = {key: aged(value, jiffies) for key, value in table.rows()}
         assert not table.put_many(rows)
-
-
-def aged(value: bytes, jiffies: int) -> bytes:
-    """Return an entry that was last seen so much earlier."""
-    seen = int.from_bytes(value[-STAMP:], sys.byteorder)
-    older = (seen - jiffies) % (1 << 64)
-    return value[:-STAMP] + older.to_bytes(STAMP, sys.byteorder)
-
-
-def flow_row(value: bytes, family: Family) -> FlowRow:
-    """Decode a flow entry."""
-    decision, tcp, _, policy, endpoint, egress, _, *macs, _ = FLOW[family].unpack(value)
-    where = _some(endpoint), _some(egress)
-    return DECISIONS[decision], policy, *where, b"".join(macs), tcp
-
-
-def half_row(value: bytes, family: Family) -> HalfRow:
-    """Decode half of a translation."""
-    fields: tuple[Any, ...] = NAT[family].unpack(value)
-    becomes, port, tcp, flags, endpoint, policy, *_, mac, host_mac, _ = fields
-    to = _some(becomes), int.from_bytes(port, "big"), _some(endpoint)
-    return *to, mac + host_mac, policy, tcp, bool(flags & NAT_HOST_SOCKET)
-
-
-def forward_row(value: bytes, family: Family) -> HalfRow:
-    """Decode a forward half without XDP's MACs, which must be those of the way."""
-    address, port, endpoint, macs, policy, tcp, is_host = half_row(value, family)
-    assert macs in (bytes(12), ROUTER + bytes(6), ROUTER + UPLINK), macs.hex(":")
-    return address, port, endpoint, bytes(12), policy, tcp, is_host
-
-
-def _some(packed: bytes) -> bytes:
-    """Return an address of a row in the model's form; empty: none."""
-    return plain(packed) if any(packed) else b""

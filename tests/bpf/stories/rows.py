@@ -12,9 +12,10 @@ from bpf.model.check import (
     flow_rows,
     forward_rows,
 )
+from bpf.model.entries import FORWARD, aged, flow_row, forward_row, half_row
 from bpf.model.outcome import Arrival, Seen
 from bpf.model.packet import Tuple, reverse
-from bpf.model.runner import FORWARD, SIZES, aged, flow_row, forward_row, half_row
+from bpf.model.runner import SIZES
 
 FLOW, BACKWARD = 0, 2
 
