@@ -83,7 +83,7 @@ static __always_inline int outer_put_v4(struct context *context, const struct in
 	struct outer_v4 outer;
 
 	outer_fill_v4(&outer, view, route->source.word[0], destination,
-		      outer_port_of(flow_hash(&context->work->packet.tuple)), size);
+		      outer_port(&context->work->packet.tuple), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IP),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 }
@@ -97,7 +97,7 @@ static __always_inline int outer_put_v6(struct context *context, const struct in
 	struct outer_v6 outer;
 
 	outer_fill_v6(&outer, view, source, destination,
-		      outer_port_of(flow_hash(&context->work->packet.tuple)), size);
+		      outer_port(&context->work->packet.tuple), size);
 	return outer_put(context, &outer, sizeof(outer), bpf_htons(ETH_P_IPV6),
 			 BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
 }

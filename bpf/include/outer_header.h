@@ -64,9 +64,11 @@ static __always_inline _Bool fits_tunnel(__u32 size, const struct runtime_config
 	       size + sizeof(struct outer_v6) <= mtu + (is_outer_v4(endpoint) ? 20 : 0);
 }
 
-/* The source port of a flow with this hash, as the kernel's device takes it. */
-static __always_inline __be16 outer_port_of(__u32 hash)
+/* The source port of a flow, as the kernel's device takes it for the same hash. */
+static __always_inline __be16 outer_port(const struct tuple *tuple)
 {
+	__u32 hash = flow_hash(tuple);
+
 	hash ^= hash << 16;
 	return bpf_htons(OUTER_PORT_FIRST +
 			 ((__u64)hash * (OUTER_PORT_LAST - OUTER_PORT_FIRST) >> 32));

@@ -147,7 +147,7 @@ static __always_inline int reply_send(struct context *context, const struct pack
 				      const struct link_route *route,
 				      const struct any_address *source, __u32 outer_size, __u64 now)
 {
-	__be16 port = outer_port_of(flow_hash(&packet->tuple));
+	__be16 port = outer_port(&packet->tuple);
 	struct inner_view view;
 
 	if (is_refresh_due(reverse, tcp_bits(packet, 1), now))

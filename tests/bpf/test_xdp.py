@@ -17,6 +17,7 @@ from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import MapName
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import GatewayPath
 from outgate.state.entries import Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
@@ -164,6 +165,23 @@ def test_what_opens_a_connection_is_left_to_tc(
 
     assert not is_taken(node, world, reply, to_pod=True)
     assert not is_taken(node, world, packet.but(flags="S"))
+
+
+def test_on_path_stack_nothing_is_taken(shared_node: MakeNode, world: World) -> None:
+    node = shared_node(Setup(has_xdp=True, gateway_path=GatewayPath.STACK))
+    node.reset()
+    node.put(gateway_entries(world))
+    packet = established(UDP_NAME, world)
+    reply = packet.but(source=world.HERE).reply()
+    sent, answered = [], []
+    for _ in range(3):
+        routed = node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=world.worker)
+        sent.append(node.run(Hook.TO_NETDEV, routed.packet, mark=routed.mark).verdict)
+        answered.append(node.run(Hook.FROM_NETDEV, reply.build()).verdict)
+
+    assert ([PASS] * 3, [REDIRECT] * 3) == (sent, answered)
+    assert node.xdp
+    assert not node.xdp.taken
 
 
 def test_a_frame_in_several_buffers_is_left_to_tc(node: Node, world: World) -> None:
