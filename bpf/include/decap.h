@@ -21,7 +21,9 @@
 
 /*
  * Take @size bytes of outer header off, and its Ethernet header: the inner one stays. Not of a
- * part of a datagram: it would overtake one that the device has yet to put together.
+ * part of a datagram: it would overtake one that the device has yet to put together. Nor of what
+ * is to be answered: the kernel remakes no packet that it notes as tunnelled, as it still does
+ * behind a link that hands on such notes (a veth).
  */
 static __always_inline int decap_strip(struct context *context, __u32 size, __u64 flags)
 {
@@ -30,7 +32,8 @@ static __always_inline int decap_strip(struct context *context, __u32 size, __u6
 	__u8 destination[ETH_ALEN], source[ETH_ALEN];
 	struct ethhdr *eth;
 
-	if ((const void *)(ip + 1) > context_end(context) || ip_may_be_part(ip))
+	if ((const void *)(ip + 1) > context_end(context) || ip_may_be_part(ip) ||
+	    ip_hops(ip) <= 1)
 		return 0;
 	__builtin_memcpy(destination, inner->h_dest, ETH_ALEN);
 	__builtin_memcpy(source, inner->h_source, ETH_ALEN);

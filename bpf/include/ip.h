@@ -251,4 +251,14 @@ static inline __attribute__((always_inline)) int ip_read(void *start, void *end,
 
 #endif
 
+/* Hops that the packet has left. */
+static inline __attribute__((always_inline)) __u8 ip_hops(const struct ip_header *ip)
+{
+#if OUTGATE_FAMILY == 4
+	return ip->ttl;
+#else
+	return ip->hop_limit;
+#endif
+}
+
 #endif

@@ -8,16 +8,6 @@
 #include "parse.h"
 #include "verdict.h"
 
-/* Hops that the packet has left. */
-static __always_inline __u8 ip_hops(const struct ip_header *ip)
-{
-#if OUTGATE_FAMILY == 4
-	return ip->ttl;
-#else
-	return ip->hop_limit;
-#endif
-}
-
 /* One hop less to live. Return 0, or -DROP_TTL_EXCEEDED, nothing written. */
 static __always_inline int ip_hop(struct context *context, struct ip_header *ip)
 {
