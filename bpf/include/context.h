@@ -135,19 +135,6 @@ static __always_inline enum packet_class context_quote(struct context *context,
 			   &context->work->quote);
 }
 
-/* Where the checksum lies in the header of @protocol. */
-static __always_inline __u32 checksum_offset(__u8 protocol)
-{
-	switch (protocol) {
-	case IPPROTO_TCP:
-		return __builtin_offsetof(struct tcphdr, check);
-	case IPPROTO_UDP:
-		return __builtin_offsetof(struct udphdr, check);
-	default:
-		return __builtin_offsetof(struct icmp_echo, checksum);
-	}
-}
-
 /* Mend the L4 checksum at @offset for a changed address of the pseudo header. */
 static __always_inline int context_replace_pseudo(struct context *context, __u32 offset,
 						  const struct ip_address *from,

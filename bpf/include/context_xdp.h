@@ -67,19 +67,6 @@ static __always_inline _Bool context_is_whole(struct context *context)
 	       distance(context_frame(context), context_end(context));
 }
 
-/* Where the checksum lies in the header of @protocol. */
-static __always_inline __u32 checksum_offset(__u8 protocol)
-{
-	switch (protocol) {
-	case IPPROTO_TCP:
-		return __builtin_offsetof(struct tcphdr, check);
-	case IPPROTO_UDP:
-		return __builtin_offsetof(struct udphdr, check);
-	default:
-		return __builtin_offsetof(struct icmp_echo, checksum);
-	}
-}
-
 /**
  * context_replace_l4 - mend the L4 checksum at @l4_offset for a changed address and port
  * Return: 0, or a negative errno.

@@ -252,4 +252,17 @@ static inline __attribute__((always_inline)) __u32 flow_hash(const struct tuple 
 	return hash ^ hash >> 16;
 }
 
+/* Where the checksum lies in the header of @protocol. */
+static inline __attribute__((always_inline)) __u32 checksum_offset(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return __builtin_offsetof(struct tcphdr, check);
+	case IPPROTO_UDP:
+		return __builtin_offsetof(struct udphdr, check);
+	default:
+		return __builtin_offsetof(struct icmp_echo, checksum);
+	}
+}
+
 #endif
