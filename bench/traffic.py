@@ -23,7 +23,7 @@ from bpf.packets import ETHERNET, IP_SIZE, UDP_NAME, Packet
 from bpf.uplink import command
 from outgate.kernel import syscall
 from outgate.kernel.syscall import AttachType, Command
-from outgate.kernel.testrun import TestRun
+from outgate.kernel.testrun import RunAttributes
 from outgate.state.entries import Family
 
 LIVE_FRAMES, BATCH = 1 << 1, 64
@@ -156,7 +156,7 @@ class Sent:
 
 def _run_live(program: int, raw: bytes, packets: int) -> None:
     given = ctypes.create_string_buffer(raw, len(raw))
-    run = TestRun(
+    run = RunAttributes(
         prog_fd=program,
         data_size_in=len(raw),
         data_in=ctypes.addressof(given),

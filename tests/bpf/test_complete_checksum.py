@@ -32,7 +32,7 @@ from bpf.wrapper import tunnel_source
 from outgate.kernel import syscall
 from outgate.kernel.settings import GatewayPath
 from outgate.kernel.syscall import Command
-from outgate.kernel.testrun import TestRun
+from outgate.kernel.testrun import RunAttributes
 from outgate.state.entries import Address, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
@@ -61,7 +61,7 @@ def summed(
         context[CB : CB + 20] = tunnel_source(tunnel, VNI)
     data = ctypes.create_string_buffer(packet, len(packet))
     before = ctypes.create_string_buffer(bytes(context), CONTEXT_SIZE)
-    run = TestRun(
+    run = RunAttributes(
         prog_fd=node.program(hook, world.family, is_tunnelled=tunnel is not None),
         data_size_in=len(packet),
         data_in=ctypes.addressof(data),

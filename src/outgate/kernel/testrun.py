@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from outgate.kernel.syscall import Command, bpf
 
 
-class TestRun(ctypes.Structure):
+class RunAttributes(ctypes.Structure):
     """``bpf_attr.test``: one run of a program on one packet."""
 
     _fields_ = (
@@ -54,7 +54,7 @@ def run_program(
     given = ctypes.create_string_buffer(packet, len(packet))
     context_in = ctypes.create_string_buffer(context, max(len(context), 1))
     context_out = ctypes.create_string_buffer(max(len(context), 1))
-    run = TestRun(
+    run = RunAttributes(
         prog_fd=program,
         data_size_in=len(packet),
         data_size_out=len(room),

@@ -54,7 +54,7 @@ from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FragmentRecord, read_counts
 from outgate.kernel.settings import CONFIG_KEY, RuntimeConfig, TunnelWay
-from outgate.kernel.testrun import TestRun
+from outgate.kernel.testrun import RunAttributes
 from outgate.state.entries import Family, Hook
 
 ROOM = 4096
@@ -104,7 +104,7 @@ class Runner:
             ctypes.addressof(self._context),
             ctypes.addressof(self._context_out),
         )
-        self._run = TestRun(
+        self._run = RunAttributes(
             data_in=ctypes.addressof(self._given),
             data_out=ctypes.addressof(self._out),
             repeat=1,
