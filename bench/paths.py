@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address, ip_network
 
 from bench.network import (
     GATEWAY,
@@ -29,26 +28,16 @@ from bench.network import (
     network,
 )
 from bench.xdp import attach, taken
+from bpf.chain import pod_node_entries
 from bpf.harness import TUNNEL_PORT, VNI, Node, Setup
-from bpf.world import IPV4, POLICY, Rows, gateway_entries
+from bpf.world import IPV4, gateway_entries
 from outgate.kernel import syscall
 from outgate.kernel.collector import start_collectors, stop_collectors
 from outgate.kernel.settings import TunnelWay
 from outgate.kernel.syscall import AttachType
 from outgate.state.entries import (
-    CLUSTER,
-    HOST,
-    WORLD,
-    CoveredEntry,
-    CoveredKey,
-    EndpointEntry,
-    EndpointFlag,
-    EndpointKey,
     Family,
     Hook,
-    Identity,
-    IpcacheEntry,
-    IpcacheKey,
 )
 
 TUNNEL = "tunnel"
@@ -204,23 +193,6 @@ def _attach(node: Node, interface: str, hooks: tuple[Hook, ...]) -> list[int]:
         for hook in hooks
         for family in Family
     ]
-
-
-def pod_node_entries() -> Rows:
-    """Return every row of the pod's node."""
-    entries = IPV4.node_entries(GATEWAY)
-    for network_, identity in (
-        (IPV4.EVERYTHING, WORLD),
-        (IPV4.REMOTE_PODS, CLUSTER),
-        (NODE, Identity(HOST)),
-    ):
-        entries[IpcacheKey(ip_network(network_))] = IpcacheEntry(identity, None)
-    here, pod = ip_address(NODE), ip_address(POD)
-    entries[EndpointKey(here)] = EndpointEntry(EndpointFlag.HOST)
-    entries[EndpointKey(pod)] = EndpointEntry(EndpointFlag.POD, is_selected=True)
-    entries[CoveredKey(ip_network(IPV4.NETWORK))] = CoveredEntry(POLICY)
-    entries[IPV4.row(POD, IPV4.NETWORK)] = IPV4.via(GATEWAY)
-    return entries
 
 
 PATHS: dict[str, Callable[[], AbstractContextManager[Network]]] = {

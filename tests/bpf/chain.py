@@ -126,7 +126,7 @@ def chain(pods_node: TunnelWay, gateway: TunnelWay) -> Iterator[Chain]:
         made = Chain(*places)
         _wire(made)
         node = stack.enter_context(Node(Setup(tunnel_way=pods_node)))
-        node.put(_pod_node_entries())
+        node.put(pod_node_entries())
         at_pod = {"pod0": POD_SIDE, "up0": UPLINK_SIDE, TUNNEL: TUNNEL_SIDE}
         _start(stack, made.node, node, at_pod)
         node = stack.enter_context(Node(Setup(tunnel_way=gateway)))
@@ -185,7 +185,8 @@ def _attach(node: Node, link: str, sides: dict[Hook, AttachType]) -> list[int]:
     ]
 
 
-def _pod_node_entries() -> Rows:
+def pod_node_entries() -> Rows:
+    """Return every row of the pod's node."""
     entries = IPV4.node_entries(GATEWAY)
     for network, identity in (
         (IPV4.EVERYTHING, WORLD),
