@@ -14,11 +14,17 @@ from bpf import outer
 from bpf.harness import TUNNEL_MTU, Node, Setup, needs_root
 from bpf.packets import PROTOCOLS, SCTP_NAME, TCP_NAME, UDP_NAME, outbound
 from bpf.tunnel import through, tunnel_node
-from bpf.world import World, gateway_entries
+from bpf.world import IPV4, WORLDS, World, gateway_entries
 from outgate.kernel.settings import TunnelWay
 from outgate.state.entries import Family, Hook
 
 pytestmark = [needs_root, pytest.mark.kernel]
+
+ODD = {
+    Family.V4: ("super-packet", "too large"),
+    Family.V6: ("super-packet", "padding"),
+}
+"""IPv4's padding goes along; of IPv6 that is too large the sender is told."""
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -54,20 +60,20 @@ def test_a_reply_never_reaches_the_device(
         assert (sent.frame, sent.destination) == (expected, world.worker)
 
 
-@pytest.mark.parametrize("what", ["super-packet", "padding", "too large"])
+@pytest.mark.parametrize(
+    ("world", "what"),
+    [(world, what) for world in WORLDS for what in ODD[world.family]],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
 def test_an_odd_packet_is_left_to_the_device(
     node: Node, world: World, what: str
 ) -> None:
     packet = outbound(UDP_NAME, world.TUNNELLED_POD, world.SERVER)
     gso = 0
     if what == "too large":
-        if world.family is Family.V6:
-            pytest.skip("its sender is told: nobody fragments IPv6 on the way")
         packet = packet.but(payload=bytes(TUNNEL_MTU))
     frame = packet.build()
     if what == "padding":
-        if world.family is Family.V4:
-            pytest.skip("it goes along, see below")
         frame += bytes(3)
     if what == "super-packet":
         gso = 10
@@ -75,11 +81,9 @@ def test_an_odd_packet_is_left_to_the_device(
     assert node.raw(Hook.FROM_CONTAINER, frame, gso_size=gso) == frame
 
 
-def test_what_a_link_padded_goes_along(
-    node: Node, world: World, tunnel_way: TunnelWay
-) -> None:
-    if world.family is Family.V6 or tunnel_way is TunnelWay.DEVICE:
-        pytest.skip("the device takes it along")
+@pytest.mark.parametrize("world", [IPV4], ids=lambda world: world.name)
+@pytest.mark.parametrize("tunnel_way", [TunnelWay.AUTO])
+def test_what_a_link_padded_goes_along(node: Node, world: World) -> None:
     frame = outbound(UDP_NAME, world.TUNNELLED_POD, world.SERVER).build() + bytes(3)
     sent = outer.unwrap(node.raw(Hook.FROM_CONTAINER, frame))
 
