@@ -21,6 +21,7 @@ from outgate.kernel.pinned import CHUNK, PinnedMap
 from outgate.kernel.policysets import PolicySets
 from outgate.kernel.rows import NO_ROWS, Change, PackedRows, RowReader, change, pack
 from outgate.state.entries import (
+    Address,
     Family,
     Key,
     Network,
@@ -40,6 +41,7 @@ class _Move:
 
     before: RowSet
     after: RowSet
+    kind: type[Address]
     change: Change
     pods: list[RowsKey]
     packed: list[bytes]
@@ -89,20 +91,30 @@ class RowTable:
         return self._failures(moves, refused)
 
     def _moves(self, operations: Sequence[Operation]) -> list[_Move]:
-        moves: dict[tuple[int, int, int], _Move] = {}
+        moves: dict[tuple[int, int, type[Address]], _Move] = {}
+        move: _Move | None = None
         for operation in operations:
             key = operation.key
             if not isinstance(key, RowsKey):
                 continue
-            before = self._rows(key)
-            after = NO_ROWS
+            before, after, kind = self._rows(key), NO_ROWS, type(key.source)
             if isinstance(operation, Put) and isinstance(operation.value, RowSet):
                 after = operation.value
-            alike = id(before), id(after), key.source.version
-            if alike not in moves:
-                moves[alike] = _Move(before, after, change(before, after), [], [])
-            moves[alike].pods.append(key)
-            moves[alike].packed.append(key.source.packed)
+            # Most pods move as the one before them: nothing to be looked up then.
+            if (
+                move is None
+                or move.before is not before
+                or move.after is not after
+                or move.kind is not kind
+            ):
+                alike = id(before), id(after), kind
+                if alike not in moves:
+                    made = change(before, after)
+                    moves[alike] = _Move(before, after, kind, made, [], [])
+                move = moves[alike]
+            move.pods.append(key)
+        for move in moves.values():
+            move.packed.extend([pod.source.packed for pod in move.pods])
         return list(moves.values())
 
     def _failures(self, moves: Iterable[_Move], refused: Refused) -> Failures:
