@@ -21,7 +21,7 @@ from outgate.kernel.groups import Group, Shape, groups
 from outgate.kernel.layouts import EGRESS_VALUE, SET_KEY, SET_NUMBER
 from outgate.kernel.maps import SETS, SOURCES, MapName
 from outgate.kernel.pinned import CHUNK, PinnedMap
-from outgate.kernel.rows import decode_source, encode_source, pack
+from outgate.kernel.rows import decode_source, encode_source, encode_sources, pack
 from outgate.state.entries import Family, RowSet
 
 NUMBERS = 1 << 32
@@ -69,16 +69,21 @@ class PolicySets:
     def _place(self, pods: Pods) -> Iterator[set[bytes]]:
         """Do so, a slice at each step, which tells who of it got no set."""
         yield from self._write(rows for rows, _ in pods)
-        batch: list[tuple[bytes, int]] = []
+        batch: list[tuple[int, list[bytes]]] = []
+        count = 0
         for rows, sources in pods:
             number = self._numbers.get(rows)
             if number is None:
                 yield set(sources)
                 continue
-            batch += ((s, number) for s in sources if self._sources.get(s) != number)
-            while len(batch) >= CHUNK:
-                yield self._point(batch[:CHUNK])
-                del batch[:CHUNK]
+            others = [s for s in sources if self._sources.get(s) != number]
+            for start in range(0, len(others), CHUNK):
+                some = others[start : start + CHUNK]
+                batch.append((number, some))
+                count += len(some)
+                if count >= CHUNK:
+                    yield self._point(batch)
+                    batch, count = [], 0
         yield self._point(batch)
 
     def _write(self, wanted: Iterable[RowSet]) -> Iterator[set[bytes]]:
@@ -121,37 +126,47 @@ class PolicySets:
         self._numbers[rows] = number
         self._unused.add(number)
 
-    def _point(self, batch: Sequence[tuple[bytes, int]]) -> set[bytes]:
+    def _point(self, batch: Sequence[tuple[int, Sequence[bytes]]]) -> set[bytes]:
         """Write the numbers of sources; return those who got none."""
+        sources = [source for _, some in batch for source in some]
         refused = self._source_map.put_packed(
-            b"".join(source for source, _ in batch),
-            b"".join(encode_source(*one) for one in batch),
+            b"".join(sources),
+            b"".join(encode_sources(some, number) for number, some in batch),
         )
-        for i, (source, number) in enumerate(batch):
-            if i not in refused:
-                self._note(source, number)
-        return {batch[i][0] for i in refused}
+        having: dict[bytes, int] = {}
+        for number, some in batch:
+            having.update(dict.fromkeys(some, number))
+        unplaced = {sources[i] for i in refused}
+        for source in unplaced:
+            del having[source]
+        self._note(having)
+        return unplaced
 
-    def _note(self, source: bytes, number: int) -> None:
-        """Remember that *source* has the set *number*, 0 for none."""
-        before = self._sources.pop(source, 0)
-        if before:
-            self._users[before] -= 1
-            if not self._users[before]:
-                del self._users[before]
-                self._unused.add(before)
-        if number:
-            self._sources[source] = number
-            self._users[number] += 1
-            self._unused.discard(number)
+    def _note(self, having: Mapping[bytes, int]) -> None:
+        """Remember which sets sources have now."""
+        self._count(map(self._sources.get, having), having.values())
+        self._sources.update(having)
+
+    def _count(self, before: Iterable[int | None], after: Iterable[int]) -> None:
+        """Count who had which set *before*, None for none, and who has *after* it."""
+        lost, won = Counter(before), Counter(after)
+        for number in lost.keys() | won.keys():
+            if number is None:
+                continue
+            self._users[number] += won.get(number, 0) - lost.get(number, 0)
+            if self._users[number]:
+                self._unused.discard(number)
+            else:
+                del self._users[number]
+                self._unused.add(number)
 
     def release(self, sources: Iterable[bytes]) -> None:
         """Let *sources* have no set."""
         known = [source for source in sources if source in self._sources]
         refused = self._source_map.remove_packed(b"".join(known))
-        for i, source in enumerate(known):
-            if i not in refused:
-                self._note(source, 0)
+        if refused:
+            known = [source for i, source in enumerate(known) if i not in refused]
+        self._count([self._sources.pop(source) for source in known], ())
 
     def sweep(self) -> None:
         """Remove the sets that no source has."""
@@ -197,6 +212,7 @@ class PolicySets:
     def _adopt_sources(self, rows: Rows, found: Mapping[int, Group]) -> None:
         """Learn which source has which set, and which of these are as they should."""
         checked: set[tuple[int, int]] = set()
+        having: dict[bytes, int] = {}
         foreign = b""
         for key, value in self._source_map.rows():
             try:
@@ -204,13 +220,14 @@ class PolicySets:
             except ValueError:
                 foreign += key
                 continue
-            self._note(key, number)
+            having[key] = number
             wanted = rows.get(key)
             if wanted and (number, id(wanted)) not in checked:
                 checked.add((number, id(wanted)))
                 if number in found and _is_alike(number, wanted, found[number]):
                     self._rows[number] = wanted
                     self._numbers.setdefault(wanted, number)
+        self._note(having)
         self._source_map.remove_packed(foreign)
 
     def audit(self, sets_at_once: int) -> Iterator[None]:
@@ -254,11 +271,11 @@ class PolicySets:
                 if not number:
                     table.remove_packed(source)
                 elif value != encode_source(source, number):
-                    self._point([(source, number)])
+                    self._point([(number, [source])])
             yield
         for source in self._sources.keys() - seen:
             if number := self._sources.get(source):
-                self._point([(source, number)])
+                self._point([(number, [source])])
                 yield
 
 

@@ -169,7 +169,13 @@ def change(before: RowSet, after: RowSet) -> Change:
 
 def encode_source(packed: bytes, number: int) -> bytes:
     """Encode a value of ``outgate_source_v*``: the source again, and its set."""
-    return packed + SET_NUMBER.pack(number)
+    return encode_sources((packed,), number)
+
+
+def encode_sources(sources: Sequence[bytes], number: int) -> bytes:
+    """Encode the values of *sources*, which all have the same set, in one go."""
+    end = SET_NUMBER.pack(number)
+    return end.join(sources) + end
 
 
 def decode_source(key: bytes, value: bytes) -> tuple[Address, int]:

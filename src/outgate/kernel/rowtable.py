@@ -173,13 +173,15 @@ class RowTable:
         Nor those with a refusal: their rows are not what was planned, and they decide.
         """
         lacking = unplaced | {pod.source.packed for pod in refused}
+        without: dict[Family, list[bytes]] = {family: [] for family in self._sets}
         for move in moves:
-            sets = self._sets[family_of(move.pods[0].source)]
+            of_family = without[family_of(move.pods[0].source)]
             if not move.after:
-                sets.release(move.packed)
+                of_family += move.packed
             elif lacking:
-                sets.release(packed for packed in move.packed if packed in lacking)
-        for sets in self._sets.values():
+                of_family += [packed for packed in move.packed if packed in lacking]
+        for family, sets in self._sets.items():
+            sets.release(without[family])
             sets.sweep()
 
     def _settle(self, move: _Move, refused: Refused) -> None:
