@@ -13,21 +13,20 @@ Called by ``kernel.linux``.  It does not know pods: an address may be nobody's.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from struct import Struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from struct import unpack
 
-from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, TUPLE
+from outgate.kernel.layouts import ADDRESS_SIZES, FREE_KEY, FREE_VALUE, TUPLE
 from outgate.kernel.maps import FLOWS, MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import Key, RowsKey
-from outgate.state.plan import Operation, Put
 
 FACTOR = 0x9E3779B1
 SHIFT = 12
 WORD_BITS = 64
 WORDS = 1 << (32 - SHIFT - 6)
 
-_WORD_OF_ADDRESS = Struct("!I")
+_HASH = (1 << 32) - 1
 _ALL = (1 << WORD_BITS) - 1
 
 
@@ -37,10 +36,20 @@ def bit_of(packed: bytes) -> int:
 
     Units: *packed* is in network order.  Neighbours have bits far from each other.
     """
-    number = 0
-    for (word,) in _WORD_OF_ADDRESS.iter_unpack(packed):
-        number = (number ^ word) * FACTOR & 0xFFFFFFFF
-    return number >> SHIFT
+    (number,) = _bits_of([packed])
+    return number
+
+
+def _bits_of(addresses: Sequence[bytes]) -> list[int]:
+    """Return the same of many addresses of one family, one at least."""
+    joined = b"".join(addresses)
+    words = unpack(f"!{len(joined) // 4}I", joined)
+    width = len(words) // len(addresses)
+    numbers = [word * FACTOR & _HASH for word in words[::width]]
+    for i in range(1, width):
+        pairs = zip(numbers, words[i::width], strict=True)
+        numbers = [(number ^ word) * FACTOR & _HASH for number, word in pairs]
+    return [number >> SHIFT for number in numbers]
 
 
 class FreeAddresses:
@@ -72,11 +81,10 @@ class FreeAddresses:
         self._write(dict(enumerate(words)))
         self._words = words
 
-    def take(self, operations: Iterable[Operation]) -> None:
-        """Say of addresses that they may have rows, before *operations* write any."""
-        puts = (op.key for op in operations if isinstance(op, Put))
+    def take(self, addresses: Iterable[bytes]) -> None:
+        """Say of packed *addresses* that they may have rows, before any is written."""
         words = self._words.copy() or [0] * WORDS
-        changed = _clear(words, _sources(puts))
+        changed = _clear(words, addresses)
         if not self._words:
             changed = set(range(WORDS))
         if changed:
@@ -84,8 +92,8 @@ class FreeAddresses:
             self._words = words
 
     def _write(self, words: Mapping[int, int]) -> None:
-        rows = {FREE_KEY.pack(n): FREE_VALUE.pack(word) for n, word in words.items()}
-        for error in self._table.put_many(rows).values():
+        keys, values = map(FREE_KEY.pack, words), map(FREE_VALUE.pack, words.values())
+        for error in self._table.put_packed(b"".join(keys), b"".join(values)).values():
             raise error
 
 
@@ -95,10 +103,13 @@ def _sources(keys: Iterable[Key]) -> Iterator[bytes]:
 
 def _clear(words: list[int], addresses: Iterable[bytes]) -> set[int]:
     """Clear the bits of *addresses*; return the numbers of the words that changed."""
-    changed = set()
-    for packed in addresses:
-        number, bit = divmod(bit_of(packed), WORD_BITS)
-        if words[number] >> bit & 1:
-            words[number] &= ~(1 << bit)
-            changed.add(number)
+    changed, known = set[int](), list(addresses)
+    for size in ADDRESS_SIZES.values():
+        if not (alike := [packed for packed in known if len(packed) == size]):
+            continue
+        for bit in _bits_of(alike):
+            number = bit // WORD_BITS
+            if words[number] >> bit % WORD_BITS & 1:
+                words[number] &= ~(1 << bit % WORD_BITS)
+                changed.add(number)
     return changed

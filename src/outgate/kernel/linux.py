@@ -250,8 +250,9 @@ class LinuxKernel:
         if kind is AttachmentKey:
             return self._apply_attachments(batch)
         if kind is RowsKey:
-            self._free.take(batch)
-            failures = await self._rows.change(batch, self._make_unknown)
+            failures = await self._rows.change(
+                batch, self._free.take, self._make_unknown
+            )
             self._runtime.begin_policy_generation()
             return failures
         is_of_host = kind is EndpointKey and any(map(self._is_of_host, batch))

@@ -72,15 +72,19 @@ class RowTable:
     async def change(
         self,
         operations: Sequence[Operation],
+        before_writing: Callable[[Iterable[bytes]], None],
         before_removal: Callable[[Failures], None],
     ) -> Failures:
         """
         Bring the rows of pods to what *operations* say; return the failures by pod.
 
-        *before_removal* is told of rows that could not be written, before any goes.
+        *before_writing* is told the packed addresses of those that shall have rows,
+        before any is written; *before_removal* of rows that could not be, before any
+        goes.
         """
         moves = self._moves(operations)
         refused: Refused = {}
+        before_writing(one for move in moves if move.after for one in move.packed)
         await self._write(moves, refused)
         before_removal(self._failures(moves, refused))
         unplaced = await self._place(moves, refused)

@@ -190,6 +190,7 @@ class Bench:
             f: MemoryMap("sources", SOURCE_KEY, SOURCE_VALUE, f) for f in Family
         }
         self.sets = {f: MemoryMap("sets", SET_KEY, EGRESS_VALUE, f) for f in Family}
+        self.taken: set[bytes] = set()
         self.restart()
 
     def restart(self) -> None:
@@ -203,7 +204,7 @@ class Bench:
 
     async def bring(self, wish: Snapshot) -> dict[Key, KernelError]:
         plan = diff(wish, self.held.entries)
-        return await self.table.change(plan, lambda failures: None)
+        return await self.table.change(plan, self.taken.update, lambda failures: None)
 
     def rows(self) -> list[tuple[PolicyKey, PolicyEntry]]:
         """Return what the maps of rows hold, in order."""

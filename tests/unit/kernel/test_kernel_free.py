@@ -1,7 +1,7 @@
 """Addresses that policies leave alone: said so, and taken back before it is wrong."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import cast
 
@@ -13,7 +13,6 @@ from outgate.kernel.layouts import FREE_KEY, FREE_VALUE
 from outgate.kernel.maps import MapName
 from outgate.kernel.pinned import PinnedMap
 from outgate.state.entries import Address, Excluded, PolicyId, RowSet, RowsKey
-from outgate.state.plan import Put, Remove
 
 POD, OTHER_POD, POD_6 = (
     ip_address(text) for text in ("10.0.1.42", "10.0.1.43", "fd00::42")
@@ -31,9 +30,11 @@ class Table:
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
         return iter(self.words.items())
 
-    def put_many(self, rows: Mapping[bytes, bytes]) -> dict[bytes, KernelError]:
+    def put_packed(self, keys: bytes, values: bytes) -> dict[int, KernelError]:
+        count = len(keys) // FREE_KEY.size
         if self.is_refusing:
-            return dict.fromkeys(rows, KernelError("write map", 12))
+            return dict.fromkeys(range(count), KernelError("write map", 12))
+        rows = zip(_cut(keys, count), _cut(values, count), strict=True)
         self.words.update(rows)
         return {}
 
@@ -41,6 +42,11 @@ class Table:
         number, bit = divmod(bit_of(address.packed), WORD_BITS)
         (word,) = FREE_VALUE.unpack(self.words[FREE_KEY.pack(number)])
         return bool(word >> bit & 1)
+
+
+def _cut(packed: bytes, count: int) -> list[bytes]:
+    size = len(packed) // count
+    return [packed[i : i + size] for i in range(0, len(packed), size)]
 
 
 class Flows:
@@ -85,7 +91,7 @@ def test_what_gets_rows_is_free_no_more(pod: Address) -> None:
     table = Table()
     free = agent(table)
     asyncio.run(free.begin(()))
-    free.take([Put(RowsKey(pod), ROWS)])
+    free.take([pod.packed])
 
     assert not table.is_free(pod)
     assert table.is_free(OTHER_POD)
@@ -96,8 +102,7 @@ def test_what_had_rows_is_free_no_more_even_for_the_next_agent() -> None:
     table = Table()
     free = agent(table)
     asyncio.run(free.begin(()))
-    free.take([Put(RowsKey(POD), ROWS)])
-    free.take([Remove(RowsKey(POD))])
+    free.take([POD.packed])
     begin(table)
 
     assert not table.is_free(POD)
@@ -116,7 +121,7 @@ def test_rows_before_the_first_look_free_nobody() -> None:
     """What the former agent said is not known yet."""
     table = Table()
     begin(table)
-    agent(table).take([Put(RowsKey(POD), ROWS)])
+    agent(table).take([POD.packed])
 
     assert not table.is_free(POD)
 
@@ -128,7 +133,7 @@ def test_rows_are_not_written_where_it_cannot_be_taken_back() -> None:
     table.is_refusing = True
     for _ in range(2):
         with pytest.raises(KernelError):
-            free.take([Put(RowsKey(POD), ROWS)])
+            free.take([POD.packed])
 
 
 @pytest.mark.parametrize("networks", ["10.128.0.0/15", "fd00:10:0:80::/64"])

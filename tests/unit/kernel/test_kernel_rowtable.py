@@ -67,9 +67,24 @@ async def test_new_rows_are_there_before_old_ones_go() -> None:
     await bench.bring({RowsKey(pod): RowSet({before: NoGateway(POLICY)})})
     seen = []
     plan = diff({RowsKey(pod): RowSet({after: NoGateway(POLICY)})}, bench.held.entries)
-    await bench.table.change(plan, lambda failures: seen.append(len(bench.rows())))
+    await bench.table.change(
+        plan, lambda addresses: None, lambda failures: seen.append(len(bench.rows()))
+    )
 
     assert (seen, len(bench.rows())) == ([2], 1)
+
+
+async def test_addresses_are_told_before_rows_of_them_are_written() -> None:
+    bench = Bench()
+    for table in bench.maps.values():
+        table.written = lambda: seen.append(
+            {pod.packed for pod in bench.rows_by_pod()} - bench.taken
+        )
+    seen: list[set[bytes]] = []
+    await bench.bring(any_wish(random.Random(7)))
+
+    assert seen
+    assert not any(seen)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 100])
