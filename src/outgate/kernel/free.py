@@ -13,13 +13,13 @@ Called by ``kernel.linux``.  It does not know pods: an address may be nobody's.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from struct import unpack
 
-from outgate.kernel.layouts import ADDRESS_SIZES, FREE_KEY, FREE_VALUE, TUPLE
+from outgate.kernel.layouts import FREE_KEY, FREE_VALUE, TUPLE
 from outgate.kernel.maps import FLOWS, MapName
 from outgate.kernel.pinned import PinnedMap
-from outgate.state.entries import Key, RowsKey
+from outgate.state.entries import Family, Key, RowsKey, family_of
 
 FACTOR = 0x9E3779B1
 SHIFT = 12
@@ -45,11 +45,11 @@ def _bits_of(addresses: Sequence[bytes]) -> list[int]:
     joined = b"".join(addresses)
     words = unpack(f"!{len(joined) // 4}I", joined)
     width = len(words) // len(addresses)
-    numbers = [word * FACTOR & _HASH for word in words[::width]]
+    numbers = list(words[::width])
     for i in range(1, width):
         pairs = zip(numbers, words[i::width], strict=True)
-        numbers = [(number ^ word) * FACTOR & _HASH for number, word in pairs]
-    return [number >> SHIFT for number in numbers]
+        numbers = [number * FACTOR & _HASH ^ word for number, word in pairs]
+    return [(number * FACTOR & _HASH) >> SHIFT for number in numbers]
 
 
 class FreeAddresses:
@@ -73,16 +73,18 @@ class FreeAddresses:
         words = [FREE_VALUE.unpack(row)[0] for _, row in self._table.rows()]
         if not any(words):
             words = [_ALL] * WORDS
-        _clear(words, _sources(held))
+        sources = [key.source for key in held if isinstance(key, RowsKey)]
+        for family in Family:
+            _clear(words, [s.packed for s in sources if family_of(s) is family])
         for flows, form in self._flows:
             for keys, _ in flows.packed_rows():
-                _clear(words, {source for source, *_ in form.iter_unpack(keys)})
+                _clear(words, [*{source for source, *_ in form.iter_unpack(keys)}])
                 await asyncio.sleep(0)
         self._write(dict(enumerate(words)))
         self._words = words
 
-    def take(self, addresses: Iterable[bytes]) -> None:
-        """Say of packed *addresses* that they may have rows, before any is written."""
+    def take(self, addresses: Sequence[bytes]) -> None:
+        """Say that *addresses*, packed and of one family, may have rows from now on."""
         words = self._words.copy() or [0] * WORDS
         changed = _clear(words, addresses)
         if not self._words:
@@ -97,19 +99,14 @@ class FreeAddresses:
             raise error
 
 
-def _sources(keys: Iterable[Key]) -> Iterator[bytes]:
-    return (key.source.packed for key in keys if isinstance(key, RowsKey))
+def _clear(words: list[int], addresses: Sequence[bytes]) -> set[int]:
+    """
+    Clear the bits of *addresses*, all of one family.
 
-
-def _clear(words: list[int], addresses: Iterable[bytes]) -> set[int]:
-    """Clear the bits of *addresses*; return the numbers of the words that changed."""
-    changed, known = set[int](), list(addresses)
-    for size in ADDRESS_SIZES.values():
-        if not (alike := [packed for packed in known if len(packed) == size]):
-            continue
-        for bit in _bits_of(alike):
-            number = bit // WORD_BITS
-            if words[number] >> bit % WORD_BITS & 1:
-                words[number] &= ~(1 << bit % WORD_BITS)
-                changed.add(number)
-    return changed
+    Returns the numbers of the words that changed.
+    """
+    bits = _bits_of(addresses) if addresses else []
+    held = [bit for bit in bits if words[bit // WORD_BITS] >> bit % WORD_BITS & 1]
+    for bit in held:
+        words[bit // WORD_BITS] &= ~(1 << bit % WORD_BITS)
+    return {bit // WORD_BITS for bit in held}

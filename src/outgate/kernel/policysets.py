@@ -69,16 +69,17 @@ class PolicySets:
     def _place(self, pods: Pods) -> Iterator[set[bytes]]:
         """Do so, a slice at each step, which tells who of it got no set."""
         yield from self._write(rows for rows, _ in pods)
-        batch: list[tuple[int, list[bytes]]] = []
+        batch: list[tuple[int, Sequence[bytes]]] = []
         count = 0
         for rows, sources in pods:
             number = self._numbers.get(rows)
             if number is None:
                 yield set(sources)
                 continue
-            others = [s for s in sources if self._sources.get(s) != number]
-            for start in range(0, len(others), CHUNK):
-                some = others[start : start + CHUNK]
+            if number in self._users:
+                sources = [s for s in sources if self._sources.get(s) != number]
+            for start in range(0, len(sources), CHUNK):
+                some = sources[start : start + CHUNK]
                 batch.append((number, some))
                 count += len(some)
                 if count >= CHUNK:

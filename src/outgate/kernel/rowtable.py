@@ -47,6 +47,10 @@ class _Move:
     packed: list[bytes]
     """The pods' addresses."""
 
+    @property
+    def family(self) -> Family:
+        return family_of(self.pods[0].source)
+
     def pods_but(self, refused: Refused) -> tuple[list[RowsKey], list[bytes]]:
         """Return those of whom nothing was refused, and their addresses."""
         if not refused:
@@ -72,19 +76,21 @@ class RowTable:
     async def change(
         self,
         operations: Sequence[Operation],
-        before_writing: Callable[[Iterable[bytes]], None],
+        before_writing: Callable[[Sequence[bytes]], None],
         before_removal: Callable[[Failures], None],
     ) -> Failures:
         """
         Bring the rows of pods to what *operations* say; return the failures by pod.
 
-        *before_writing* is told the packed addresses of those that shall have rows,
-        before any is written; *before_removal* of rows that could not be, before any
-        goes.
+        *before_writing* is told the packed addresses of those that shall have rows, a
+        family at once, before any is written; *before_removal* is told of rows that
+        could not be, before any goes.
         """
         moves = self._moves(operations)
         refused: Refused = {}
-        before_writing(one for move in moves if move.after for one in move.packed)
+        for family in Family:
+            writing = (m for m in moves if m.after and m.family is family)
+            before_writing([packed for move in writing for packed in move.packed])
         await self._write(moves, refused)
         before_removal(self._failures(moves, refused))
         unplaced = await self._place(moves, refused)
@@ -132,9 +138,9 @@ class RowTable:
         }
 
     def _rows(self, key: RowsKey) -> RowSet:
-        held = self._held.entries.get(key)
-        # None first: what is no RowSet takes long to be told from one.
-        return NO_ROWS if held is None or not isinstance(held, RowSet) else held
+        # Not None: what is no RowSet takes long to be told from one.
+        held = self._held.entries.get(key, NO_ROWS)
+        return held if isinstance(held, RowSet) else NO_ROWS
 
     async def _write(self, moves: Iterable[_Move], refused: Refused) -> None:
         batches = {f: _Batch(table.put_packed) for f, table in self._maps.items()}
@@ -163,7 +169,7 @@ class RowTable:
             pods = [
                 (move.after, move.pods_but(refused)[1])
                 for move in moves
-                if move.after and family_of(move.pods[0].source) is family
+                if move.after and move.family is family
             ]
             unplaced |= await sets.place(pods)
         return unplaced
@@ -179,7 +185,7 @@ class RowTable:
         lacking = unplaced | {pod.source.packed for pod in refused}
         without: dict[Family, list[bytes]] = {family: [] for family in self._sets}
         for move in moves:
-            of_family = without[family_of(move.pods[0].source)]
+            of_family = without[move.family]
             if not move.after:
                 of_family += move.packed
             elif lacking:
