@@ -17,7 +17,7 @@ from outgate.state.entries import (
     RowSet,
     RowsKey,
 )
-from outgate.state.plan import diff
+from outgate.state.plan import Remove, diff
 from outgate.state.snapshot import policy_rows
 from unit.kernel.memory import NETWORKS, PODS, POLICY, Bench, any_wish, fates
 
@@ -99,6 +99,48 @@ async def test_what_is_read_is_what_was_written(rows_at_once: int) -> None:
 
     assert bench.held.entries == wish
     assert bench.held.touched is None
+
+
+async def test_a_set_stays_as_long_as_a_source_of_it_cannot_go() -> None:
+    bench, pods = Bench(), PODS[Family.V4]
+    rows = RowSet(dict.fromkeys(NETWORKS[Family.V4], NoGateway(POLICY)))
+    await bench.bring({RowsKey(pod): rows for pod in pods})
+    sources = bench.sources[Family.V4]
+    sources.refused = {pods[1].packed}
+    await bench.bring({})
+
+    assert sources.data.keys() == sources.refused
+    assert bench.numbers_in_use() == bench.numbers_there()
+
+
+async def test_a_pod_loses_its_set_though_its_rows_were_lost_before() -> None:
+    """Whoever stands beside it, of either family."""
+    bench, (pod, other) = Bench(), (PODS[family][0] for family in Family)
+    rows = RowSet(dict.fromkeys(NETWORKS[Family.V6], NoGateway(POLICY)))
+    await bench.bring({RowsKey(other): rows})
+    bench.held.correct(RowsKey(other), None)
+    removes = [Remove(RowsKey(pod)), Remove(RowsKey(other))]
+    await bench.table.change(removes, bench.taken.update, lambda failures: None)
+
+    assert not bench.set_of(other)
+    assert not bench.numbers_there()
+
+
+async def test_an_audit_tries_again_as_long_as_there_is_no_room() -> None:
+    bench, wish = Bench(), any_wish(random.Random(5))
+    for table in bench.sources.values():
+        table.room = 0
+    await bench.bring(wish)
+    written: list[str] = []
+    for family in Family:
+        sets = bench.sets[family]
+        sets.written = lambda: written.append("a row of a set")
+        for _ in range(2):
+            written.clear()
+            for _ in bench.table.audit(family, 1):
+                pass
+            assert written
+            assert not any(bench.set_of(pod) for pod in PODS[family])
 
 
 async def test_pods_of_one_fate_are_read_as_one_object() -> None:
