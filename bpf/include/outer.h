@@ -36,19 +36,19 @@ tunnel_route(struct context *context, const struct runtime_config *config,
 {
 	const struct tunnel_route *known = bpf_map_lookup_elem(&tunnel_routes, endpoint);
 	struct tunnel_route fresh = { .generation = config->route_generation };
-	struct bpf_fib_lookup fib;
+	struct bpf_fib_lookup *fib = &context->work->fib;
 
 	if (known && known->generation == fresh.generation)
 		return known;
-	fib = outer_route_query(endpoint);
-	if (bpf_fib_lookup(context->skb, &fib, sizeof(fib),
+	*fib = outer_route_query(endpoint);
+	if (bpf_fib_lookup(context->skb, fib, sizeof(*fib),
 			   FIB_LOOKUP_SRC | FIB_LOOKUP_SKIP_NEIGH))
 		return 0;
-	fresh.ifindex = fib.ifindex;
-	fresh.mtu = fib.mtu_result;
-	fresh.next_hop_family = fib.family;
-	__builtin_memcpy(&fresh.next_hop, fib.ipv6_dst, sizeof(fresh.next_hop));
-	__builtin_memcpy(&fresh.source, fib.ipv6_src, sizeof(fresh.source));
+	fresh.ifindex = fib->ifindex;
+	fresh.mtu = fib->mtu_result;
+	fresh.next_hop_family = fib->family;
+	__builtin_memcpy(&fresh.next_hop, fib->ipv6_dst, sizeof(fresh.next_hop));
+	__builtin_memcpy(&fresh.source, fib->ipv6_src, sizeof(fresh.source));
 	if (bpf_map_update_elem(&tunnel_routes, endpoint, &fresh, BPF_ANY))
 		return 0;
 	return bpf_map_lookup_elem(&tunnel_routes, endpoint);

@@ -42,6 +42,7 @@ struct work {
 	struct quote quote;
 	struct flow_entry flow; /* a copy: what decides about the packet */
 	struct nat_entry translation; /* a copy: what is written into the packet */
+	struct bpf_fib_lookup fib; /* what the kernel is asked of the way to another node */
 	_Bool had_translation; /* the flow had one before, which was closed: */
 	struct ip_address former_address;
 	__be16 former_port;
