@@ -22,7 +22,6 @@ GATEWAY, WORKER = "k8s-guide-worker2", "k8s-guide-worker"
 CONTROL_PLANE = "k8s-guide-control-plane"
 PODS = tuple(SIDE4.pods)
 SIDES = {"ipv4": (SIDE4,), "dual": (SIDE4, SIDE6), "ipv6": (SIDE6,)}
-DIGEST_OF_DOWNLOAD = "wget -q -O - '{0}/download?bytes={1}' | sha256sum | cut -d' ' -f1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,16 @@ class Scene:
     def download_is_whole(self, pod: str, size: int) -> bool:
         """Download *size* bytes into *pod*; compare the digest with the server's."""
         server = self.side.server
-        command = DIGEST_OF_DOWNLOAD.format(f"http://{server}", size)
+        command = digest_of_download(server, size)
         got = self.lab.kubectl(f"exec {pod} -- sh -c", command)
         url = f"http://{server}/sha256?bytes={size}"
         return got == self.lab.kubectl(f"exec {pod} -- wget -q -O - {url}")
+
+
+def digest_of_download(server: str, size: int, options: str = "") -> str:
+    """Return a shell command that downloads *size* bytes and prints their digest."""
+    url = f"http://{server}/download?bytes={size}"
+    return f"wget -q {options} -O - '{url}' | sha256sum | cut -d' ' -f1"
 
 
 @contextmanager

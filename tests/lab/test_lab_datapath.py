@@ -11,7 +11,6 @@ import pytest
 
 from lab.egress import (
     CONTROL_PLANE,
-    DIGEST_OF_DOWNLOAD,
     GATEWAY,
     PODS,
     WORKER,
@@ -20,6 +19,7 @@ from lab.egress import (
     agent_process,
     container_folder,
     covered_scenes,
+    digest_of_download,
     finish,
     scenes_of,
     start_in,
@@ -278,7 +278,7 @@ def test_killed_agents_change_nothing_for_traffic(covered: Scene) -> None:
     """Connections that are open, and those that begin while no agent runs."""
     lab, side = covered.lab, covered.side
     asker(covered, "asker", 2)
-    shell = DIGEST_OF_DOWNLOAD.format(f"http://{side.server}", 2 * GIB)
+    shell = digest_of_download(side.server, 2 * GIB)
     download = start_in(lab, POD, "sh", "-c", shell)
     wait_until(lambda: lab.kubectl("logs asker").count(side.egress_ip) > 5)
     for node in (WORKER, GATEWAY, CONTROL_PLANE):

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from lab.egress import (
-    DIGEST_OF_DOWNLOAD,
     GATEWAY,
     PODS,
     Scene,
     agent_process,
     covered_scenes,
+    digest_of_download,
     finish,
     start_in,
 )
@@ -24,6 +24,7 @@ from lab.test_lab_datapath import asker
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lab-xdp")]
 
 MIB = 1 << 20
+BYTES_PER_SECOND = 24 * MIB
 POD = "net-tshoot-worker"
 LEAST_PACKETS = 16 * MIB // 1448
 """A download of 16 MiB has so many packets, and nearly all go by XDP."""
@@ -90,7 +91,9 @@ def test_ping_is_answered_through_the_gateway(scenes: Scenes, pod: str) -> None:
 
 
 def start_download(scene: Scene, size: int) -> "subprocess.Popen[str]":
-    shell = DIGEST_OF_DOWNLOAD.format(f"http://{scene.side.server}", size)
+    """Begin one that is still running when agents have changed."""
+    slowly = f"--limit-rate={BYTES_PER_SECOND}"
+    shell = digest_of_download(scene.side.server, size, slowly)
     return start_in(scene.lab, POD, "sh", "-c", shell)
 
 
