@@ -167,6 +167,7 @@ def guest_script(arguments: list[str], tiny_objects: Path) -> str:
             f"cd {shlex.quote(str(ROOT))}",
             shlex.join(command),
             f"status=$?; echo; echo {EXIT}$status",
+            "sleep 1",  # else the console may end before what was written to it
             "echo b >/proc/sysrq-trigger; sleep 10",
             "",
         )
