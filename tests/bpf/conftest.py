@@ -3,13 +3,14 @@ A clean node per test, with the rows of the guide's gateway, in each world.
 
 Nodes are dear: their programs and maps take half a second.  A node is shared by the
 tests of one process that want the same settings, and forgets its rows between them.
+Of many settings the nodes used last are kept: each one holds some 300 MB of maps.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
-from functools import cache
 
 import pytest
 
@@ -25,11 +26,28 @@ def world(request: pytest.FixtureRequest) -> World:
     return world
 
 
+MOST_NODES = 12
+"""The settings of one file's tests, in each way."""
+
+
 @pytest.fixture(scope="session")
 def shared_node() -> Iterator[MakeNode]:
     """Nodes by their settings, with whatever rows the last test left."""
+    nodes: OrderedDict[Setup, Node] = OrderedDict()
+
+    def share(setup: Setup) -> Node:
+        if setup not in nodes:
+            if len(nodes) == MOST_NODES:
+                _, oldest = nodes.popitem(last=False)
+                oldest.__exit__()
+            nodes[setup] = Node(setup)
+        nodes.move_to_end(setup)
+        return nodes[setup]
+
     with ExitStack() as stack:
-        yield cache(lambda setup: stack.enter_context(Node(setup)))
+        yield share
+        for node in nodes.values():
+            stack.push(node)
 
 
 class Way(StrEnum):
