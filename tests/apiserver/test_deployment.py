@@ -40,6 +40,7 @@ from unit.controller.cluster import (
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SYSTEM = "outgate-system"
+EVENTS = "/api/v1/namespaces/default/events"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,11 @@ async def report(agents: list[Agent]) -> None:
         await asyncio.sleep(0.05)
 
 
+def tells_of_programmed(events: Any) -> bool:
+    """Events are written behind the status that they tell of."""
+    return "Programmed" in {event["reason"] for event in events["items"]}
+
+
 async def test_deployment_shows_what_becomes_of_a_policy(
     own_plane: ControlPlane, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +132,7 @@ async def test_deployment_shows_what_becomes_of_a_policy(
                 lambda p: p["status"]["summary"]["ready"] == "True",
                 seconds=30,
             )
-            await until(lambda: controller.numbers().events, 30)
+            await until_read(admin, EVENTS, tells_of_programmed, seconds=30)
             numbers, errors = controller.numbers(), controller.why_not_ready()
 
         assert (0, 0, 0) == (numbers.failed, numbers.refused_events, numbers.failing)
