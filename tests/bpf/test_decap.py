@@ -143,6 +143,21 @@ def test_a_super_packet_is_left_to_the_device(
     assert (seen.verdict, seen.packet) == (PASS, frame)
 
 
+@pytest.mark.parametrize(("hops", "is_taken"), [(0, False), (1, False), (2, True)])
+def test_a_packet_with_its_last_hop_is_left_to_the_device(
+    node: Node, world: World, tunnel_way: TunnelWay, hops: int, is_taken: bool
+) -> None:
+    """It is to be answered, behind the device."""
+    inner = outbound(UDP_NAME, world.REMOTE_POD, world.SERVER).but(ttl=hops)
+    frame = outer.wrap(inner.build(), world.worker)
+    seen = node.run(Hook.FROM_NETDEV, frame)
+
+    if is_taken and tunnel_way is TunnelWay.AUTO:
+        assert seen.verdict == REDIRECT
+    else:
+        assert (seen.verdict, seen.packet) == (PASS, frame)
+
+
 TRIES = 100
 
 
