@@ -13,8 +13,9 @@
 
 /*
  * Say where the tunnel must take the packet. In IPv6 also from which address: of several the
- * kernel takes the newest, and other nodes believe those of the Node object alone. An IPv4 endpoint gets no outer UDP checksum;
- * over IPv6 a receiver refuses that (RFC 6935 allows, Linux does not by default).
+ * kernel takes the newest, and other nodes believe those of the Node object alone. An IPv4
+ * endpoint gets no outer UDP checksum; over IPv6 a receiver refuses that (RFC 6935 allows, Linux
+ * does not by default).
  */
 static __always_inline int encap_set_key(struct context *context,
 					 const struct runtime_config *config,

@@ -70,8 +70,8 @@ parse_quoted_l4(struct quote *quote, const void *l4, _Bool has_tcp_checksum)
  * @packet: as parse_packet() left it
  *
  * An error goes to who sent the quoted datagram, else it contradicts itself. Of a later
- * fragment (PACKET_FRAGMENT) the quote has no ports. TCP's checksum must lie in the error, in the quoted datagram (what
- * follows that is padding or an extension, RFC 4884) and in the frame.
+ * fragment (PACKET_FRAGMENT) the quote has no ports. TCP's checksum must lie in the error, in
+ * the quoted datagram (what follows that is padding or an extension, RFC 4884) and in the frame.
  *
  * Return: PACKET_ICMP_ERROR, or why @packet names no flow; also kept in @packet->class.
  */

@@ -36,7 +36,7 @@ struct any_address {
 	__be32 word[4];
 };
 
-/* ---- cilium_egress: LPM trie ---------------------------------------------------- */
+/* ---- cilium_egress: LPM trie ----------------------------------------------------------------- */
 
 enum policy_kind {
 	POLICY_GATEWAY = 1,
@@ -60,7 +60,7 @@ struct egress_value {
 	__u8 pad[3];
 };
 
-/* ---- outgate_source: hash, and outgate_set: LPM trie; the same rows, by sets ------------ */
+/* ---- outgate_source: hash, and outgate_set: LPM trie; the same rows, by sets ----------------- */
 
 /* address is the key again: an entry that is removed may become another address's at once. */
 struct source_value {
@@ -75,7 +75,7 @@ struct set_key {
 	struct ip_address destination;
 };
 
-/* ---- outgate_covered: LPM trie of the networks that any policy covers ------------- */
+/* ---- outgate_covered: LPM trie of the networks that any policy covers ------------------------ */
 
 struct network_key {
 	__u32 prefix_len;
@@ -86,7 +86,7 @@ struct covered_value {
 	__u32 policy;
 };
 
-/* ---- cilium_lxc: hash, the layout that users' tools know ----------------------------- */
+/* ---- cilium_lxc: hash, the layout that users' tools know ------------------------------------- */
 
 #define FAMILY_IPV4 1
 #define FAMILY_IPV6 2
@@ -112,7 +112,7 @@ struct endpoint {
 	__u8 pad2[32];
 };
 
-/* ---- cilium_ipcache: LPM trie, the layout that users' tools know --------------------- */
+/* ---- cilium_ipcache: LPM trie, the layout that users' tools know ----------------------------- */
 
 #define IDENTITY_HOST 1
 #define IDENTITY_WORLD 2
@@ -137,13 +137,13 @@ struct ipcache_value {
 	__u8 flags; /* IPCACHE_* */
 };
 
-/* ---- outgate_node: hash, address -> flags; its keys are the tunnel sources that we believe -- */
+/* ---- outgate_node: hash, address -> flags; its keys are the tunnel sources that we believe --- */
 
 struct node_value {
 	__u32 flags;
 };
 
-/* ---- outgate_config: array of one, changed while programs run ------------------------ */
+/* ---- outgate_config: array of one, changed while programs run -------------------------------- */
 
 struct runtime_config {
 	__u32 tunnel_ifindex;
@@ -154,7 +154,7 @@ struct runtime_config {
 	struct any_address tunnel_source; /* of IPv6 outer headers; none: the kernel chooses */
 };
 
-/* ---- section .rodata.settings of every object, filled before load --------------------- */
+/* ---- section .rodata.settings of every object, filled before load ---------------------------- */
 
 enum gateway_path {
 	GATEWAY_DIRECT = 0,
@@ -193,7 +193,7 @@ struct settings {
 	__u16 port_inverse; /* place_of_port() of port.h: of PORT_STRIDE, modulo the range's size */
 };
 
-/* ---- outgate_flow: LRU hash ----------------------------------------------------------- */
+/* ---- outgate_flow: LRU hash ------------------------------------------------------------------ */
 
 /*
  * A tuple as its sender writes it. For ICMP echo the identifier is the port of the side
@@ -230,7 +230,7 @@ struct flow_entry {
 	__u64 last_seen; /* jiffies */
 };
 
-/* ---- outgate_snat: LRU hash -------------------------------------------------------------- */
+/* ---- outgate_snat: LRU hash ------------------------------------------------------------------ */
 
 enum nat_direction {
 	NAT_FORWARD = 1, /* key: pod -> world; value: egress IP and port */
@@ -260,7 +260,7 @@ struct nat_entry {
 	__u64 last_seen; /* jiffies */
 };
 
-/* ---- outgate_ports: LRU hash ------------------------------------------------------------- */
+/* ---- outgate_ports: LRU hash ----------------------------------------------------------------- */
 
 /* Whom ports are searched for, where they are scarce. */
 struct ports_key {
@@ -283,7 +283,7 @@ struct ports_value {
 	__u64 round; /* jiffies when it began */
 };
 
-/* ---- outgate_frag: LRU hash ---------------------------------------------------------------- */
+/* ---- outgate_frag: LRU hash ------------------------------------------------------------------ */
 
 /* One datagram that came in parts. */
 struct fragment_key {
@@ -310,7 +310,7 @@ struct fragment_value {
 	__u64 last_seen; /* jiffies */
 };
 
-/* ---- outgate_garbage: queue of flows, to be looked at when they are due ------------------- */
+/* ---- outgate_garbage: queue of flows, to be looked at when they are due ---------------------- */
 
 enum garbage_kind {
 	GARBAGE_FLOW = 1,
@@ -326,7 +326,7 @@ struct garbage_item {
 	__u64 due; /* jiffies */
 };
 
-/* ---- outgate_events: ring buffer ---------------------------------------------------------- */
+/* ---- outgate_events: ring buffer ------------------------------------------------------------- */
 
 enum event_kind {
 	EVENT_FLOW_OPENED = 1,
@@ -353,7 +353,7 @@ struct event {
 	__u8 decision; /* of a flow: enum flow_decision */
 };
 
-/* ---- outgate_metrics: per-CPU hash -------------------------------------------------------------- */
+/* ---- outgate_metrics: per-CPU hash ----------------------------------------------------------- */
 
 enum metric_direction {
 	DIRECTION_TO_WORLD = 1,
@@ -372,7 +372,7 @@ struct metric_value {
 	__u64 bytes;
 };
 
-/* ---- outgate_forwarded: per-CPU array ----------------------------------------------------------- */
+/* ---- outgate_forwarded: per-CPU array -------------------------------------------------------- */
 
 #define FORWARDED_SLOTS 1024
 
@@ -386,7 +386,7 @@ struct forwarded_value {
 	__u64 bytes_to_pod;
 };
 
-/* ---- outgate_free: array ------------------------------------------------------------------------ */
+/* ---- outgate_free: array --------------------------------------------------------------------- */
 
 #define FREE_SHIFT 12
 #define FREE_WORDS (1U << (32 - FREE_SHIFT - 6))
@@ -396,7 +396,7 @@ struct free_value {
 	__u64 bits;
 };
 
-/* ---- outgate_xdp_device: hash, ifindex -> an interface that XDP may send out of ------------ */
+/* ---- outgate_xdp_device: hash, ifindex -> an interface that XDP may send out of -------------- */
 
 struct xdp_device {
 	__u32 mtu; /* bytes of IP packet */
@@ -404,7 +404,7 @@ struct xdp_device {
 	__u8 pad[3];
 };
 
-/* ---- outgate_xdp: the programs that the one of an interface goes on with ------------------ */
+/* ---- outgate_xdp: the programs that the one of an interface goes on with --------------------- */
 
 enum xdp_program {
 	XDP_PROGRAM_IPV6 = 0,
