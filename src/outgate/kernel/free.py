@@ -85,6 +85,8 @@ class FreeAddresses:
 
     def take(self, addresses: Sequence[bytes]) -> None:
         """Say that *addresses*, packed and of one family, may have rows from now on."""
+        if not addresses:
+            return
         words = self._words.copy() or [0] * WORDS
         changed = _clear(words, addresses)
         if not self._words:
