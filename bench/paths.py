@@ -35,10 +35,7 @@ from outgate.kernel import syscall
 from outgate.kernel.collector import start_collectors, stop_collectors
 from outgate.kernel.settings import TunnelWay
 from outgate.kernel.syscall import AttachType
-from outgate.state.entries import (
-    Family,
-    Hook,
-)
+from outgate.state.entries import Family, Hook
 
 TUNNEL = "tunnel"
 GATEWAY_LINKS = ("in0", "out0")

@@ -27,7 +27,7 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 MOST_NODES = 12
-"""The settings of one file's tests, in each way."""
+"""Two processes of so many leave half of 24 GiB to everything else."""
 
 
 @pytest.fixture(scope="session")
