@@ -51,12 +51,16 @@ static __always_inline int handle_error(struct context *context, struct packet *
 	*key = tuple_reverse(&work->quote.tuple);
 	key->direction = NAT_REVERSE;
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
-	if (!reverse || (reverse->flags & NAT_HOST_SOCKET) ||
-	    !is_live(reverse->last_seen, key->protocol, reverse->tcp, bpf_jiffies64()))
+	if (!reverse)
+		return VERDICT_PASS;
+	error = nat_read(entry, reverse, key);
+	if (error)
+		return error;
+	if ((entry->flags & NAT_HOST_SOCKET) ||
+	    !is_live(entry->last_seen, key->protocol, entry->tcp, bpf_jiffies64()))
 		/* About something that the node itself sent, or that nobody did. */
 		return VERDICT_PASS;
-	*policy = reverse->policy;
-	*entry = *reverse;
+	*policy = entry->policy;
 	error = icmp_write(context, NAT_REVERSE, &entry->address, entry->port, 1);
 	return error ? error : send_to_pod(context, entry);
 }
@@ -113,20 +117,22 @@ static __always_inline int handle(struct context *context, struct packet *packet
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
 	if (!reverse)
 		return leave_to_host(context, packet);
-	if (reverse->flags & NAT_HOST_SOCKET) {
+	verdict = nat_read(entry, reverse, key);
+	if (verdict)
+		return verdict;
+	if (entry->flags & NAT_HOST_SOCKET) {
 		/* A socket of this node. */
 		touch_host_port(reverse, tcp_bits(packet, 1), now);
 		return leave_to_host(context, packet);
 	}
-	if (!is_live(reverse->last_seen, packet->tuple.protocol, reverse->tcp, now))
+	if (!is_live(entry->last_seen, packet->tuple.protocol, entry->tcp, now))
 		/* The flow is over; the host answers as for any unknown packet. */
 		return leave_to_host(context, packet);
-	*policy = reverse->policy;
+	*policy = entry->policy;
 	verdict = fragment_learn(context, packet, FRAGMENT_KNOWN);
 	if (verdict)
 		return verdict;
 	nat_touch_reverse(work, reverse, packet, now);
-	*entry = *reverse;
 	is_tunnelled = !address_is_none(&entry->tunnel_endpoint);
 	if (is_tunnelled && exceeds_tunnel(context, packet))
 		return -DROP_TOO_BIG;

@@ -139,17 +139,21 @@ static __always_inline int error_translation(struct context *context,
 					     const struct packet *packet)
 {
 	struct work *work = context->work;
-	const struct nat_entry *forward;
+	const struct nat_entry *forward, *known = &work->translation;
+	int error;
 
 	if (packet->class != PACKET_ICMP_ERROR)
 		return -unsupported(packet->class);
 	error_view(work);
 	work->key.direction = NAT_FORWARD;
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
-	if (!forward || !address_equal(&work->key.source, &packet->tuple.source) ||
-	    !is_live(forward->last_seen, work->key.protocol, forward->tcp, bpf_jiffies64()))
+	if (!forward || !address_equal(&work->key.source, &packet->tuple.source))
 		return -DROP_ICMP_NO_FLOW;
-	work->translation = *forward;
+	error = nat_read(&work->translation, forward, &work->key);
+	if (error)
+		return error;
+	if (!is_live(known->last_seen, work->key.protocol, known->tcp, bpf_jiffies64()))
+		return -DROP_ICMP_NO_FLOW;
 	return 0;
 }
 
@@ -171,7 +175,7 @@ static __always_inline int error_send(struct context *context, const struct pack
 		/* Another node's pod has this flow. */
 		return -DROP_ICMP_NO_FLOW;
 	error = nat_renew_route(context, translation, &packet->tuple.destination);
-	if (!error)
+	if (error >= 0)
 		error = icmp_write(context, NAT_FORWARD, &translation->address,
 				   translation->port, 1);
 	return error ? error : send_translated(context);

@@ -45,7 +45,6 @@ static __always_inline int nat_route(struct context *context, struct nat_entry *
 		return -DROP_NO_ROUTE;
 	entry->ifindex = fib.ifindex;
 	entry->next_hop = route_next_hop(&fib);
-	nat_forget_macs(entry);
 	entry->route_generation = config ? config->route_generation : 0;
 	return 0;
 }
@@ -75,22 +74,23 @@ static __always_inline void nat_opened(struct work *work, const struct tuple *tu
  */
 static __always_inline int nat_open_forward(struct work *work, const struct tuple *tuple)
 {
-	const struct nat_entry *first = &work->forward;
+	const struct nat_entry *first;
+	int error;
 
-	if (bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, &work->forward, BPF_NOEXIST)) {
-		/* Another CPU opened the same flow first (use its port), or there is no room. */
-		first = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
-		if (!first || !leads_to(first, &work->forward.address, work->forward.port)) {
-			bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
-			port_released(work, &work->reply);
-		}
-		if (!first)
-			return -DROP_NAT_TABLE_FULL;
-	} else {
+	nat_seal(&work->forward, &work->key);
+	work->translation = work->forward;
+	if (!bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, &work->forward, BPF_NOEXIST)) {
 		nat_opened(work, tuple);
+		return 0;
 	}
-	work->translation = *first;
-	return 0;
+	/* Another CPU opened the same flow first (use its port), or there is no room. */
+	first = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
+	error = first ? nat_read(&work->translation, first, &work->key) : -DROP_NAT_TABLE_FULL;
+	if (error || !leads_to(&work->translation, &work->forward.address, work->forward.port)) {
+		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
+		port_released(work, &work->reply);
+	}
+	return error;
 }
 
 /**
@@ -156,22 +156,36 @@ static __always_inline void nat_close(struct work *work, const struct tuple *tup
 
 /*
  * Routes or addresses changed, or a reply put the entry back: the flow goes on where there is
- * a way, and while this node has its egress IP. Return: 0, -DROP_NO_ROUTE, -DROP_NO_EGRESS_IP.
+ * a way, and while this node has its egress IP.
+ * Return: 0, 1 (@forward, a copy, has another way now), -DROP_NO_ROUTE, -DROP_NO_EGRESS_IP.
  */
 static __always_inline int nat_renew_route(struct context *context, struct nat_entry *forward,
 					   const struct ip_address *destination)
 {
 	const struct runtime_config *config = runtime_config();
 	_Bool is_routed = settings.gateway_path != GATEWAY_DIRECT || forward->ifindex;
+	int error;
 
 	if (!config || (forward->route_generation == config->route_generation && is_routed))
 		return 0;
 	if (!is_host_address(&forward->address))
 		return -DROP_NO_EGRESS_IP;
-	if (settings.gateway_path == GATEWAY_DIRECT)
-		return nat_route(context, forward, destination);
+	if (settings.gateway_path == GATEWAY_DIRECT) {
+		error = nat_route(context, forward, destination);
+		return error ? error : 1;
+	}
 	forward->route_generation = config->route_generation;
-	return 0;
+	return 1;
+}
+
+/* Keep the way of @translation in its entry. */
+static __always_inline void nat_keep_route(struct nat_entry *forward,
+					   const struct nat_entry *translation)
+{
+	forward->ifindex = translation->ifindex;
+	forward->next_hop = translation->next_hop;
+	nat_forget_macs(forward);
+	forward->route_generation = translation->route_generation;
 }
 
 /**
@@ -182,7 +196,7 @@ static __always_inline int nat_renew_route(struct context *context, struct nat_e
  * caller decides anew.
  * Return: 0, or 1 (no entry), or -DROP_SNAT_NO_PORT (the flow lost its port),
  *         -DROP_FORGED_POD (the flow is of a pod that the tunnel's source does not hold),
- *         -DROP_NO_ROUTE, -DROP_NO_EGRESS_IP (the node lost it).
+ *         -DROP_NO_ROUTE, -DROP_NO_EGRESS_IP (the node lost it), -DROP_WRONG_ENTRY.
  */
 static __always_inline int nat_find(struct context *context, const struct packet *packet,
 				    __u32 *policy)
@@ -190,7 +204,7 @@ static __always_inline int nat_find(struct context *context, const struct packet
 	struct work *work = context->work;
 	const struct origin *origin = &work->origin;
 	__u64 now = bpf_jiffies64();
-	struct nat_entry *forward;
+	struct nat_entry *forward, *known = &work->translation;
 	int error;
 
 	work->had_translation = 0;
@@ -198,35 +212,37 @@ static __always_inline int nat_find(struct context *context, const struct packet
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
 	if (!forward)
 		return 1;
-	if (!is_live(forward->last_seen, packet->tuple.protocol, forward->tcp, now)) {
+	error = nat_read(known, forward, &work->key);
+	if (error)
+		return error;
+	if (!is_live(known->last_seen, packet->tuple.protocol, known->tcp, now)) {
 		/* Its reverse half, dead as well, is for whoever takes it. */
-		nat_note_former(work, forward);
-		work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
+		nat_note_former(work, known);
+		work->reply = reverse_key(&packet->tuple, &known->address, known->port);
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 		port_released(work, &work->reply);
 		return 1;
 	}
 	if (!address_is_none(&origin->tunnel_endpoint) &&
-	    !address_equal(&origin->tunnel_endpoint, &forward->tunnel_endpoint) &&
+	    !address_equal(&origin->tunnel_endpoint, &known->tunnel_endpoint) &&
 	    !is_pod_of_node(&packet->tuple.source, &origin->tunnel_endpoint))
 		return -DROP_FORGED_POD;
-	if (is_outdated(forward->policy_generation) ||
-	    is_decided_anew(packet, forward->tcp, forward->last_seen, now)) {
-		nat_note_former(work, forward);
-		nat_close(work, &packet->tuple, forward);
+	if (is_outdated(known->policy_generation) ||
+	    is_decided_anew(packet, known->tcp, known->last_seen, now)) {
+		nat_note_former(work, known);
+		nat_close(work, &packet->tuple, known);
 		return 1;
 	}
-	*policy = forward->policy;
+	*policy = known->policy;
 	error = nat_touch_forward(work, forward, packet, now);
 	if (error) {
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->key);
 		return error;
 	}
-	error = nat_renew_route(context, forward, &packet->tuple.destination);
-	if (error)
-		return error;
-	work->translation = *forward;
-	return 0;
+	error = nat_renew_route(context, known, &packet->tuple.destination);
+	if (error > 0)
+		nat_keep_route(forward, known);
+	return error < 0 ? error : 0;
 }
 
 /*

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The two entries of a translated flow: their keys, and how one tells of the other. */
+/*
+ * The two entries of a translated flow: their keys, how one tells of the other, and how each
+ * tells whose it is.
+ */
 #ifndef OUTGATE_PAIR_H
 #define OUTGATE_PAIR_H
 
 #include "address.h"
+#include "maps.h"
 #include "parse.h"
+#include "seal.h"
+#include "verdict.h"
 #include "work.h"
 
 static __always_inline struct tuple forward_key(const struct tuple *tuple)
@@ -42,6 +48,30 @@ static __always_inline void nat_reverse_entry(struct nat_entry *entry, const str
 	entry->last_seen = now;
 	__builtin_memcpy(entry->to_mac, origin->pod_mac, ETH_ADDRESS_SIZE);
 	__builtin_memcpy(entry->from_mac, origin->host_mac, ETH_ADDRESS_SIZE);
+}
+
+static __always_inline void nat_seal(struct nat_entry *entry, const struct tuple *key)
+{
+	entry->seal = seal_of(key, &entry->address, entry->port);
+}
+
+/**
+ * nat_read - copy the entry that a lookup of @key found
+ *
+ * A full LRU map gives an entry's memory to another flow at once, also while a program reads
+ * it, or writes there. Then the seal of what is read is broken.
+ *
+ * Return: 0, or -DROP_WRONG_ENTRY; nothing is under @key then.
+ */
+static __always_inline int nat_read(struct nat_entry *copy, const struct nat_entry *found,
+				    const struct tuple *key)
+{
+	*copy = *found;
+	barrier();
+	if (copy->seal == seal_of(key, &copy->address, copy->port))
+		return 0;
+	bpf_map_delete_elem(&FAMILY(outgate_snat), key);
+	return -DROP_WRONG_ENTRY;
 }
 
 /* Does this half translate to this address and port? A host socket's has neither. */

@@ -16,18 +16,19 @@
 #define REPLY_TAKEN -17 /* EEXIST, as the map says it */
 
 /**
- * own_reply - write @entry under @reply, unless a live entry of somebody else is there
+ * own_reply - seal @entry and write it under @reply, unless a live entry of somebody else is there
  * @taken: what a lookup of @reply found; in an LRU map even a refused insert may evict
  *         somebody, so callers look first
  *
  * Of several CPUs that find no entry, or the same dead one, exactly one gets it.
  * Return: 0, REPLY_TAKEN, or another negative errno.
  */
-static __always_inline long own_reply(const struct tuple *reply, const struct nat_entry *entry,
+static __always_inline long own_reply(const struct tuple *reply, struct nat_entry *entry,
 				      struct nat_entry *taken, __u64 now)
 {
 	__u64 seen;
 
+	nat_seal(entry, reply);
 	if (!taken)
 		return bpf_map_update_elem(&FAMILY(outgate_snat), reply, entry, BPF_NOEXIST);
 	seen = *(volatile __u64 *)&taken->last_seen;

@@ -31,21 +31,24 @@ static __always_inline _Bool is_refresh_due(const struct nat_entry *half, __u8 b
 /*
  * Note a forward packet in both halves: at most once a second, or when the TCP state or
  * the pod's node changes. A reverse half that was evicted is put back as it was.
+ * What @forward says is in work->translation, as nat_read() left it.
  * Return: 0, or -DROP_SNAT_NO_PORT when another flow took the port meanwhile, nothing written.
  */
 static __always_inline int nat_touch_forward(struct work *work, struct nat_entry *forward,
 					     const struct packet *packet, __u64 now)
 {
+	const struct nat_entry *known = &work->translation;
 	const struct origin *origin = &work->origin;
 	__u8 bits = tcp_bits(packet, 0);
 	struct nat_entry *reverse;
 
-	if (address_equal(&forward->tunnel_endpoint, &origin->tunnel_endpoint) &&
-	    !is_refresh_due(forward, bits, now))
+	if (address_equal(&known->tunnel_endpoint, &origin->tunnel_endpoint) &&
+	    !is_refresh_due(known, bits, now))
 		return 0;
-	work->reply = reverse_key(&packet->tuple, &forward->address, forward->port);
-	nat_reverse_entry(&work->reverse, &packet->tuple, origin, forward->policy,
-			  forward->tcp | bits, now);
+	work->reply = reverse_key(&packet->tuple, &known->address, known->port);
+	nat_reverse_entry(&work->reverse, &packet->tuple, origin, known->policy,
+			  known->tcp | bits, now);
+	nat_seal(&work->reverse, &work->reply);
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
 	if (!reverse) {
 		if (bpf_map_update_elem(&FAMILY(outgate_snat), &work->reply, &work->reverse,
@@ -64,23 +67,27 @@ static __always_inline int nat_touch_forward(struct work *work, struct nat_entry
 	return 0;
 }
 
-/* The same for a reply; @packet's tuple is as it came from the world. */
+/*
+ * The same for a reply, with what @reverse says in work->translation; @packet's tuple is as it
+ * came from the world.
+ */
 static __always_inline void nat_touch_reverse(struct work *work, struct nat_entry *reverse,
 					      const struct packet *packet, __u64 now)
 {
-	struct nat_entry *forward, *lost = &work->forward;
+	struct nat_entry *forward, *known = &work->translation, *lost = &work->forward;
 	__u8 bits = tcp_bits(packet, 1);
 	struct flow_entry *flow;
 
-	if (!is_refresh_due(reverse, bits, now))
+	if (!is_refresh_due(known, bits, now))
 		return;
+	known->tcp |= bits;
 	reverse->tcp |= bits;
 	reverse->last_seen = now;
 
 	work->key = tuple_reverse(&packet->tuple);
-	work->key.source = reverse->address;
-	work->key.source_port = reverse->port;
-	if (address_is_none(&reverse->tunnel_endpoint) || settings.gateway_path == GATEWAY_STACK) {
+	work->key.source = known->address;
+	work->key.source_port = known->port;
+	if (address_is_none(&known->tunnel_endpoint) || settings.gateway_path == GATEWAY_STACK) {
 		/* The flow entry is on this node too, and no other hook sees the answers. */
 		flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), &work->key);
 		if (flow)
@@ -89,7 +96,7 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 	work->key.direction = NAT_FORWARD;
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
 	if (forward) {
-		forward->tcp |= reverse->tcp;
+		forward->tcp |= known->tcp;
 		forward->last_seen = now;
 		nat_forget_macs(forward);
 		return;
@@ -98,10 +105,11 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 	__builtin_memset(lost, 0, sizeof(*lost));
 	lost->address = packet->tuple.destination;
 	lost->port = packet->tuple.destination_port;
-	lost->tcp = reverse->tcp;
-	lost->tunnel_endpoint = reverse->tunnel_endpoint;
-	lost->policy = reverse->policy;
+	lost->tcp = known->tcp;
+	lost->tunnel_endpoint = known->tunnel_endpoint;
+	lost->policy = known->policy;
 	lost->last_seen = now;
+	nat_seal(lost, &work->key);
 	bpf_map_update_elem(&FAMILY(outgate_snat), &work->key, lost, BPF_NOEXIST);
 }
 

@@ -257,6 +257,7 @@ struct nat_entry {
 	__u16 policy_generation; /* forward: of the policy rows that decided */
 	__u8 to_mac[ETH_ADDRESS_SIZE];   /* forward: of the next hop; reverse: of a local pod */
 	__u8 from_mac[ETH_ADDRESS_SIZE]; /* of ifindex; forward: zero while both are not known */
+	__u32 seal; /* of the key, address and port, see seal.h */
 	__u64 last_seen; /* jiffies */
 };
 
@@ -426,7 +427,7 @@ ASSERT_SIZE(runtime_config, 32, 0);
 ASSERT_SIZE(settings, 36, 0);
 ASSERT_SIZE(tuple, 16, 24);
 ASSERT_SIZE(flow_entry, 40, 24);
-ASSERT_SIZE(nat_entry, 48, 40);
+ASSERT_SIZE(nat_entry, 56, 32);
 ASSERT_SIZE(ports_key, 16, 24);
 ASSERT_SIZE(ports_value, 8208, 0);
 ASSERT_SIZE(fragment_key, 16, 24);

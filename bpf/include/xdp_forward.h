@@ -54,6 +54,7 @@ struct forwarding {
 	__be16 port;
 	__u32 policy;
 	__u32 ifindex;
+	__u32 seal;
 	__u8 to_mac[ETH_ALEN];
 	__u8 from_mac[ETH_ALEN];
 };
@@ -72,7 +73,7 @@ static __always_inline _Bool copy_macs(struct forwarding *to, const struct nat_e
 	__builtin_memcpy(to->to_mac, forward->to_mac, ETH_ALEN);
 	barrier();
 	return (first | second | third) && part[0] == first && part[1] == second &&
-	       part[2] == third;
+	       part[2] == third && forward->seal == to->seal;
 }
 
 /*
@@ -103,8 +104,8 @@ static __noinline _Bool find_macs(struct context *context, struct nat_entry *for
 }
 
 /*
- * The entry of a packet from @node whose flow goes on as it was decided; or NULL. What the
- * packet becomes is copied at once: as soon as an entry is removed it may be another flow's.
+ * The entry of a packet from @node whose flow goes on as it was decided; or NULL, also where
+ * its seal is broken (nat_read()): tc removes it.
  */
 static __always_inline struct nat_entry *
 forward_entry(const struct packet *packet, const struct runtime_config *config,
@@ -119,8 +120,9 @@ forward_entry(const struct packet *packet, const struct runtime_config *config,
 	to->port = forward->port;
 	to->policy = forward->policy;
 	to->ifindex = forward->ifindex;
+	to->seal = forward->seal;
 	barrier();
-	if (!to->ifindex ||
+	if (!to->ifindex || to->seal != seal_of(&key, &to->address, to->port) ||
 	    forward->route_generation != config->route_generation ||
 	    !address_equal(&forward->tunnel_endpoint, node) ||
 	    !is_live(forward->last_seen, key.protocol, forward->tcp, now) ||
@@ -137,6 +139,9 @@ static __noinline int refresh_forward(struct nat_entry *forward, const struct pa
 	struct work *work = work_begin();
 
 	if (!work)
+		return -1;
+	work->key = forward_key(&packet->tuple);
+	if (nat_read(&work->translation, forward, &work->key))
 		return -1;
 	work->origin = (struct origin){ .tunnel_endpoint = *node };
 	return nat_touch_forward(work, forward, packet, now);

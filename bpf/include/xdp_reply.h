@@ -80,14 +80,15 @@ struct replying {
 };
 
 /*
- * The entry of a packet that goes back to a pod of another node; or NULL. What the packet
- * becomes is copied at once, see forward_entry(), and since another CPU may move the pod.
+ * The entry of a packet that goes back to a pod of another node; or NULL, as forward_entry().
+ * What the packet becomes is copied, since another CPU may move the pod.
  */
 static __always_inline struct nat_entry *reply_entry(const struct packet *packet, __u64 now,
 						     struct replying *to)
 {
 	struct nat_entry *reverse;
 	struct tuple key = packet->tuple;
+	__u32 seal;
 
 	key.direction = NAT_REVERSE;
 	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &key);
@@ -97,8 +98,10 @@ static __always_inline struct nat_entry *reply_entry(const struct packet *packet
 	to->tunnel_endpoint = reverse->tunnel_endpoint;
 	to->port = reverse->port;
 	to->policy = reverse->policy;
+	seal = reverse->seal;
 	barrier();
-	if ((reverse->flags & NAT_HOST_SOCKET) || address_is_none(&to->tunnel_endpoint) ||
+	if (seal != seal_of(&key, &to->address, to->port) ||
+	    (reverse->flags & NAT_HOST_SOCKET) || address_is_none(&to->tunnel_endpoint) ||
 	    !is_live(reverse->last_seen, key.protocol, reverse->tcp, now))
 		return 0;
 	return reverse;
@@ -110,7 +113,11 @@ static __noinline void refresh_reverse(struct nat_entry *reverse, const struct p
 {
 	struct work *work = work_begin();
 
-	if (work)
+	if (!work)
+		return;
+	work->key = packet->tuple;
+	work->key.direction = NAT_REVERSE;
+	if (!nat_read(&work->translation, reverse, &work->key))
 		nat_touch_reverse(work, reverse, packet, now);
 }
 

@@ -66,7 +66,7 @@ AGEING = (
     *HINT_TABLES.values(),
 )
 
-NAT_SIZE, NAT_FLAGS = {Family.V4: 48, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
+NAT_SIZE, NAT_FLAGS = {Family.V4: 56, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
 FAR_FUTURE = (1 << 60).to_bytes(STAMP, sys.byteorder)
 """Of a translation: size, offset of its flags, and a time that stays ahead."""
 

@@ -51,8 +51,8 @@ IPCACHE_VALUE = Struct("=I 16s 2x B B")
 TUPLE = _both("A A 2s 2s B B 2x")
 FLOW = _both("B B H I A A I 6s 6s Q")
 NAT: Layout = {
-    Family.V4: Struct("=4s 2s B B 4s I I 4s H H 6s 6s Q"),
-    Family.V6: Struct("=16s 2s B B 16s I I 16s H H 6s 6s 4x Q"),
+    Family.V4: Struct("=4s 2s B B 4s I I 4s H H 6s 6s I 4x Q"),
+    Family.V6: Struct("=16s 2s B B 16s I I 16s H H 6s 6s I Q"),
 }
 PORTS_KEY = _both("A A 2s H H B x")
 PORTS_VALUE = Struct("=8192s I 4x Q")

@@ -139,9 +139,9 @@ class NatRecord:
 
     @classmethod
     def decode(cls, value: bytes) -> "NatRecord":
-        """Decode a value of ``outgate_snat_v4`` or ``_v6``; the MACs are left out."""
-        becomes, port, tcp, flags, *route, _, _, seen = pick(NAT, value).unpack(value)
-        endpoint, policy, ifindex, next_hop, *_generations = route
+        """Decode a value of ``outgate_snat_v4`` or ``_v6``, without MACs and seal."""
+        becomes, port, tcp, flags, *rest, seen = pick(NAT, value).unpack(value)
+        endpoint, policy, ifindex, next_hop, *_ = rest
         return cls(
             address(becomes),
             int.from_bytes(port, "big"),

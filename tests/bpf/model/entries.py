@@ -43,7 +43,7 @@ def flow_row(value: bytes, family: Family) -> FlowRow:
 def half_row(value: bytes, family: Family) -> HalfRow:
     """Decode half of a translation."""
     fields: tuple[Any, ...] = NAT[family].unpack(value)
-    becomes, port, tcp, flags, endpoint, policy, *_, mac, host_mac, _ = fields
+    becomes, port, tcp, flags, endpoint, policy, *_, mac, host_mac, _, _ = fields
     to = _some(becomes), int.from_bytes(port, "big"), _some(endpoint)
     return *to, mac + host_mac, policy, tcp, bool(flags & NAT_HOST_SOCKET)
 

@@ -3,6 +3,7 @@
  * The pure headers, compiled for the host under the address and undefined-behaviour
  * sanitizers, once for each IP family.  Prints one line per failed claim; exit status 0 when all hold.
  */
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "include/mss_option.h"
 #include "include/parse.h"
 #include "include/quote.h"
+#include "include/seal.h"
 
 #if OUTGATE_FAMILY == 4
 #define IP_SIZE 20
@@ -383,6 +385,51 @@ static void an_mss_is_found_only_where_it_is_whole(void)
 	}
 }
 
+/* Claim that each bit of @size bytes at @part, which is in @key or @entry, is in the seal. */
+static void claim_sealed(const struct tuple *key, const struct nat_entry *entry, void *part,
+			 size_t size)
+{
+	__u32 seal = seal_of(key, &entry->address, entry->port);
+	__u8 *bytes = part;
+
+	for (size_t bit = 0; bit < 8 * size; bit++) {
+		bytes[bit / 8] ^= (__u8)(1 << bit % 8);
+		CLAIM(seal != seal_of(key, &entry->address, entry->port));
+		bytes[bit / 8] ^= (__u8)(1 << bit % 8);
+	}
+	CLAIM(seal == seal_of(key, &entry->address, entry->port));
+}
+
+static void a_seal_tells_of_key_address_and_port(void)
+{
+	struct nat_entry entry;
+	struct tuple key;
+
+	for (int round = 0; round < 1000; round++) {
+		__u8 *fields[] = { (__u8 *)&key, (__u8 *)&entry };
+		size_t sizes[] = { sizeof(key), sizeof(entry) };
+
+		for (int i = 0; i < 2; i++)
+			for (size_t at = 0; at < sizes[i]; at++)
+				fields[i][at] = round ? (__u8)rand() : 0;
+		claim_sealed(&key, &entry, &key, offsetof(struct tuple, pad));
+		claim_sealed(&key, &entry, &entry.address, sizeof(entry.address));
+		claim_sealed(&key, &entry, &entry.port, sizeof(entry.port));
+	}
+}
+
+static void a_seal_tells_who_is_where(void)
+{
+	struct tuple key = { .source = { { 1 } }, .destination = { { 2 } }, .source_port = 3,
+			     .destination_port = 4 };
+	struct tuple turned = { .source = key.destination, .destination = key.source,
+				.source_port = 4, .destination_port = 3 };
+	struct ip_address address = { { 1 } };
+
+	CLAIM(seal_of(&key, &address, 3) != seal_of(&turned, &address, 3));
+	CLAIM(seal_of(&key, &key.source, 3) != seal_of(&key, &key.destination, 3));
+}
+
 int main(void)
 {
 	an_incremental_checksum_equals_a_full_one();
@@ -401,5 +448,7 @@ int main(void)
 	a_quote_that_names_no_flow_is_told_apart();
 	a_quoted_tcp_checksum_must_lie_in_the_quote();
 	an_mss_is_found_only_where_it_is_whole();
+	a_seal_tells_of_key_address_and_port();
+	a_seal_tells_who_is_where();
 	return failures != 0;
 }

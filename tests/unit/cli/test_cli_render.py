@@ -132,7 +132,7 @@ def test_snat_row_says_what_becomes_of_the_source() -> None:
     key = bytes.fromhex("0a00012a ac120064 9c40 0050 06 01 0000")
     value = bytes.fromhex(
         "ac120005 9c40 00 00 ac120004 07000000 02000000 ac120064 05000000"
-        "000000000000 000000000000 0000000000000000"
+        "000000000000 000000000000 efbeadde 00000000 0000000000000000"
     )
 
     assert map_rows(MapName.SNAT_V4, [(key, value)]) == [

@@ -52,7 +52,7 @@ def test_flow_record_names_its_decision() -> None:
 def test_nat_record_of_a_host_socket_says_so() -> None:
     value = bytes.fromhex(
         "0a00012a 9c40 00 01 ac120004 07000000 02000000 ac120001 0500 0900"
-        "000000000000 000000000000 e803000000000000"
+        "000000000000 000000000000 efbeadde 00000000 e803000000000000"
     )
 
     assert NatRecord.decode(value) == NatRecord(
