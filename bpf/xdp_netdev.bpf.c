@@ -14,13 +14,13 @@
 #include "include/xdp_reply.h"
 
 /* The node that tunnelled this here, and the size of its outer header; or 0. */
-static __always_inline __u32 match(struct context *context, const struct ethhdr *eth,
-				   struct ip_address *node)
+static __always_inline __u32 match(struct context *context, const struct runtime_config *config,
+				   const struct ethhdr *eth, struct ip_address *node)
 {
 	if (eth->h_proto == bpf_htons(ETH_P_IP))
-		return decap_match_v4(context, node);
+		return decap_match_v4(context, config, node);
 #if OUTGATE_FAMILY == 6
-	return decap_match_v6(context, node);
+	return decap_match_v6(context, config, node);
 #else
 	return 0;
 #endif
@@ -44,13 +44,14 @@ static __always_inline _Bool is_ipv6(struct context *context, const struct ethhd
 SEC("xdp.frags")
 int FAMILY(xdp_netdev)(struct xdp_md *xdp)
 {
+	const struct runtime_config *config = runtime_config();
 	struct context context = { .xdp = xdp };
 	const struct ethhdr *eth = context_start(&context);
 	struct ip_address node;
 	__u32 outer_size;
 
 	if (settings.gateway_path != GATEWAY_DIRECT || settings.tunnel_way != TUNNEL_AUTO ||
-	    !settings.tunnel_port || (void *)(eth + 1) > context_end(&context))
+	    !settings.tunnel_port || !config || (void *)(eth + 1) > context_end(&context))
 		return XDP_PASS;
 #if OUTGATE_FAMILY == 4
 	if (is_ipv6(&context, eth)) {
@@ -60,14 +61,14 @@ int FAMILY(xdp_netdev)(struct xdp_md *xdp)
 #endif
 	if (eth->h_proto != OUR_ETH_P && eth->h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
-	outer_size = match(&context, eth, &node);
+	outer_size = match(&context, config, eth, &node);
 	if (outer_size == sizeof(struct outer_v4))
-		return xdp_forward(&context, &node, sizeof(struct outer_v4));
+		return xdp_forward(&context, config, &node, sizeof(struct outer_v4));
 #if OUTGATE_FAMILY == 6
 	if (outer_size == sizeof(struct outer_v6))
-		return xdp_forward(&context, &node, sizeof(struct outer_v6));
+		return xdp_forward(&context, config, &node, sizeof(struct outer_v6));
 #endif
-	return eth->h_proto == OUR_ETH_P ? xdp_reply(&context) : XDP_PASS;
+	return eth->h_proto == OUR_ETH_P ? xdp_reply(&context, config) : XDP_PASS;
 }
 
 char _license[] SEC("license") = "GPL";

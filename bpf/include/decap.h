@@ -99,7 +99,9 @@ static __always_inline const struct udphdr *tunnel_udp(struct context *context)
 }
 
 /* Of the packet's own family or not; see decap(). */
-static __always_inline int decap_any(struct context *context, struct ip_address *node)
+static __always_inline int decap_any(struct context *context,
+				     const struct runtime_config *config,
+				     struct ip_address *node)
 {
 	const struct ethhdr *eth = context_start(context);
 	__u32 size;
@@ -108,11 +110,11 @@ static __always_inline int decap_any(struct context *context, struct ip_address 
 		return 0;
 #if OUTGATE_FAMILY == 6
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		size = decap_match_v6(context, node);
+		size = decap_match_v6(context, config, node);
 		return size ? decap_strip(context, sizeof(struct outer_v6), 0) : 0;
 	}
 #endif
-	size = decap_match_v4(context, node);
+	size = decap_match_v4(context, config, node);
 	return size ? decap_strip(context, sizeof(struct outer_v4),
 				  OUTGATE_FAMILY == 6 ? ADJ_ROOM_DECAP_L3_IPV6 : 0) : 0;
 }
@@ -140,7 +142,7 @@ static __noinline int decap(struct context *context, struct ip_address *node)
 	if (is_of_burst(context, udp->source))
 		/* The device cuts super-packets right. */
 		return 0;
-	result = decap_any(context, node);
+	result = decap_any(context, config, node);
 	if (result > 0)
 		context->came_by = config->tunnel_ifindex;
 	return result;

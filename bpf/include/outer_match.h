@@ -9,7 +9,52 @@
 #include "classify.h"
 #include "config.h"
 #include "context.h"
+#include "lifetime.h"
 #include "vxlan.h"
+
+#define BELIEVED_SLOTS 1024
+
+/* From a node that we believed, to this one: no need to look for either again. */
+struct believed {
+	struct ip_address node;
+	struct ip_address here;
+	__u32 generation; /* of routes, which counts nodes and own addresses too; plus 1 */
+	__u64 asked; /* jiffies */
+};
+
+/* The slot is that of the node's address. Not pinned: looked up anew by each program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct believed));
+	__uint(max_entries, BELIEVED_SLOTS);
+} believed SEC(".maps");
+
+/*
+ * Is it from a node that we believe, to this one? Asked anew once a second, and when nodes, own
+ * addresses or routes change: the generation is read before they are, and begins behind them.
+ */
+static __always_inline _Bool is_believed(const struct runtime_config *config,
+					 const struct ip_address *node,
+					 const struct ip_address *here)
+{
+	__u32 generation = *(volatile __u16 *)&config->route_generation + 1;
+	__u32 slot = bpf_ntohl(node->word[ADDRESS_WORDS - 1]) % BELIEVED_SLOTS;
+	struct believed *known = bpf_map_lookup_elem(&believed, &slot);
+	__u64 now = bpf_jiffies64();
+
+	if (known && known->generation == generation && !is_stale(known->asked, now) &&
+	    address_equal(&known->node, node) && address_equal(&known->here, here))
+		return 1;
+	barrier();
+	if (!is_tunnel_source(node) || !is_host_address(here))
+		return 0;
+	if (known)
+		*known = (struct believed){
+			.node = *node, .here = *here, .generation = generation, .asked = now,
+		};
+	return 1;
+}
 
 /* Is it VXLAN of our network, with a packet of our family in it? */
 static __always_inline _Bool is_our_vxlan(const struct outer_tail *tail)
@@ -38,25 +83,23 @@ static __always_inline _Bool is_plain_outer_v4(const struct outer_v4 *outer, __u
 }
 
 /* Find out who sent it. Return the size of the outer header, or 0. */
-static __always_inline __u32 decap_match_v4(struct context *context, struct ip_address *node)
+static __always_inline __u32 decap_match_v4(struct context *context,
+					    const struct runtime_config *config,
+					    struct ip_address *node)
 {
 	const struct outer_v4 *outer = context_start(context) + ETH_HLEN;
 	struct ip_address here = {};
-	__be32 source;
 
 	if ((void *)(outer + 1) > context_end(context) ||
 	    !is_plain_outer_v4(outer, context_size(context) - ETH_HLEN))
 		return 0;
-	source = outer->ip.saddr;
 	*node = (struct ip_address){};
 #if OUTGATE_FAMILY == 6
 	node->word[2] = here.word[2] = bpf_htonl(0xffff);
 #endif
-	node->word[ADDRESS_WORDS - 1] = source;
+	node->word[ADDRESS_WORDS - 1] = outer->ip.saddr;
 	here.word[ADDRESS_WORDS - 1] = outer->ip.daddr;
-	if (!bpf_map_lookup_elem(&outgate_node_v4, &source) || !is_host_address(&here))
-		return 0;
-	return sizeof(*outer);
+	return is_believed(config, node, &here) ? sizeof(*outer) : 0;
 }
 
 #if OUTGATE_FAMILY == 6
@@ -71,7 +114,9 @@ static __always_inline _Bool is_plain_outer_v6(const struct outer_v6 *outer, __u
 	       outer->tail.udp.len == ip->payload_len && outer->tail.udp.check;
 }
 
-static __always_inline __u32 decap_match_v6(struct context *context, struct ip_address *node)
+static __always_inline __u32 decap_match_v6(struct context *context,
+					    const struct runtime_config *config,
+					    struct ip_address *node)
 {
 	const struct outer_v6 *outer = context_start(context) + ETH_HLEN;
 	struct ip_address here;
@@ -81,9 +126,7 @@ static __always_inline __u32 decap_match_v6(struct context *context, struct ip_a
 		return 0;
 	__builtin_memcpy(node, &outer->ip.saddr, sizeof(*node));
 	__builtin_memcpy(&here, &outer->ip.daddr, sizeof(here));
-	if (!bpf_map_lookup_elem(&outgate_node_v6, node) || !is_host_address(&here))
-		return 0;
-	return sizeof(*outer);
+	return is_believed(config, node, &here) ? sizeof(*outer) : 0;
 }
 #endif
 

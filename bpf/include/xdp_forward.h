@@ -152,17 +152,17 @@ static __noinline int refresh_forward(struct nat_entry *forward, const struct pa
  * @outer_size: bytes of outer header
  * Return: what the kernel is told.
  */
-static __always_inline int xdp_forward(struct context *context, const struct ip_address *node,
-				       __u32 outer_size)
+static __always_inline int xdp_forward(struct context *context,
+				       const struct runtime_config *config,
+				       const struct ip_address *node, __u32 outer_size)
 {
-	const struct runtime_config *config = runtime_config();
 	__u64 now = bpf_jiffies64();
 	struct nat_entry *forward;
 	struct packet packet;
 	struct forwarding to;
 
 	context->offset = outer_size;
-	if (!config || !parse_plain(context_start(context), context_end(context), &packet) ||
+	if (!parse_plain(context_start(context), context_end(context), &packet) ||
 	    has_last_hop(context) || is_pod_address(&packet.tuple.destination))
 		return XDP_PASS;
 	forward = forward_entry(&packet, config, node, now, &to);

@@ -176,9 +176,8 @@ static __always_inline int reply_send(struct context *context, const struct pack
  * xdp_reply - take what came from the world back to a pod
  * Return: what the kernel is told.
  */
-static __always_inline int xdp_reply(struct context *context)
+static __always_inline int xdp_reply(struct context *context, const struct runtime_config *config)
 {
-	const struct runtime_config *config = runtime_config();
 	__u32 size = context_size(context) - ETH_HLEN;
 	const struct link_route *route;
 	__u64 now = bpf_jiffies64();
@@ -188,7 +187,7 @@ static __always_inline int xdp_reply(struct context *context)
 	struct replying to;
 
 	if (!parse_plain(context_start(context), context_end(context), &packet) ||
-	    packet.tcp_syn || packet.tcp_accept || !config || !config->tunnel_ifindex)
+	    packet.tcp_syn || packet.tcp_accept || !config->tunnel_ifindex)
 		return XDP_PASS;
 	reverse = reply_entry(&packet, now, &to);
 	if (!reverse || has_last_hop(context) || inner_read(context, &view) ||

@@ -27,6 +27,7 @@ from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import MapName
 from outgate.kernel.objects import Pair, load_program
 from outgate.kernel.pinned import PinnedMap
+from outgate.kernel.runtime import GENERATIONS
 from outgate.kernel.settings import (
     CONFIG_KEY,
     DatapathSettings,
@@ -155,31 +156,33 @@ class Node(NodeMaps):
         *,
         tunnel: int = 0,
         policy_generation: int = 0,
-        route_generation: int = 0,
         source: IPv6Address | None = None,
     ) -> None:
-        """Set what programs read anew with each packet; *tunnel* 0 is the uplink."""
-        self.inside(
-            lambda: self._configure(tunnel, policy_generation, route_generation, source)
-        )
+        """
+        Set what programs read anew with each packet; *tunnel* 0 is the uplink.
+
+        A new generation of routes begins each time.
+        """
+        self.inside(lambda: self._configure(tunnel, policy_generation, source))
 
     def _configure(
         self,
         tunnel: int = 0,
         policy_generation: int = 0,
-        route_generation: int = 0,
         source: IPv6Address | None = None,
     ) -> None:
-        config = RuntimeConfig(
-            tunnel or self.uplink,
-            tunnel_mac=TUNNEL_MAC,
-            tunnel_mtu=TUNNEL_MTU,
-            policy_generation=policy_generation,
-            route_generation=route_generation,
-            tunnel_source=source,
-        )
+        key = CONFIG_KEY.pack(0)
         with PinnedMap(self.pins / MapName.CONFIG) as table:
-            table.put(CONFIG_KEY.pack(0), config.encode())
+            before = RuntimeConfig.decode(table.get(key))
+            config = RuntimeConfig(
+                tunnel or self.uplink,
+                tunnel_mac=TUNNEL_MAC,
+                tunnel_mtu=TUNNEL_MTU,
+                policy_generation=policy_generation,
+                route_generation=(before.route_generation + 1) % GENERATIONS,
+                tunnel_source=source,
+            )
+            table.put(key, config.encode())
         with PinnedMap(self.pins / MapName.XDP_DEVICE) as table:
             table.put(
                 XDP_DEVICE_KEY.pack(self.uplink), XDP_DEVICE.pack(UPLINK_MTU, True)

@@ -36,11 +36,13 @@ from outgate.kernel.records import (
     NatRecord,
     read_counts,
 )
+from outgate.kernel.runtime import Runtime
 from outgate.kernel.settings import DatapathSettings
 from outgate.state.entries import (
     Address,
     Family,
     Key,
+    NodeKey,
     PolicyEntry,
     PolicyKey,
     RowSet,
@@ -151,11 +153,14 @@ class NodeMaps:
         self._share_rows(entries)
 
     def remove(self, *keys: Key | PolicyKey) -> None:
-        """Remove *keys* from their maps."""
+        """Remove *keys* from their maps; of nodes the programs are told."""
         for key in keys:
             name, raw = encode_key(key)
             with self.table(name) as table:
                 assert not table.remove_many([raw])
+        if any(isinstance(key, NodeKey) for key in keys):
+            with self.table(MapName.CONFIG) as table:
+                Runtime(table).begin_route_generation()
         self._share_rows(keys)
 
     def _share_rows(self, changed: Iterable[object]) -> None:

@@ -58,10 +58,16 @@ def congestion(frame: bytes) -> int:
     return frame[ETHERNET + 1] >> 4 & 3
 
 
-def wrap(frame: bytes, source: Address, vni: int = VNI, tos: int = 0) -> bytes:
-    """Return *frame* as node *source* tunnels it to this one."""
+def wrap(
+    frame: bytes,
+    source: Address,
+    vni: int = VNI,
+    tos: int = 0,
+    here: Address | None = None,
+) -> bytes:
+    """Return *frame* as node *source* tunnels it to this one, or to address *here*."""
     family = family_of(source)
-    here = UPLINK[family].address
+    here = here or UPLINK[family].address
     vxlan = VNI_IS_VALID + (vni << 8).to_bytes(4, "big")
     size = UDP_SIZE + VXLAN_SIZE + len(frame)
     ends = source.packed, here.packed

@@ -7,6 +7,7 @@ That what becomes of them is the same, the other tests here say: they run both w
 import os
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from time import sleep
 
 import pytest
 
@@ -14,8 +15,9 @@ from bpf import outer
 from bpf.harness import PASS, REDIRECT, VNI, Node, needs_root
 from bpf.packets import ETHERNET, IP_SIZE, UDP_NAME, outbound, parts
 from bpf.world import World
+from outgate.kernel.maps import encode_key
 from outgate.kernel.settings import TunnelWay
-from outgate.state.entries import Hook
+from outgate.state.entries import EndpointKey, Hook, NodeKey
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
@@ -155,6 +157,60 @@ def test_a_packet_with_its_last_hop_is_left_to_the_device(
     if is_taken and tunnel_way is TunnelWay.AUTO:
         assert seen.verdict == REDIRECT
     else:
+        assert (seen.verdict, seen.packet) == (PASS, frame)
+
+
+def worker_is_gone(node: Node, world: World) -> None:
+    node.remove(NodeKey(world.worker))
+
+
+def address_is_gone(node: Node, world: World) -> None:
+    node.remove(EndpointKey(world.tunnel_address(world.HERE)))
+    node.configure()
+
+
+def worker_is_gone_and_nobody_says_so(node: Node, world: World) -> None:
+    name, key = encode_key(NodeKey(world.worker))
+    with node.table(name) as table:
+        assert not table.remove_many([key])
+    sleep(1.1)
+
+
+GONE = [worker_is_gone, address_is_gone, worker_is_gone_and_nobody_says_so]
+
+
+@pytest.mark.parametrize("change", GONE)
+def test_who_was_believed_is_looked_at_again(
+    node: Node,
+    world: World,
+    request_frame: bytes,
+    change: Callable[[Node, World], None],
+) -> None:
+    frame = outer.wrap(request_frame, world.worker)
+    node.run(Hook.FROM_NETDEV, frame)
+    change(node, world)
+    for _ in range(2):
+        seen = node.run(Hook.FROM_NETDEV, frame)
+
+        assert (seen.verdict, seen.packet) == (PASS, frame)
+
+
+BELIEVED_SLOTS = 1024
+"""``outer_match.h``: nodes whose addresses are so far apart share a place."""
+
+
+def test_nobody_is_believed_for_another_ones_sake(
+    node: Node, world: World, request_frame: bytes
+) -> None:
+    here = world.tunnel_address(world.HERE)
+    node.run(Hook.FROM_NETDEV, outer.wrap(request_frame, world.worker))
+    for source, to in (
+        (world.worker + BELIEVED_SLOTS, here),
+        (world.worker, here + BELIEVED_SLOTS),
+    ):
+        frame = outer.wrap(request_frame, source, here=to)
+        seen = node.run(Hook.FROM_NETDEV, frame)
+
         assert (seen.verdict, seen.packet) == (PASS, frame)
 
 

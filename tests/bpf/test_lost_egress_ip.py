@@ -58,7 +58,7 @@ def test_a_flow_ends_when_its_egress_ip_leaves_the_node(
     reply = packet.but(source=egress_ip).reply().build()
     gateway.run(Hook.FROM_NETDEV, reply)
     gateway.remove(EndpointKey(ip_address(egress_ip)))
-    gateway.configure(route_generation=1)
+    gateway.configure()
 
     assert DROP == send(gateway, packet.but(flags="A")).verdict
     assert 1 == gateway.counts()[LOST]
@@ -68,7 +68,7 @@ def test_a_flow_goes_on_while_other_addresses_change(
     gateway: Node, world: World, packet: Packet
 ) -> None:
     send(gateway, packet)
-    gateway.configure(route_generation=1)
+    gateway.configure()
     expected = packet.but(flags="A", source=FLOATING[world.family], ttl=63).build()
 
     assert expected == send(gateway, packet.but(flags="A")).packet

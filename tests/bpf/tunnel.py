@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from itertools import count
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -26,7 +25,6 @@ from outgate.state.entries import Address, Family, Hook, family_of
 
 UPLINK_MAC, ROUTER_MAC = "02:00:ac:12:00:05", "02:00:ac:12:00:01"
 PORT, VXLAN_SIZE, UDP_SIZE = 8472, 8, 8
-GENERATIONS = count(1)
 """Routes and addresses are looked at anew for each test."""
 
 VNI_IS_VALID = b"\x08\x00\x00\x00"
@@ -116,7 +114,7 @@ def all_through(
 ) -> list[bytes]:
     """Return as many frames on the wire, in their order, as arrive there."""
     device = node.inside(lambda: socket.if_nametoindex("tunnel"))
-    node.configure(tunnel=device, source=source, route_generation=next(GENERATIONS))
+    node.configure(tunnel=device, source=source)
     return node.inside(lambda: _through(node, hook, frames, interface))
 
 

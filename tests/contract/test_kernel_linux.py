@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -41,6 +42,8 @@ from outgate.state.entries import (
     AttachmentKey,
     Family,
     Hook,
+    NodeEntry,
+    NodeKey,
     PolicyId,
     TunnelKey,
 )
@@ -54,6 +57,7 @@ CHANGES = 3
 PROBE = b"\xff" * 6 + bytes(6) + b"\x88\xb5" + bytes(46)
 TO_POD = MetricDirection.TO_POD
 UPLINK = AttachmentKey("v0", Hook.TO_NETDEV)
+NODE = NodeKey(IPv4Address("192.0.2.7"))
 
 
 def runtime_config() -> RuntimeConfig:
@@ -213,6 +217,37 @@ def test_a_tunnel_device_that_is_otherwise_is_made_anew() -> None:
 
         assert before == {}
         assert await held_by(kernel) == {TunnelKey(): TUNNEL}
+
+    isolated(body)
+
+
+def test_route_generation_counts_up_when_a_node_changes() -> None:
+    """Programs remember whose tunnel packets they believe."""
+
+    async def body() -> None:
+        kernel = await start()
+        seen = [runtime_config().route_generation]
+        await kernel.observe()
+        for change in (Put(NODE, NodeEntry()), Remove(NODE)):
+            assert not await kernel.apply([change])
+            seen.append(runtime_config().route_generation)
+
+        assert seen == sorted(set(seen))
+
+    isolated(body)
+
+
+def test_route_generation_counts_up_when_an_agent_starts() -> None:
+    """The one before may have died after it changed something, before it said so."""
+
+    async def body() -> None:
+        kernel = await start()
+        before = runtime_config().route_generation
+        running = asyncio.create_task(kernel.run())
+        await kernel.wait_changed()
+        running.cancel()
+
+        assert runtime_config().route_generation > before
 
     isolated(body)
 

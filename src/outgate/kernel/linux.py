@@ -52,6 +52,7 @@ from outgate.state.entries import (
     InterfaceIndex,
     IpcacheKey,
     Key,
+    NodeKey,
     RowsKey,
     TunnelDevice,
     TunnelKey,
@@ -138,6 +139,7 @@ class LinuxKernel:
         """Follow the kernel's events, for ever; each says no more than look again."""
         # A former agent may have died after it changed rows, before it said so.
         self._runtime.begin_policy_generation()
+        self._runtime.begin_route_generation()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
             tasks.create_task(self._audit_regularly())
@@ -257,8 +259,9 @@ class LinuxKernel:
             return failures
         is_of_host = kind is EndpointKey and any(map(self._is_of_host, batch))
         failures = self._entries.change(batch)
-        if is_of_host:
-            # An egress IP may have come or gone: translations look at it again.
+        if is_of_host or kind is NodeKey:
+            # Programs remember whose tunnel packets they believe, and to which address,
+            # and translations which egress IP is here.
             self._runtime.begin_route_generation()
         if kind is IpcacheKey:
             self._follow_uplinks()

@@ -1,9 +1,10 @@
 """
 What programs read anew with each packet, written where it changed (``outgate_config``).
 
-The tunnel device, what fits it, and two counters: of routes and of policy rows.  A
-stored next hop, or a flow's decision where ``existing-flows`` says so, is looked at
-again when its counter moved.  Called by ``kernel.linux``.
+The tunnel device, what fits it, and two counters: of routes, own addresses and nodes,
+and of policy rows.  A stored next hop, a tunnel source that was believed, or a flow's
+decision where ``existing-flows`` says so, is looked at again when its counter moved.
+Called by ``kernel.linux``.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class Runtime:
             self._map.put(CONFIG_KEY.pack(0), after.encode())
 
     def begin_route_generation(self) -> None:
-        """Tell the programs that a route, or who has an egress IP, may have changed."""
+        """Tell the programs that a route, an own address or a node may have changed."""
         config = self._read()
         generation = (config.route_generation + 1) % GENERATIONS
         self._write(config, replace(config, route_generation=generation))
