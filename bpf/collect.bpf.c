@@ -58,21 +58,23 @@ static __always_inline _Bool is_flow_over(struct round *round, const struct garb
 static __always_inline _Bool is_nat_over(struct round *round, struct garbage_item *item)
 {
 	struct work *work = round->work;
-	struct nat_entry *forward, *reverse;
+	struct nat_entry *forward, *reverse, *known = &work->translation;
 	__u32 policy = 0;
 
 	work->key = forward_key(&item->tuple);
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
+	if (forward && nat_read(known, forward, &work->key))
+		forward = 0;
 	if (forward) {
 		/* Kept in the item: the flow may have been decided anew, or lose this half. */
-		item->egress_ip = forward->address;
-		item->port = forward->port;
-		policy = forward->policy;
-		if (is_live(forward->last_seen, item->tuple.protocol, forward->tcp, round->now))
+		item->egress_ip = known->address;
+		item->port = known->port;
+		policy = known->policy;
+		if (is_live(known->last_seen, item->tuple.protocol, known->tcp, round->now))
 			return 0;
 	}
 	work->reply = reverse_key(&item->tuple, &item->egress_ip, item->port);
-	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	reverse = nat_lookup(&work->reply);
 	if (reverse && !(reverse->flags & NAT_HOST_SOCKET) &&
 	    !leads_to(reverse, &item->tuple.source, item->tuple.source_port))
 		/* Another flow's by now. */

@@ -30,7 +30,6 @@ static __always_inline int let_pass(struct context *context)
 static __always_inline int leave_here(struct context *context, const struct packet *packet,
 				      __u32 *policy)
 {
-	const struct flow_entry *flow = &context->work->flow;
 	int result;
 
 	if (settings.gateway_path == GATEWAY_STACK) {
@@ -39,7 +38,7 @@ static __always_inline int leave_here(struct context *context, const struct pack
 	}
 	result = nat_find(context, packet, policy);
 	if (result > 0)
-		result = nat_open(context, &packet->tuple, &flow->egress_ip, flow->policy);
+		result = nat_open_flow(context, &packet->tuple);
 	return result ? result : snat_send(context, packet);
 }
 

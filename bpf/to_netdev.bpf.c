@@ -45,7 +45,7 @@ static __always_inline int translate(struct context *context, const struct packe
 	}
 	result = nat_find(context, packet, policy);
 	if (result > 0)
-		result = nat_open(context, &packet->tuple, &flow->egress_ip, flow->policy);
+		result = nat_open_flow(context, &packet->tuple);
 	if (!result)
 		result = nat_write(context, packet, NAT_FORWARD, &work->translation.address,
 				   work->translation.port, 0);
@@ -112,7 +112,7 @@ static __always_inline int keep_host_port(struct work *work, const struct packet
 	long error;
 
 	work->reply = reverse_key(tuple, &tuple->source, tuple->source_port);
-	taken = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	taken = nat_lookup(&work->reply);
 	if (taken && (taken->flags & NAT_HOST_SOCKET)) {
 		if (is_reopened(packet, taken->tcp))
 			taken->tcp = 0;

@@ -30,6 +30,13 @@ static inline __attribute__((always_inline)) _Bool address_is_none(const struct 
 	return !any;
 }
 
+static inline __attribute__((always_inline)) _Bool mac_equal(const void *one, const void *other)
+{
+	const __u16 *parts = one, *others = other;
+
+	return parts[0] == others[0] && parts[1] == others[1] && parts[2] == others[2];
+}
+
 #if OUTGATE_FAMILY == 6
 /* Is it an IPv4 address in IPv6's clothes (::ffff:a.b.c.d)? */
 static inline __attribute__((always_inline)) _Bool

@@ -6,6 +6,7 @@
 #ifndef OUTGATE_FLOW_H
 #define OUTGATE_FLOW_H
 
+#include "address.h"
 #include "config.h"
 #include "encap.h"
 #include "event.h"
@@ -42,6 +43,25 @@ static __always_inline struct flow_entry *flow_lookup_reply(const struct tuple *
 	struct flow_entry *flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), view);
 
 	return flow && is_live(flow->last_seen, view->protocol, flow->tcp, now) ? flow : 0;
+}
+
+/*
+ * Does the table still say of the flow what @copy says? Its memory may have been given to
+ * another flow while it was copied, as nat_read() has it. What changes with packets is left out.
+ */
+static __always_inline _Bool flow_is_confirmed(const struct flow_entry *copy,
+					       const struct tuple *view)
+{
+	const struct flow_entry *flow = bpf_map_lookup_elem(&FAMILY(outgate_flow), view);
+
+	if (!flow)
+		return 0;
+	return flow->decision == copy->decision && flow->policy == copy->policy &&
+	       flow->ifindex == copy->ifindex &&
+	       address_equal(&flow->tunnel_endpoint, &copy->tunnel_endpoint) &&
+	       address_equal(&flow->egress_ip, &copy->egress_ip) &&
+	       mac_equal(flow->pod_mac, copy->pod_mac) &&
+	       mac_equal(flow->host_mac, copy->host_mac);
 }
 
 /**

@@ -130,6 +130,20 @@ static __always_inline int nat_open(struct context *context, const struct tuple 
 	return nat_open_forward(work, tuple);
 }
 
+/**
+ * nat_open_flow - create both entries of a new flow of a pod of this node, or from its tunnel
+ * @tuple: as the pod wrote it; what was decided for it is in the packet's work
+ * Return: as nat_open(), or -DROP_WRONG_ENTRY.
+ */
+static __always_inline int nat_open_flow(struct context *context, const struct tuple *tuple)
+{
+	const struct flow_entry *flow = &context->work->flow;
+
+	if (!flow_is_confirmed(flow, tuple))
+		return -DROP_WRONG_ENTRY;
+	return nat_open(context, tuple, &flow->egress_ip, flow->policy);
+}
+
 /* Note what a flow had before it is decided anew. */
 static __always_inline void nat_note_former(struct work *work, const struct nat_entry *forward)
 {
@@ -145,7 +159,7 @@ static __always_inline void nat_close(struct work *work, const struct tuple *tup
 	const struct nat_entry *reverse;
 
 	work->reply = reverse_key(tuple, &forward->address, forward->port);
-	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	reverse = nat_lookup(&work->reply);
 	if (reverse && leads_to(reverse, &tuple->source, tuple->source_port)) {
 		bpf_map_delete_elem(&FAMILY(outgate_snat), &work->reply);
 		port_released(work, &work->reply);

@@ -55,23 +55,47 @@ static __always_inline void nat_seal(struct nat_entry *entry, const struct tuple
 	entry->seal = seal_of(key, &entry->address, entry->port);
 }
 
+static __always_inline _Bool is_sealed(const struct nat_entry *entry, const struct tuple *key)
+{
+	return entry->seal == seal_of(key, &entry->address, entry->port);
+}
+
+/* Remove an entry whose seal is broken, if it is @key's and not only was when it was found. */
+static __always_inline void nat_remove_broken(const struct nat_entry *found,
+					      const struct tuple *key)
+{
+	if (bpf_map_lookup_elem(&FAMILY(outgate_snat), key) == found)
+		bpf_map_delete_elem(&FAMILY(outgate_snat), key);
+}
+
 /**
  * nat_read - copy the entry that a lookup of @key found
  *
  * A full LRU map gives an entry's memory to another flow at once, also while a program reads
  * it, or writes there. Then the seal of what is read is broken.
  *
- * Return: 0, or -DROP_WRONG_ENTRY; nothing is under @key then.
+ * Return: 0, or -DROP_WRONG_ENTRY.
  */
 static __always_inline int nat_read(struct nat_entry *copy, const struct nat_entry *found,
 				    const struct tuple *key)
 {
 	*copy = *found;
 	barrier();
-	if (copy->seal == seal_of(key, &copy->address, copy->port))
+	if (is_sealed(copy, key))
 		return 0;
-	bpf_map_delete_elem(&FAMILY(outgate_snat), key);
+	nat_remove_broken(found, key);
 	return -DROP_WRONG_ENTRY;
+}
+
+/* Find the entry of @key, to compare or to write it; one whose seal is broken is none. */
+static __always_inline struct nat_entry *nat_lookup(const struct tuple *key)
+{
+	struct nat_entry *found = bpf_map_lookup_elem(&FAMILY(outgate_snat), key);
+
+	if (!found || is_sealed(found, key))
+		return found;
+	nat_remove_broken(found, key);
+	return 0;
 }
 
 /* Does this half translate to this address and port? A host socket's has neither. */

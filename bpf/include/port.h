@@ -17,7 +17,7 @@
 
 /**
  * own_reply - seal @entry and write it under @reply, unless a live entry of somebody else is there
- * @taken: what a lookup of @reply found; in an LRU map even a refused insert may evict
+ * @taken: what nat_lookup() of @reply found; in an LRU map even a refused insert may evict
  *         somebody, so callers look first
  *
  * Of several CPUs that find no entry, or the same dead one, exactly one gets it.
@@ -96,7 +96,7 @@ static __always_inline long claim_port(struct context *context, __u32 port)
 	long error;
 
 	reply->destination_port = bpf_htons(port);
-	taken = bpf_map_lookup_elem(&FAMILY(outgate_snat), reply);
+	taken = nat_lookup(reply);
 	if (taken && !leads_to(taken, &work->reverse.address, work->reverse.port) &&
 	    is_live(taken->last_seen, reply->protocol, taken->tcp, claim->now))
 		return 0;

@@ -17,8 +17,8 @@ static const __u64 seal_factors[] = {
 
 /*
  * The seal of an entry under @key that leads to @address and @port: a sum of products, which
- * another key, address or port has by one chance in four thousand million (multilinear hashing;
- * Lemire and Kaser, "Strongly universal string hashing is fast").
+ * another key, address or port that nobody chose so has by one chance in four thousand million
+ * (multilinear hashing; Lemire and Kaser, "Strongly universal string hashing is fast").
  */
 static inline __attribute__((always_inline)) __u32
 seal_of(const struct tuple *key, const struct ip_address *address, __be16 port)

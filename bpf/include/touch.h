@@ -49,7 +49,7 @@ static __always_inline int nat_touch_forward(struct work *work, struct nat_entry
 	nat_reverse_entry(&work->reverse, &packet->tuple, origin, known->policy,
 			  known->tcp | bits, now);
 	nat_seal(&work->reverse, &work->reply);
-	reverse = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->reply);
+	reverse = nat_lookup(&work->reply);
 	if (!reverse) {
 		if (bpf_map_update_elem(&FAMILY(outgate_snat), &work->reply, &work->reverse,
 					BPF_NOEXIST))
@@ -94,7 +94,7 @@ static __always_inline void nat_touch_reverse(struct work *work, struct nat_entr
 			flow_touch(flow, bits, now);
 	}
 	work->key.direction = NAT_FORWARD;
-	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
+	forward = nat_lookup(&work->key);
 	if (forward) {
 		forward->tcp |= known->tcp;
 		forward->last_seen = now;

@@ -44,7 +44,7 @@ enum reason {
 	FRAGMENT_HELD = 26, /* a part before its datagram's first: held until that comes */
 	DROP_FORGED_TUNNEL = 27, /* from a pod as a node, or to a node's tunnel port */
 	DROP_OTHER_INTERFACE = 28, /* covered, from a pod's address behind another interface */
-	DROP_WRONG_ENTRY = 29, /* a full NAT table gave the flow's entry away meanwhile */
+	DROP_WRONG_ENTRY = 29, /* a full table gave the flow's entry away meanwhile */
 };
 
 /* Counting must not change a verdict: a full metrics map loses counts, never packets. */

@@ -105,7 +105,7 @@ static __noinline _Bool find_macs(struct context *context, struct nat_entry *for
 
 /*
  * The entry of a packet from @node whose flow goes on as it was decided; or NULL, also where
- * its seal is broken (nat_read()): tc removes it.
+ * its seal is broken (nat_read()): tc drops and counts.
  */
 static __always_inline struct nat_entry *
 forward_entry(const struct packet *packet, const struct runtime_config *config,

@@ -112,6 +112,17 @@ def test_the_gateway_translates_a_remote_pods_error(
     assert state == node.nats()
 
 
+def test_a_pods_error_goes_on_after_routes_changed(node: Node, world: World) -> None:
+    request = outbound(UDP_NAME, world.REMOTE_POD, world.SERVER)
+    node.run(Hook.FROM_OVERLAY, request.build(), tunnel=world.worker)
+    node.configure()
+    error = refusal(request)
+    expected = translated(world, error, request).build()
+    outcome = node.run(Hook.FROM_OVERLAY, error.build(), tunnel=world.worker)
+
+    assert Outcome(REDIRECT, expected, MARK_TRANSLATED) == outcome
+
+
 @pytest.mark.parametrize("protocol", [TCP_NAME, UDP_NAME])
 def test_a_pods_error_speaks_of_the_port_that_a_collision_gave(
     node: Node, world: World, protocol: str

@@ -1,8 +1,12 @@
 """
 NAT entries that are another flow's: a full LRU table gives memory away at once.
 
-A program that reads it finds what another's entry says, under this flow's key; here
-it is written there.  No packet leaves with another's address, and both flows go on.
+A program that reads it finds what another's entry says, under this flow's key; here it
+is written there.  No packet leaves with another's address, and both flows go on.
+
+Not shown: what needs the memory to change while one program runs.  That is a half that
+XDP refreshes or whose MACs it copies, another CPU's half of a flow that both open, and
+a flow's own entry (``flow_is_confirmed()``).
 """
 
 import pytest
@@ -11,6 +15,7 @@ from bpf.harness import (
     DROP,
     MARK_OVERLAY,
     MARK_TRANSLATED,
+    PASS,
     REDIRECT,
     MakeNode,
     Node,
@@ -22,6 +27,7 @@ from bpf.icmp_errors import IcmpError
 from bpf.nodemaps import NAT_TABLES
 from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import POLICY, World
+from outgate.kernel.events import EventKind
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import FlowTuple, MetricDirection, NatDirection
 from outgate.kernel.settings import GatewayPath
@@ -145,6 +151,72 @@ def test_no_reply_goes_to_another_flow(
     assert drops(node, IN) == 1
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_pod_that_speaks_first_keeps_its_port(
+    node: Node, world: World, protocol: str, is_answered: bool
+) -> None:
+    """What lies there for its replies is nobody's."""
+    mine, others = (flow(world, port, protocol) for port in (40000, 40001))
+    for packet in (mine, others):
+        send(node, world, packet)
+        if is_answered:
+            answer(node, world, packet)
+    node.age(2)
+    give_away(node, world, NatDirection.REVERSE, 40000, 40001)
+
+    for packet in (mine, others):
+        assert to_world(world, packet) == send(node, world, packet)
+        assert to_pod(packet) == answer(node, world, packet)
+    assert (drops(node, OUT), drops(node, IN)) == (0, 0)
+
+
+def test_a_flow_without_any_half_of_its_own_keeps_its_port(
+    node: Node, world: World
+) -> None:
+    mine, others = flow(world, 40000), flow(world, 40001)
+    for packet in (mine, others):
+        send(node, world, packet)
+    for half in (NatDirection.FORWARD, NatDirection.REVERSE):
+        give_away(node, world, half, 40000, 40001)
+
+    assert Outcome(DROP, mine.build(), 0) == send(node, world, mine)
+    assert to_world(world, mine) == send(node, world, mine)
+    assert to_pod(mine) == answer(node, world, mine)
+
+
+def test_a_socket_of_the_node_is_not_refused_for_a_wrong_entry(
+    node: Node, world: World
+) -> None:
+    for port in (40000, 40001):
+        send(node, world, flow(world, port))
+    give_away(node, world, NatDirection.REVERSE, 40000, 40001)
+    own = outbound(UDP_NAME, world.HERE, world.SERVER, port=40000).build()
+
+    for _ in range(2):
+        assert Outcome(PASS, own, 0) == node.run(Hook.TO_NETDEV, own)
+
+
+def test_the_collector_tells_of_no_wrong_entry(node: Node, world: World) -> None:
+    """Of a flow whose forward half is a reverse half, a pod's address would be told."""
+    send(node, world, flow(world, 40000))
+    (forward,) = halves(node, world, NatDirection.FORWARD).values()
+    (reverse,) = halves(node, world, NatDirection.REVERSE).values()
+    with node.table(NAT_TABLES[world.family]) as table:
+        table.put(forward, table.get(reverse))
+    node.age(301)
+    node.events()
+    node.collect()
+
+    assert node.nats() == {}
+    (released,) = node.events()
+    assert (released.kind, str(released.translated), released.translated_port) == (
+        EventKind.NAT_RELEASED,
+        world.HERE,
+        40000,
+    )
+
+
 @pytest.mark.parametrize("seconds", [0, 2])
 @pytest.mark.parametrize("bit", [0, 7, 11, 29])
 @pytest.mark.parametrize("field", FIELDS)
@@ -154,10 +226,12 @@ def test_a_changed_bit_breaks_the_seal(
     """Also where the flow is to be refreshed."""
     packet = flow(world, 40000)
     send(node, world, packet)
+    answer(node, world, packet)
     node.age(seconds)
     change(node, world, NatDirection.FORWARD, field, bit)
     assert Outcome(DROP, packet.build(), 0) == send(node, world, packet)
     send(node, world, packet)
+    answer(node, world, packet)
     node.age(seconds)
     change(node, world, NatDirection.REVERSE, field, bit)
     reply = packet.but(source=world.HERE).reply().build()

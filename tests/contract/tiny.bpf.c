@@ -55,7 +55,7 @@ MAP(outgate_node_v6, BPF_MAP_TYPE_HASH, 16, 4, 64, 0);
 MAP(outgate_config, BPF_MAP_TYPE_ARRAY, 4, 32, CONFIG_ROOM, 0);
 MAP(outgate_flow_v4, BPF_MAP_TYPE_LRU_HASH, 16, 40, 64, 0);
 MAP(outgate_flow_v6, BPF_MAP_TYPE_LRU_HASH, 40, 64, 64, 0);
-MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 48, 64, 0);
+MAP(outgate_snat_v4, BPF_MAP_TYPE_LRU_HASH, 16, 56, 64, 0);
 MAP(outgate_snat_v6, BPF_MAP_TYPE_LRU_HASH, 40, 88, 64, 0);
 MAP(outgate_ports_v4, BPF_MAP_TYPE_LRU_HASH, 16, 8208, 64, 0);
 MAP(outgate_ports_v6, BPF_MAP_TYPE_LRU_HASH, 40, 8208, 64, 0);

@@ -48,7 +48,7 @@ class Reason(IntEnum):
     FRAGMENT_HELD = 26, "a part before its datagram's first: held until that comes"
     DROP_FORGED_TUNNEL = 27, "from a pod as a node, or to a node's tunnel port"
     DROP_OTHER_INTERFACE = 28, "covered, from a pod's address behind another interface"
-    DROP_WRONG_ENTRY = 29, "a full NAT table gave the flow's entry away meanwhile"
+    DROP_WRONG_ENTRY = 29, "a full table gave the flow's entry away meanwhile"
 
 
 def reason_name(number: int) -> str:
