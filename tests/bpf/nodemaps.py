@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 
 from bpf import sharing
 from bpf.collecting import collect_all, take_events, take_garbage
+from bpf.seals import seal_of
 from bpf.uplink import UPLINK
 from outgate.kernel.collector import COLLECTORS
 from outgate.kernel.events import Event
 from outgate.kernel.free import WORD_BITS, WORDS, bit_of
-from outgate.kernel.layouts import FREE_KEY, FREE_VALUE
+from outgate.kernel.layouts import ADDRESS_SIZES, FREE_KEY, FREE_VALUE, NAT
 from outgate.kernel.maps import COUNTERS, FLOWS, MapName, encode_key, encode_value
 from outgate.kernel.pinned import PinnedMap
 from outgate.kernel.reasons import Reason
@@ -68,9 +69,8 @@ AGEING = (
     *HINT_TABLES.values(),
 )
 
-NAT_SIZE, NAT_FLAGS = {Family.V4: 56, Family.V6: 88}, {Family.V4: 7, Family.V6: 19}
-FAR_FUTURE = (1 << 60).to_bytes(STAMP, sys.byteorder)
-"""Of a translation: size, offset of its flags, and a time that stays ahead."""
+FAR_FUTURE = 1 << 60
+"""A time that stays ahead, in jiffies."""
 
 ALL_FREE = b"\xff" * FREE_VALUE.size
 
@@ -81,6 +81,14 @@ def _isolate() -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     if libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None):
         raise OSError(ctypes.get_errno(), "make mounts private")
+
+
+def host_half(key: bytes, family: Family) -> bytes:
+    """Return the entry under *key* of a socket of the node, which is never over."""
+    none, port, macs = bytes(ADDRESS_SIZES[family]), bytes(2), bytes(6)
+    seal = seal_of(key, none, port)
+    fields = none, port, 0, NAT_HOST_SOCKET, none, 0, 0, none, 0, 0, macs, macs, seal
+    return NAT[family].pack(*fields, FAR_FUTURE)
 
 
 class NodeMaps:
@@ -221,18 +229,10 @@ class NodeMaps:
         """Let sockets of this node have these TCP ports towards port 80 of *server*."""
         family = family_of(server)
         egress_ip = UPLINK[family].address
-        value = bytearray(NAT_SIZE[family])
-        value[NAT_FLAGS[family]] = NAT_HOST_SOCKET
-        value[-STAMP:] = FAR_FUTURE
-        http, direction = (80).to_bytes(2, "big"), NatDirection.REVERSE
-        rows = {
-            server.packed
-            + egress_ip.packed
-            + http
-            + port.to_bytes(2, "big")
-            + bytes([socket.IPPROTO_TCP, direction, 0, 0]): bytes(value)
-            for port in ports
-        }
+        end = bytes([socket.IPPROTO_TCP, NatDirection.REVERSE, 0, 0])
+        start = server.packed + egress_ip.packed + (80).to_bytes(2, "big")
+        keys = [start + port.to_bytes(2, "big") + end for port in ports]
+        rows = {key: host_half(key, family) for key in keys}
         with self.table(NAT_TABLES[family]) as table:
             assert not table.put_many(rows)
 

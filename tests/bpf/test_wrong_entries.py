@@ -9,6 +9,8 @@ XDP refreshes or whose MACs it copies, another CPU's half of a flow that both op
 a flow's own entry (``flow_is_confirmed()``).
 """
 
+import sys
+
 import pytest
 
 from bpf.harness import (
@@ -26,6 +28,7 @@ from bpf.harness import (
 from bpf.icmp_errors import IcmpError
 from bpf.nodemaps import NAT_TABLES
 from bpf.packets import PROTOCOLS, TCP_NAME, UDP_NAME, Packet, outbound
+from bpf.seals import seal_of
 from bpf.world import POLICY, World
 from outgate.kernel.events import EventKind
 from outgate.kernel.reasons import Reason
@@ -238,6 +241,23 @@ def test_a_changed_bit_breaks_the_seal(
 
     assert Outcome(DROP, reply, 0) == answer(node, world, packet)
     assert (drops(node, OUT), drops(node, IN)) == (1, 1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_seal_is_what_tests_take_for_one(
+    node: Node, world: World, protocol: str
+) -> None:
+    """Else what they write is broken, and tells nothing."""
+    send(node, world, flow(world, 40000, protocol))
+    with node.table(NAT_TABLES[world.family]) as table:
+        rows = dict(table.rows())
+    for key, value in rows.items():
+        address, port, seal = (
+            value[slice(*places[world.family])] for places in FIELDS.values()
+        )
+
+        assert seal_of(key, address, port).to_bytes(4, sys.byteorder) == seal
+    assert len(rows) == 2
 
 
 def test_a_refreshed_or_rebuilt_half_is_sealed(node: Node, world: World) -> None:
