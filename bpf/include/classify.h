@@ -96,16 +96,6 @@ static __always_inline _Bool is_same_node(const struct ip_address *one,
 	       address_equal(&first_endpoint, &second_endpoint);
 }
 
-/* Is it one of the addresses of nodes whose tunnel packets we believe? */
-static __always_inline _Bool is_tunnel_source(const struct ip_address *node)
-{
-#if OUTGATE_FAMILY == 6
-	if (!address_is_mapped(node))
-		return bpf_map_lookup_elem(&outgate_node_v6, node);
-#endif
-	return bpf_map_lookup_elem(&outgate_node_v4, &node->word[ADDRESS_WORDS - 1]);
-}
-
 /* Is @address one of a node: of this one, or one whose tunnelled packets are believed? */
 static __always_inline _Bool is_node_address(const struct ip_address *address)
 {

@@ -6,7 +6,6 @@
 #ifndef OUTGATE_ENCAP_H
 #define OUTGATE_ENCAP_H
 
-#include "classify.h"
 #include "config.h"
 #include "context.h"
 #include "outer.h"
@@ -86,16 +85,20 @@ static __always_inline _Bool decap_source(struct context *context, struct ip_add
 
 	*node = (struct ip_address){};
 	if (!bpf_skb_get_tunnel_key(context->skb, &key, sizeof(key), 0)) {
+		__be32 source = bpf_htonl(key.remote_ipv4);
+
 #if OUTGATE_FAMILY == 6
 		node->word[2] = bpf_htonl(0xffff);
 #endif
-		node->word[ADDRESS_WORDS - 1] = bpf_htonl(key.remote_ipv4);
-		return key.tunnel_id == settings.tunnel_vni && is_tunnel_source(node);
+		node->word[ADDRESS_WORDS - 1] = source;
+		return key.tunnel_id == settings.tunnel_vni &&
+		       bpf_map_lookup_elem(&outgate_node_v4, &source);
 	}
 #if OUTGATE_FAMILY == 6
 	if (!bpf_skb_get_tunnel_key(context->skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
 		__builtin_memcpy(node, key.remote_ipv6, sizeof(*node));
-		return key.tunnel_id == settings.tunnel_vni && is_tunnel_source(node);
+		return key.tunnel_id == settings.tunnel_vni &&
+		       bpf_map_lookup_elem(&outgate_node_v6, node);
 	}
 #endif
 	return 0;

@@ -30,6 +30,16 @@ struct {
 	__uint(max_entries, BELIEVED_SLOTS);
 } believed SEC(".maps");
 
+/* Is it one of the addresses of nodes whose tunnel packets we believe? */
+static __always_inline _Bool is_tunnel_source(const struct ip_address *node)
+{
+#if OUTGATE_FAMILY == 6
+	if (!address_is_mapped(node))
+		return bpf_map_lookup_elem(&outgate_node_v6, node);
+#endif
+	return bpf_map_lookup_elem(&outgate_node_v4, &node->word[ADDRESS_WORDS - 1]);
+}
+
 /*
  * Is it from a node that we believe, to this one? Asked anew once a second, and when nodes, own
  * addresses or routes change: the generation is read before they are, and begins behind them.
