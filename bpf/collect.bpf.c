@@ -63,8 +63,10 @@ static __always_inline _Bool is_nat_over(struct round *round, struct garbage_ite
 
 	work->key = forward_key(&item->tuple);
 	forward = bpf_map_lookup_elem(&FAMILY(outgate_snat), &work->key);
-	if (forward && nat_read(known, forward, &work->key))
+	if (forward && nat_read(known, forward, &work->key)) {
+		nat_remove_broken(forward, &work->key);
 		forward = 0;
+	}
 	if (forward) {
 		/* Kept in the item: the flow may have been decided anew, or lose this half. */
 		item->egress_ip = known->address;

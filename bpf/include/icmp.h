@@ -133,7 +133,7 @@ static __always_inline struct flow_entry *error_flow(struct context *context,
 
 /**
  * error_translation - find the translation of the flow that a pod's ICMP error speaks of
- * It is left alone on failure. Return: 0, or -DROP_*.
+ * Return: 0, or -DROP_*.
  */
 static __always_inline int error_translation(struct context *context,
 					     const struct packet *packet)

@@ -89,7 +89,7 @@ struct {
 } outgate_node_v6 SEC(".maps");
 #endif
 
-/* What may change while programs run: the tunnel device, the generation of routes. */
+/* What may change while programs run: the tunnel device, the generations. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(key_size, sizeof(__u32));

@@ -227,8 +227,10 @@ static __always_inline int nat_find(struct context *context, const struct packet
 	if (!forward)
 		return 1;
 	error = nat_read(known, forward, &work->key);
-	if (error)
+	if (error) {
+		nat_remove_broken(forward, &work->key);
 		return error;
+	}
 	if (!is_live(known->last_seen, packet->tuple.protocol, known->tcp, now)) {
 		/* Its reverse half, dead as well, is for whoever takes it. */
 		nat_note_former(work, known);
@@ -254,7 +256,7 @@ static __always_inline int nat_find(struct context *context, const struct packet
 		return error;
 	}
 	error = nat_renew_route(context, known, &packet->tuple.destination);
-	if (error > 0)
+	if (error > 0 && is_sealed(forward, &work->key))
 		nat_keep_route(forward, known);
 	return error < 0 ? error : 0;
 }

@@ -22,7 +22,7 @@ struct believed {
 	__u64 asked; /* jiffies */
 };
 
-/* The slot is that of the node's address. Not pinned: looked up anew by each program. */
+/* Not pinned: looked up anew by each program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(key_size, sizeof(__u32));
@@ -40,16 +40,27 @@ static __always_inline _Bool is_tunnel_source(const struct ip_address *node)
 	return bpf_map_lookup_elem(&outgate_node_v4, &node->word[ADDRESS_WORDS - 1]);
 }
 
+/* The slot of a node's address. */
+static __always_inline __u32 believed_slot(const struct ip_address *node)
+{
+	__be32 word = 0;
+
+	for (int i = 0; i < ADDRESS_WORDS; i++)
+		word ^= node->word[i];
+	return bpf_ntohl(word) % BELIEVED_SLOTS;
+}
+
 /*
  * Is it from a node that we believe, to this one? Asked anew once a second, and when nodes, own
- * addresses or routes change: the generation is read before they are, and begins behind them.
+ * addresses or routes change: the generation is read before they are, and begins behind them
+ * (a CPU that reads it later all the same is wrong for that second).
  */
 static __always_inline _Bool is_believed(const struct runtime_config *config,
 					 const struct ip_address *node,
 					 const struct ip_address *here)
 {
 	__u32 generation = *(volatile __u16 *)&config->route_generation + 1;
-	__u32 slot = bpf_ntohl(node->word[ADDRESS_WORDS - 1]) % BELIEVED_SLOTS;
+	__u32 slot = believed_slot(node);
 	struct believed *known = bpf_map_lookup_elem(&believed, &slot);
 	__u64 now = bpf_jiffies64();
 
@@ -136,6 +147,9 @@ static __always_inline __u32 decap_match_v6(struct context *context,
 		return 0;
 	__builtin_memcpy(node, &outer->ip.saddr, sizeof(*node));
 	__builtin_memcpy(&here, &outer->ip.daddr, sizeof(here));
+	if (address_is_mapped(node) || address_is_mapped(&here))
+		/* In our maps that is an IPv4 address, on the wire it is nobody's. */
+		return 0;
 	return is_believed(config, node, &here) ? sizeof(*outer) : 0;
 }
 #endif

@@ -60,7 +60,10 @@ static __always_inline _Bool is_sealed(const struct nat_entry *entry, const stru
 	return entry->seal == seal_of(key, &entry->address, entry->port);
 }
 
-/* Remove an entry whose seal is broken, if it is @key's and not only was when it was found. */
+/*
+ * Remove an entry whose seal is broken, if it is @key's and not only was when it was found. A
+ * reverse half only where its flow puts it back at once: without it the host would answer.
+ */
 static __always_inline void nat_remove_broken(const struct nat_entry *found,
 					      const struct tuple *key)
 {
@@ -81,10 +84,7 @@ static __always_inline int nat_read(struct nat_entry *copy, const struct nat_ent
 {
 	*copy = *found;
 	barrier();
-	if (is_sealed(copy, key))
-		return 0;
-	nat_remove_broken(found, key);
-	return -DROP_WRONG_ENTRY;
+	return is_sealed(copy, key) ? 0 : -DROP_WRONG_ENTRY;
 }
 
 /* Find the entry of @key, to compare or to write it; one whose seal is broken is none. */

@@ -147,7 +147,7 @@ struct node_value {
 
 struct runtime_config {
 	__u32 tunnel_ifindex;
-	__u16 route_generation; /* changes whenever routes or neighbours' devices do */
+	__u16 route_generation; /* changes when routes, own addresses or nodes do */
 	__u16 policy_generation; /* changes whenever a policy row does */
 	__u8 tunnel_mac[ETH_ADDRESS_SIZE];
 	__u16 tunnel_mtu; /* bytes of IP packet that fit the tunnel; 0: not known */

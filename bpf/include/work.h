@@ -16,7 +16,7 @@
 
 /* Where a flow's replies must go: learned from the packet that opened it. */
 struct origin {
-	struct ip_address tunnel_endpoint; /* node of the pod; none: this node, and the rest is set */
+	struct ip_address tunnel_endpoint; /* node of the pod; none: this one, the rest is set */
 	__u32 ifindex;
 	__u8 pod_mac[ETH_ADDRESS_SIZE];
 	__u8 host_mac[ETH_ADDRESS_SIZE];

@@ -9,8 +9,14 @@ from apiserver.wire import Object, Wire
 NAMESPACES = "/api/v1/namespaces"
 NODES = "/api/v1/nodes"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+EVENTS = "/api/v1/namespaces/default/events"
 NOW = {"gracePeriodSeconds": "0"}
 """Deletes a pod for good: no kubelet will say that it has ended."""
+
+
+def tells_of_programmed(events: Object) -> bool:
+    """Is a policy's event there?  Events are written behind the status."""
+    return "Programmed" in {event["reason"] for event in events["items"]}
 
 
 def pod(name: str, node: str = "", finalizer: str = "", **labels: str) -> Object:

@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 
 from apiserver.kubeconfig import for_bearer
-from apiserver.objects import add_namespace, add_node, run_pod
+from apiserver.objects import (
+    EVENTS,
+    add_namespace,
+    add_node,
+    run_pod,
+    tells_of_programmed,
+)
 from apiserver.test_source_there import following
 from apiserver.wire import Object, Wire
 from kubectl.driver import Kubectl
@@ -30,7 +36,6 @@ from unit.controller.cluster import GATEWAYS, Agent, gateway_policy
 pytestmark = pytest.mark.usefixtures("definitions")
 
 SYSTEM = "outgate-system"
-EVENTS = "/api/v1/namespaces/default/events"
 DEPLOYMENT = Path(__file__).parents[2] / "deploy" / "outgate.yaml"
 SECONDS = 20.0
 
@@ -210,11 +215,7 @@ async def test_a_controller_writes_status_events_and_its_lease(
             lambda it: it.get("status", {}).get("summary", {}).get("ready") == "True",
         )
         events = f"{EVENTS}?fieldSelector=involvedObject.name={name}"
-        await until(
-            wire,
-            events,
-            lambda it: "Programmed" in {event["reason"] for event in it["items"]},
-        )
+        await until(wire, events, tells_of_programmed)
         row = admin("get", "cegp", name).splitlines()[1].split()
         described = admin("describe", "cegp", name)
         lease = admin("get", "lease", "outgate-controller", "-n", SYSTEM).split()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from apiserver.control_plane import ControlPlane
+from apiserver.objects import EVENTS, tells_of_programmed
 from kubectl.driver import Kubectl
 from outgate.agent import reporter
 from outgate.controller import controller as module
@@ -40,7 +41,6 @@ from unit.controller.cluster import (
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SYSTEM = "outgate-system"
-EVENTS = "/api/v1/namespaces/default/events"
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,6 @@ async def report(agents: list[Agent]) -> None:
         for agent in agents:
             await agent.look()
         await asyncio.sleep(0.05)
-
-
-def tells_of_programmed(events: Any) -> bool:
-    """Events are written behind the status that they tell of."""
-    return "Programmed" in {event["reason"] for event in events["items"]}
 
 
 async def test_deployment_shows_what_becomes_of_a_policy(

@@ -27,7 +27,7 @@ from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY
 from outgate.kernel.maps import MapName
 from outgate.kernel.objects import Pair, load_program
 from outgate.kernel.pinned import PinnedMap
-from outgate.kernel.runtime import GENERATIONS
+from outgate.kernel.runtime import Runtime
 from outgate.kernel.settings import (
     CONFIG_KEY,
     DatapathSettings,
@@ -179,10 +179,11 @@ class Node(NodeMaps):
                 tunnel_mac=TUNNEL_MAC,
                 tunnel_mtu=TUNNEL_MTU,
                 policy_generation=policy_generation,
-                route_generation=(before.route_generation + 1) % GENERATIONS,
+                route_generation=before.route_generation,
                 tunnel_source=source,
             )
             table.put(key, config.encode())
+            Runtime(table).begin_route_generation()
         with PinnedMap(self.pins / MapName.XDP_DEVICE) as table:
             table.put(
                 XDP_DEVICE_KEY.pack(self.uplink), XDP_DEVICE.pack(UPLINK_MTU, True)

@@ -5,8 +5,10 @@ That what becomes of them is the same, the other tests here say: they run both w
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from time import sleep
 
 import pytest
@@ -160,6 +162,22 @@ def test_a_packet_with_its_last_hop_is_left_to_the_device(
         assert (seen.verdict, seen.packet) == (PASS, frame)
 
 
+@pytest.fixture
+def on_one_cpu(node: Node) -> Iterator[None]:
+    """Let the node stay where it is: each CPU has flows of its own."""
+    before = node.inside(lambda: os.sched_getaffinity(0))
+    node.inside(lambda: os.sched_setaffinity(0, {min(before)}))
+    yield
+    node.inside(lambda: os.sched_setaffinity(0, before))
+
+
+def believe(node: Node, frame: bytes, tunnel_way: TunnelWay) -> None:
+    """Let *frame* be taken out of the tunnel, twice: its flow is new, then known."""
+    expected = REDIRECT if tunnel_way is TunnelWay.AUTO else PASS
+    for _ in range(2):
+        assert node.run(Hook.FROM_NETDEV, frame).verdict == expected
+
+
 def worker_is_gone(node: Node, world: World) -> None:
     node.remove(NodeKey(world.worker))
 
@@ -179,15 +197,18 @@ def worker_is_gone_and_nobody_says_so(node: Node, world: World) -> None:
 GONE = [worker_is_gone, address_is_gone, worker_is_gone_and_nobody_says_so]
 
 
+@pytest.mark.usefixtures("on_one_cpu")
 @pytest.mark.parametrize("change", GONE)
 def test_who_was_believed_is_looked_at_again(
     node: Node,
     world: World,
+    tunnel_way: TunnelWay,
     request_frame: bytes,
     change: Callable[[Node, World], None],
 ) -> None:
+    """Each CPU remembers for itself."""
     frame = outer.wrap(request_frame, world.worker)
-    node.run(Hook.FROM_NETDEV, frame)
+    believe(node, frame, tunnel_way)
     change(node, world)
     for _ in range(2):
         seen = node.run(Hook.FROM_NETDEV, frame)
@@ -195,18 +216,22 @@ def test_who_was_believed_is_looked_at_again(
         assert (seen.verdict, seen.packet) == (PASS, frame)
 
 
-BELIEVED_SLOTS = 1024
-"""``outer_match.h``: nodes whose addresses are so far apart share a place."""
+def slots() -> int:
+    """Return how far apart the addresses of nodes are that share a place."""
+    header = Path(__file__).parents[2] / "bpf" / "include" / "outer_match.h"
+    (found,) = re.findall(r"#define BELIEVED_SLOTS (\d+)", header.read_text())
+    return int(found)
 
 
+@pytest.mark.usefixtures("on_one_cpu")
 def test_nobody_is_believed_for_another_ones_sake(
-    node: Node, world: World, request_frame: bytes
+    node: Node, world: World, tunnel_way: TunnelWay, request_frame: bytes
 ) -> None:
     here = world.tunnel_address(world.HERE)
-    node.run(Hook.FROM_NETDEV, outer.wrap(request_frame, world.worker))
+    believe(node, outer.wrap(request_frame, world.worker), tunnel_way)
     for source, to in (
-        (world.worker + BELIEVED_SLOTS, here),
-        (world.worker, here + BELIEVED_SLOTS),
+        (world.worker + slots(), here),
+        (world.worker, here + slots()),
     ):
         frame = outer.wrap(request_frame, source, here=to)
         seen = node.run(Hook.FROM_NETDEV, frame)
@@ -215,15 +240,6 @@ def test_nobody_is_believed_for_another_ones_sake(
 
 
 TRIES = 100
-
-
-@pytest.fixture
-def on_one_cpu(node: Node) -> Iterator[None]:
-    """Let the node stay where it is: each CPU has flows of its own."""
-    before = node.inside(lambda: os.sched_getaffinity(0))
-    node.inside(lambda: os.sched_setaffinity(0, {min(before)}))
-    yield
-    node.inside(lambda: os.sched_setaffinity(0, before))
 
 
 @pytest.mark.usefixtures("on_one_cpu")

@@ -5,15 +5,17 @@ In our maps they mean an IPv4 address; on the wire they mean nothing, and Linux 
 packet from one (draft-itojun-v6ops-v4mapped-harmful).  Nobody may use one for another.
 """
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from bpf.harness import DROP, PASS, Node, Outcome, needs_root
+from bpf import outer
+from bpf.harness import DROP, PASS, REDIRECT, Node, Outcome, needs_root
 from bpf.packets import PROTOCOLS, UDP_NAME, outbound
 from bpf.world import IPV4, IPV6, IPV6_OVER_IPV4, POLICY, World, gateway_entries
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
+from outgate.kernel.settings import TunnelWay
 from outgate.state.entries import CoveredEntry, CoveredKey, Hook
 
 pytestmark = [
@@ -51,6 +53,26 @@ def test_no_covered_packet_passes_for_one_to_the_cluster(
     assert Outcome(DROP, frame, 0) == both.run(Hook.FROM_CONTAINER, frame)
     assert Outcome(DROP, frame, 0) == both.run(Hook.TO_NETDEV, frame)
     assert {(Reason.DROP_INVALID, OUT, 0): 2} == both.counts()
+
+
+@pytest.mark.parametrize("end", ["source", "here", ""])
+def test_no_node_tunnels_from_or_to_one(
+    both: Node, world: World, tunnel_way: TunnelWay, end: str
+) -> None:
+    """The host refuses such a packet; it must not be out of its tunnel before."""
+    source, here = IPV6.worker, ip_address(IPV6.HERE)
+    if end == "source":
+        source = ip_address(mapped(str(IPV4.worker)))
+    elif end == "here":
+        here = ip_address(mapped(IPV4.HERE))
+    inner = outbound(UDP_NAME, world.REMOTE_POD, world.SERVER).build()
+    frame = outer.wrap(inner, source, here=here)
+    seen = both.run(Hook.FROM_NETDEV, frame)
+
+    if not end and tunnel_way is TunnelWay.AUTO:
+        assert seen.verdict == REDIRECT
+    else:
+        assert Outcome(PASS, frame, 0) == seen
 
 
 @pytest.mark.parametrize("source", ["LOCAL_POD", "HERE", "ELSEWHERE", "SERVER"])

@@ -5,19 +5,20 @@ That what becomes of them is the same, the other tests here say: they run with i
 """
 
 from collections.abc import Callable
+from time import sleep
 
 import pytest
 
 from bpf import outer
-from bpf.harness import PASS, REDIRECT, MakeNode, Node, Setup, needs_root
+from bpf.harness import DROP, PASS, REDIRECT, MakeNode, Node, Setup, needs_root
 from bpf.packets import PROTOCOLS, SCTP_NAME, TCP_NAME, UDP_NAME, Packet, outbound
 from bpf.world import POLICY, World, gateway_entries
 from outgate.kernel.layouts import XDP_DEVICE, XDP_DEVICE_KEY
-from outgate.kernel.maps import MapName
+from outgate.kernel.maps import MapName, encode_key
 from outgate.kernel.reasons import Reason
 from outgate.kernel.records import MetricDirection
 from outgate.kernel.settings import GatewayPath
-from outgate.state.entries import Hook
+from outgate.state.entries import Hook, NodeKey
 
 pytestmark = [needs_root, pytest.mark.kernel]
 
@@ -150,6 +151,24 @@ def test_after_a_change_a_flow_is_taken_only_where_nothing_is_to_be_decided(
     later = both_ways()
 
     assert (first, later) == tuple((taken, taken) for taken in CHANGES[change])
+
+
+def test_a_former_node_is_believed_for_a_second_at_most(
+    node: Node, world: World
+) -> None:
+    """Nobody says that it went; an agent would, and routes would be asked for anew."""
+    assert node.xdp
+    packet = established(TCP_NAME, world)
+    taken = [is_taken(node, world, packet) for _ in range(3)]
+    before = node.xdp.taken
+    name, key = encode_key(NodeKey(world.worker))
+    with node.table(name) as table:
+        assert not table.remove_many([key])
+    sleep(1.1)
+    seen = node.run(Hook.FROM_OVERLAY, packet.build(), tunnel=world.worker)
+
+    assert taken[-1]
+    assert (DROP, before) == (seen.verdict, node.xdp.taken)
 
 
 @pytest.mark.parametrize("flags", ["S", "SA"])

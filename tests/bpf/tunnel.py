@@ -25,8 +25,6 @@ from outgate.state.entries import Address, Family, Hook, family_of
 
 UPLINK_MAC, ROUTER_MAC = "02:00:ac:12:00:05", "02:00:ac:12:00:01"
 PORT, VXLAN_SIZE, UDP_SIZE = 8472, 8, 8
-"""Routes and addresses are looked at anew for each test."""
-
 VNI_IS_VALID = b"\x08\x00\x00\x00"
 
 

@@ -58,7 +58,7 @@ from outgate.state.entries import (
     TunnelKey,
 )
 from outgate.state.facts import NodeFacts
-from outgate.state.plan import Operation, Put
+from outgate.state.plan import Operation, Put, Remove
 from outgate.state.snapshot import Observation
 
 Failures = dict[Key, KernelError]
@@ -139,7 +139,6 @@ class LinuxKernel:
         """Follow the kernel's events, for ever; each says no more than look again."""
         # A former agent may have died after it changed rows, before it said so.
         self._runtime.begin_policy_generation()
-        self._runtime.begin_route_generation()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_events())
             tasks.create_task(self._audit_regularly())
@@ -259,7 +258,8 @@ class LinuxKernel:
             return failures
         is_of_host = kind is EndpointKey and any(map(self._is_of_host, batch))
         failures = self._entries.change(batch)
-        if is_of_host or kind is NodeKey:
+        is_node_gone = kind is NodeKey and any(isinstance(o, Remove) for o in batch)
+        if is_of_host or is_node_gone:
             # Programs remember whose tunnel packets they believe, and to which address,
             # and translations which egress IP is here.
             self._runtime.begin_route_generation()

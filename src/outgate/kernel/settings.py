@@ -127,9 +127,9 @@ class RuntimeConfig:
     What programs read anew with each packet (``struct runtime_config``).
 
     Shape: *tunnel_mac* is six bytes.  *route_generation* counts up, modulo 2**16,
-    whenever a stored next hop may be out of date; *policy_generation* likewise,
-    whenever a policy row changed.  *tunnel_source* is the source of IPv6 outer
-    headers; for None the kernel chooses.
+    whenever a stored next hop, an own address or a node may be out of date;
+    *policy_generation* likewise, whenever a policy row changed.  *tunnel_source* is
+    the source of IPv6 outer headers; for None the kernel chooses.
 
     Units: *tunnel_mtu* is in bytes, the largest IP packet that fits the tunnel; 0 is
     not known, and then nothing is held to it.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The pure headers, compiled for the host under the address and undefined-behaviour
- * sanitizers, once for each IP family.  Prints one line per failed claim; exit status 0 when all hold.
+ * sanitizers, once for each IP family.  Prints one line per failed claim; exit status 0 when
+ * all hold.
  */
 #include <stddef.h>
 #include <stdio.h>
