@@ -182,17 +182,16 @@ SEC("tc")
 int FAMILY(from_netdev)(struct __sk_buff *skb)
 {
 	struct context context = { .skb = skb, .work = work_begin() };
-	struct ip_address node = {};
 	int result;
 
 	if (!context.work)
 		return VERDICT_DROP;
-	result = decap(&context, &node);
+	result = decap(&context, &context.work->node);
 	if (!result)
 		return receive(&context);
 	if (result == DECAP_FAILED)
 		return VERDICT_DROP;
-	return receive_tunnelled(&context, &node);
+	return receive_tunnelled(&context, &context.work->node);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -37,6 +37,7 @@ struct port_claim {
 
 struct work {
 	struct packet packet;
+	struct ip_address node; /* which tunnelled the packet here; of from_netdev alone */
 	struct ip_address egress_ip; /* of the packet's translation, once that is known */
 	struct origin origin;
 	struct quote quote;
