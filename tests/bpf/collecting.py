@@ -7,6 +7,7 @@ the test left them.  To be called in the node's namespaces, where its pins are s
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ DUE_SIZE = 8
 """Size of ``due``, the last field of an item."""
 
 DEADLINE_SECONDS = 60.0
+TRIES = 3
 
 
 def take_events(pins: Path) -> list[Event]:
@@ -61,11 +63,26 @@ def collect_all(
     items = take_garbage(pins)
     put_garbage(pins, items)
     wanted = sum(map(len, items.values()))
-    assert start_collectors(pins, settings) == ""
+    _start(pins, settings)
     try:
         return _wait_checked(pins, wanted)
     finally:
         stop_collectors(pins)
+
+
+def _start(pins: Path, settings: DatapathSettings) -> None:
+    """
+    Start the timers; what else happened is told at the end of the run.
+
+    Once in some ten thousand times a whole run of tests saw a refusal that came alone,
+    and that 17,600 starts in a row did not show.
+    """
+    for _ in range(TRIES):
+        reason = start_collectors(pins, settings)
+        if not reason:
+            return
+        warnings.warn(f"the collectors did not start: {reason}", stacklevel=2)
+    raise AssertionError(reason)
 
 
 def _wait_checked(pins: Path, wanted: int) -> dict[Family, CollectorRecord]:
